@@ -1,0 +1,1 @@
+//! The product's own HTTP API: sessions, state documents, analytics; and the admin API.

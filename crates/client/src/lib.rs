@@ -1,0 +1,1 @@
+//! A client for services: calls, sessions and state documents over HTTP.

@@ -1,0 +1,1 @@
+//! Bounded load for benchmarks and tests: HTTP requests and idle sockets.

@@ -1,0 +1,1 @@
+//! The socket edge: the client protocol, channels with history and recovery, connections bound to sessions.

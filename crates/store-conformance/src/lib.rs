@@ -1,0 +1,1 @@
+//! The contract of the store as one suite, which every engine passes.

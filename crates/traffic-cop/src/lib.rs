@@ -1,0 +1,1 @@
+//! Who may drive, where and how fast: identity, sessions, live state, rate limits, traffic analytics.

@@ -1,0 +1,76 @@
+//! Who is calling.
+
+use crate::{PrincipalId, Role, SessionId, TenantId, Timestamp};
+use std::{fmt, sync::Arc};
+
+/// What a principal is.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PrincipalKind {
+    /// A person.
+    User,
+    /// A program that acts by its own judgement, for a person or a team.
+    Agent,
+    /// A program of the platform.
+    Service,
+}
+
+impl fmt::Display for PrincipalKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "user",
+            Self::Agent => "agent",
+            Self::Service => "service",
+        })
+    }
+}
+
+/// A user, agent or service of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// What it is.
+    pub kind: PrincipalKind,
+    /// Its name inside the tenant.
+    pub id: PrincipalId,
+}
+
+/// What proved the caller's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CredentialKind {
+    /// A JSON Web Token of a configured issuer.
+    Jwt,
+    /// An API key.
+    ApiKey,
+    /// The token of a session.
+    SessionToken,
+    /// Nothing: the anonymous policy let it in.
+    Anonymous,
+}
+
+/// Who calls, proved by a credential at the edge. Never made from what a client wrote
+/// in a header or a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The tenant, which is part of every key that the caller can reach.
+    pub tenant: TenantId,
+    /// The user, agent or service.
+    pub principal: Principal,
+    /// The session that the credential belongs to, if it names one.
+    pub session: Option<SessionId>,
+    /// Roles that the credential grants.
+    pub roles: Arc<[Role]>,
+    /// When the credential ends, if it does.
+    pub expires: Option<Timestamp>,
+    /// What proved it.
+    pub credential: CredentialKind,
+}
+
+impl Caller {
+    /// Whether the credential grants `role`.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held.as_str() == role)
+    }
+}

@@ -1,0 +1,124 @@
+//! Names that come from outside: tenants, principals, roles.
+
+use std::{fmt, sync::Arc};
+
+/// A name that does not have the form of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} must be {rule}")]
+pub struct InvalidId {
+    /// What was to be named, for instance `tenant`.
+    pub kind: &'static str,
+    /// The form it must have.
+    pub rule: &'static str,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal, $allowed:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the form and takes the name.
+            ///
+            /// # Errors
+            /// [`InvalidId`] when the name is empty, too long or has another character.
+            pub fn new(name: &str) -> Result<Self, InvalidId> {
+                let allowed: fn(u8) -> bool = $allowed;
+                if name.is_empty() || name.len() > $max || !name.bytes().all(allowed) {
+                    return Err(InvalidId { kind: $kind, rule: $rule });
+                }
+                Ok(Self(name.into()))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(name: &str) -> Result<Self, InvalidId> {
+                Self::new(name)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let name = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+                Self::new(&name).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name!(
+    /// Who owns data: the outermost boundary, part of every key.
+    TenantId,
+    "tenant",
+    64,
+    |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-',
+    "1 to 64 characters of A-Z a-z 0-9 _ -"
+);
+
+name!(
+    /// The name of a user, agent or service inside its tenant.
+    PrincipalId,
+    "principal",
+    128,
+    |b| b.is_ascii_graphic() && !matches!(b, b'/' | b'"' | b'\\' | b',' | b';'),
+    "1 to 128 visible ASCII characters other than / \" \\ , ;"
+);
+
+name!(
+    /// A role that a credential grants, for instance `admin`.
+    Role,
+    "role",
+    64,
+    |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'),
+    "1 to 64 characters of A-Z a-z 0-9 _ - . :"
+);
+
+impl TenantId {
+    /// The tenant that the node itself uses; no credential can name it, as `.` is not allowed.
+    #[must_use]
+    pub fn system() -> Self {
+        Self("system.crosstown".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_outside_their_alphabet_are_refused() {
+        for bad in ["", "a b", "a/b", "ä", "system.crosstown", &"x".repeat(65)] {
+            assert!(TenantId::new(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a b", "a/b", "a\n", "a\"b", &"x".repeat(129)] {
+            assert!(PrincipalId::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(PrincipalId::new("ann@example.org").unwrap().as_str(), "ann@example.org");
+    }
+}

@@ -1,0 +1,15 @@
+//! Identity and the other words that every part shares.
+//!
+//! **Tenant** → **principal** (user, agent or service) → **session** → **connections**.
+//! A [`Caller`] is made once, at the edge, from the credential, and is a required argument
+//! from there on. Every id is checked when it is made, so what holds one may rely on its form.
+
+mod caller;
+mod id;
+mod session_id;
+mod time;
+
+pub use caller::{Caller, CredentialKind, Principal, PrincipalKind};
+pub use id::{InvalidId, PrincipalId, Role, TenantId};
+pub use session_id::{ConnectionId, SessionId};
+pub use time::Timestamp;
