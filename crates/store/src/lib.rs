@@ -14,6 +14,7 @@ mod commit;
 mod error;
 mod partition;
 mod read;
+pub mod rules;
 mod watch;
 
 pub use commit::{Check, Commit, CommitId, Committed, Durability, Write};
