@@ -1,1 +1,18 @@
-//! Who may drive, where and how fast: identity, sessions, live state, rate limits, traffic analytics.
+//! Who may drive, where and how fast.
+//!
+//! - [`identity`]: who calls, proved by a credential;
+//! - [`session`]: sessions that survive connections and restarts;
+//! - [`state`]: documents that services, users and sessions share, in one order for all;
+//! - [`limit`]: rate limits by GCRA, all or nothing over several rules;
+//! - [`analytics`]: traffic counters and latency histograms.
+//!
+//! Post Office and Conductor may ask it about sessions; it never depends on them.
+
+pub mod analytics;
+pub mod genesis;
+pub mod identity;
+pub mod limit;
+mod secret;
+pub mod session;
+pub mod state;
+mod storage;

@@ -5,6 +5,7 @@
 //! from there on. Every id is checked when it is made, so what holds one may rely on its form.
 
 mod caller;
+pub mod duration;
 mod id;
 mod session_id;
 mod time;

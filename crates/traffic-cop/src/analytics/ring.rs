@@ -1,0 +1,233 @@
+//! The recent past, in seconds and in minutes.
+
+use crate::analytics::{Counts, RouteId, RouteName};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+use types::{TenantId, Timestamp};
+
+const SECONDS: usize = 300;
+const MINUTES: usize = 61;
+
+type Slot = HashMap<(RouteId, Option<TenantId>), Counts, ahash::RandomState>;
+
+/// One ring of seconds, one of minutes.
+#[derive(Debug, Default)]
+pub(super) struct Rings {
+    open: Slot,
+    seconds: VecDeque<(Timestamp, Slot)>,
+    minutes: VecDeque<(Timestamp, Slot)>,
+}
+
+impl Rings {
+    pub(super) fn add(&mut self, route: RouteId, tenant: Option<TenantId>, counts: &Counts) {
+        self.open.entry((route, tenant)).or_default().add(counts);
+    }
+
+    /// Closes what was counted since the last tick as the second of `now`.
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        let slot = std::mem::take(&mut self.open);
+        put(&mut self.minutes, Timestamp(now.0 / 60_000 * 60_000), MINUTES, &slot);
+        put(&mut self.seconds, Timestamp(now.0 / 1000 * 1000), SECONDS, &slot);
+    }
+}
+
+fn put(ring: &mut VecDeque<(Timestamp, Slot)>, start: Timestamp, keep: usize, slot: &Slot) {
+    // After a clock that went back, time stands until it has caught up.
+    let start = ring.back().map_or(start, |(last, _)| start.max(*last));
+    if ring.back().is_none_or(|(last, _)| *last < start) {
+        ring.push_back((start, Slot::default()));
+    }
+    if let Some((_, open)) = ring.back_mut() {
+        for (label, counts) in slot {
+            open.entry(label.clone()).or_default().add(counts);
+        }
+    }
+    while ring.len() > keep {
+        ring.pop_front();
+    }
+}
+
+/// How far back a report looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// Sixty seconds, by the second.
+    OneMinute,
+    /// Three hundred seconds, by the second.
+    FiveMinutes,
+    /// Sixty minutes, by the minute.
+    OneHour,
+}
+
+impl Range {
+    /// Reads `1m`, `5m` or `1h`.
+    ///
+    /// # Errors
+    /// A sentence that says what is accepted.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "1m" => Ok(Self::OneMinute),
+            "5m" => Ok(Self::FiveMinutes),
+            "1h" => Ok(Self::OneHour),
+            other => Err(format!("`{other}` is not a range; use `1m`, `5m` or `1h`")),
+        }
+    }
+
+    /// The range as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneMinute => "1m",
+            Self::FiveMinutes => "5m",
+            Self::OneHour => "1h",
+        }
+    }
+
+    fn millis(self) -> u64 {
+        match self {
+            Self::OneMinute => 60_000,
+            Self::FiveMinutes => 300_000,
+            Self::OneHour => 3_600_000,
+        }
+    }
+}
+
+/// What was counted. Latencies in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// Requests answered.
+    pub requests: u64,
+    /// Of them with a status of 400 to 499, refusals by a limit included.
+    pub client_errors: u64,
+    /// Of them with a status of 500 and above.
+    pub server_errors: u64,
+    /// Of them refused by a limit (429).
+    pub limited: u64,
+    /// Bytes of request bodies.
+    pub bytes_in: u64,
+    /// Bytes of answers' bodies.
+    pub bytes_out: u64,
+    /// Half were at most this slow; none if there were no requests.
+    pub latency_ms_p50: Option<f64>,
+    /// 95 of 100 were at most this slow.
+    pub latency_ms_p95: Option<f64>,
+    /// 99 of 100 were at most this slow.
+    pub latency_ms_p99: Option<f64>,
+}
+
+impl Figures {
+    pub(super) fn of(counts: &Counts) -> Self {
+        let ms = |quantile| counts.latency.quantile(quantile).map(|d| d.as_secs_f64() * 1000.0);
+        Self {
+            requests: counts.requests(),
+            client_errors: counts.by_class[4],
+            server_errors: counts.by_class[5],
+            limited: counts.limited,
+            bytes_in: counts.bytes_in,
+            bytes_out: counts.bytes_out,
+            latency_ms_p50: ms(0.5),
+            latency_ms_p95: ms(0.95),
+            latency_ms_p99: ms(0.99),
+        }
+    }
+}
+
+/// A route's figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteFigures {
+    /// The route.
+    pub route: Arc<str>,
+    /// The service that it leads to.
+    pub service: Arc<str>,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// The figures of a second or a minute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    /// When it began, in milliseconds since 1970 UTC.
+    pub at: Timestamp,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// The traffic of a range.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The range asked for.
+    pub range: &'static str,
+    /// When it begins, in milliseconds since 1970 UTC. Before the node's start there is nothing.
+    pub from: Timestamp,
+    /// When it ends.
+    pub to: Timestamp,
+    /// Everything together.
+    pub total: Figures,
+    /// By route.
+    pub routes: Vec<RouteFigures>,
+    /// By service.
+    pub services: BTreeMap<Arc<str>, Figures>,
+    /// By tenant; only in the operator's report over all tenants. `(other)` stands for requests
+    /// without a tenant and for tenants beyond the bound.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, Figures>,
+    /// By second or minute; those without traffic are missing.
+    pub series: Vec<Point>,
+}
+
+pub(super) fn report(
+    rings: &Rings,
+    names: &[RouteName],
+    range: Range,
+    now: Timestamp,
+    tenant: Option<&TenantId>,
+) -> Report {
+    let from = Timestamp(now.0.saturating_sub(range.millis()));
+    let ring = match range {
+        Range::OneMinute | Range::FiveMinutes => &rings.seconds,
+        Range::OneHour => &rings.minutes,
+    };
+    let mut total = Counts::default();
+    let mut routes: BTreeMap<RouteId, Counts> = BTreeMap::new();
+    let mut services: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
+    let mut tenants: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut series = Vec::new();
+    for (at, slot) in ring.iter().filter(|(at, _)| *at >= from) {
+        let mut point = Counts::default();
+        for ((route, owner), counts) in slot {
+            if tenant.is_some() && owner.as_ref() != tenant {
+                continue;
+            }
+            point.add(counts);
+            routes.entry(*route).or_default().add(counts);
+            let service = names[route.0 as usize].service.clone();
+            services.entry(service).or_default().add(counts);
+            if tenant.is_none() {
+                let owner = owner.as_ref().map_or("(other)", TenantId::as_str);
+                tenants.entry(owner.to_owned()).or_default().add(counts);
+            }
+        }
+        if point.requests() > 0 {
+            total.add(&point);
+            series.push(Point { at: *at, figures: Figures::of(&point) });
+        }
+    }
+    let named = |(id, counts): (RouteId, Counts)| {
+        let RouteName { route, service } = names[id.0 as usize].clone();
+        RouteFigures { route, service, figures: Figures::of(&counts) }
+    };
+    Report {
+        range: range.as_str(),
+        from,
+        to: now,
+        total: Figures::of(&total),
+        routes: routes.into_iter().map(named).collect(),
+        services: services.into_iter().map(|(name, c)| (name, Figures::of(&c))).collect(),
+        tenants: tenants.into_iter().map(|(name, c)| (name, Figures::of(&c))).collect(),
+        series,
+    }
+}

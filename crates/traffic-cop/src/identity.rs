@@ -1,0 +1,187 @@
+//! Who calls, proved by a credential.
+//!
+//! A credential is a JSON Web Token of a configured issuer ([`jws`], [`issuer`]), an API key
+//! ([`api_key`]) or a session token ([`crate::session`]). [`Identity`] checks one in full;
+//! a [`CallerCache`] remembers, per core, whom it belongs to, until it ends or anything is
+//! revoked.
+
+pub mod api_key;
+mod cache;
+pub mod issuer;
+pub mod jws;
+
+pub use cache::{CallerCache, Identified};
+
+use crate::{
+    identity::{api_key::ApiKeys, issuer::Issuers},
+    session::Sessions,
+};
+use clock::SharedClock;
+use http::{HeaderMap, header};
+use protocol::{Code, Problem};
+use serde::Deserialize;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId};
+
+/// A credential longer than this is refused unread.
+pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
+/// How long a checked credential is trusted without asking again. Revocations on this node
+/// end it at once.
+const TRUSTED: Duration = Duration::from_secs(30);
+
+/// How callers are identified.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whose JSON Web Tokens are taken.
+    pub issuers: Vec<issuer::Config>,
+    /// Whom a request without a credential stands for; nobody, unless configured.
+    pub anonymous: Option<AnonymousConfig>,
+}
+
+/// Whom a request without a credential stands for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnonymousConfig {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The user's name, `anonymous` unless told otherwise.
+    #[serde(default = "anonymous_user")]
+    pub user: PrincipalId,
+    /// The roles granted.
+    #[serde(default)]
+    pub roles: Vec<Role>,
+}
+
+fn anonymous_user() -> PrincipalId {
+    PrincipalId::new("anonymous").expect("a valid name")
+}
+
+/// Counts revocations, so that what was cached before one is asked for again.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations(Arc<AtomicU64>);
+
+impl Revocations {
+    /// Something was revoked on this node.
+    pub fn revoke(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Checks credentials for the whole node.
+pub struct Identity {
+    issuers: Issuers,
+    anonymous: Option<Arc<Caller>>,
+    api_keys: ApiKeys,
+    sessions: Arc<Sessions>,
+    revocations: Revocations,
+    clock: SharedClock,
+}
+
+impl Identity {
+    /// Identity by `config`.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        issuers: Issuers,
+        api_keys: ApiKeys,
+        sessions: Arc<Sessions>,
+        revocations: Revocations,
+        clock: SharedClock,
+    ) -> Self {
+        let anonymous = config.anonymous.clone().map(|anonymous| {
+            Arc::new(Caller {
+                tenant: anonymous.tenant,
+                principal: Principal { kind: PrincipalKind::User, id: anonymous.user },
+                session: None,
+                roles: anonymous.roles.into(),
+                expires: None,
+                credential: CredentialKind::Anonymous,
+            })
+        });
+        Self { issuers, anonymous, api_keys, sessions, revocations, clock }
+    }
+
+    /// The one credential of a request: `Authorization: Bearer`, `X-API-Key` or
+    /// `X-Session-Token`.
+    ///
+    /// # Errors
+    /// `bad_request` if there are two, `unauthenticated` if it is of another scheme or too
+    /// long.
+    pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+        let names = [header::AUTHORIZATION.as_str(), "x-api-key", "x-session-token"];
+        let mut found = None;
+        for name in names {
+            for value in headers.get_all(name) {
+                let refused = |detail| Err(Problem::new(Code::Unauthenticated, detail));
+                let Ok(text) = value.to_str() else {
+                    return refused("the credential has a character outside ASCII");
+                };
+                if found.is_some() {
+                    let detail = "a request carries one credential, and this one has more";
+                    return Err(Problem::new(Code::BadRequest, detail));
+                }
+                if text.len() > CREDENTIAL_BYTES_MAX {
+                    return refused("the credential is longer than 8 KiB");
+                }
+                found = if name != header::AUTHORIZATION.as_str() {
+                    Some(text)
+                } else {
+                    match text.split_once(' ') {
+                        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                            Some(token.trim())
+                        }
+                        Some(_) | None => return refused("`Authorization` takes `Bearer` only"),
+                    }
+                };
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whom a request without a credential stands for, if anybody.
+    #[must_use]
+    pub fn anonymous(&self) -> Option<Arc<Caller>> {
+        self.anonymous.clone()
+    }
+
+    /// Changes when anything was revoked; a cached caller of another epoch is asked for again.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.revocations.epoch()
+    }
+
+    /// Checks a credential in full. It may ask the store or an issuer's key server.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `token_expired`, or `store_unavailable` if it cannot be told now.
+    pub async fn identify(self: Arc<Self>, token: String) -> Result<Identified, Problem> {
+        let epoch = self.epoch();
+        let now = self.clock.now();
+        let caller = if token.starts_with(api_key::PREFIX) {
+            self.api_keys.identify(&token, now).await?
+        } else if token.starts_with(crate::session::TOKEN_PREFIX) {
+            self.sessions.identify(&token).await?
+        } else {
+            self.issuers.identify(&token, now).await?
+        };
+        let trusted = now.plus(TRUSTED);
+        let valid_until = caller.expires.map_or(trusted, |expires| expires.min(trusted));
+        Ok(Identified { caller: Arc::new(caller), valid_until, epoch })
+    }
+}
+
+/// The answer to a credential that does not hold. It does not tell which part of it.
+pub(crate) fn refused(detail: &str) -> Problem {
+    Problem::new(Code::Unauthenticated, detail)
+}

@@ -1,0 +1,360 @@
+//! Issuers of JSON Web Tokens, as configured, and the claims that they must and may make.
+
+use crate::identity::{
+    jws::{self, VerifyingKey},
+    refused,
+};
+use async_trait::async_trait;
+use jsonwebtoken::jwk::JwkSet;
+use parking_lot::Mutex;
+use protocol::{Code, Problem};
+use serde::Deserialize;
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::BoxError;
+use types::{
+    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
+    Timestamp,
+};
+
+/// An unknown key, or keys older than this, make the node ask the key server again.
+const KEYS_FRESH: Duration = Duration::from_secs(300);
+/// The key server is asked at most this often, whatever tokens come.
+const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
+/// Clocks of issuers may be off by this much.
+const LEEWAY_SECS: u64 = 30;
+
+/// A claim that is required unless waived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Claim {
+    /// Who issued the token.
+    Iss,
+    /// For whom.
+    Aud,
+    /// Until when.
+    Exp,
+}
+
+/// An issuer.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A name for messages and logs.
+    pub name: String,
+    /// The claim `iss` of its tokens.
+    pub issuer: Option<String>,
+    /// The claim `aud` of its tokens must name one of these.
+    #[serde(default)]
+    pub audience: Vec<String>,
+    /// The algorithms that it signs with: `HS256`, `RS256`, `ES256`, `EdDSA`.
+    pub algorithms: Vec<String>,
+    /// The shared secret for HS256. Better: `secret_file`.
+    pub secret: Option<String>,
+    /// A file with the shared secret; a line end after it is not part of it.
+    pub secret_file: Option<PathBuf>,
+    /// A file with its JWK set.
+    pub jwks_file: Option<PathBuf>,
+    /// Where it serves its JWK set.
+    pub jwks_url: Option<String>,
+    /// The tenant of all its tokens. Without it, the claim `tenant_claim` names the tenant.
+    pub tenant: Option<TenantId>,
+    /// The claim that names the tenant: `tenant` unless told otherwise.
+    #[serde(default = "tenant_claim")]
+    pub tenant_claim: String,
+    /// The claim that lists roles: `roles` unless told otherwise.
+    #[serde(default = "roles_claim")]
+    pub roles_claim: String,
+    /// Required claims that its tokens may lack. With it, only loopback listeners start.
+    #[serde(default)]
+    pub waive: HashSet<Claim>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .field("algorithms", &self.algorithms)
+            .field("secret", &self.secret.as_ref().map(|_| "(redacted)"))
+            .field("tenant", &self.tenant)
+            .field("waive", &self.waive)
+            .finish_non_exhaustive()
+    }
+}
+
+fn tenant_claim() -> String {
+    "tenant".into()
+}
+
+fn roles_claim() -> String {
+    "roles".into()
+}
+
+/// Fetches a JWK set. The edge implements it.
+#[async_trait]
+pub trait FetchKeys: Send + Sync {
+    /// The document at `url`, at most 1 MiB of it.
+    async fn fetch(&self, url: &str) -> Result<Vec<u8>, BoxError>;
+}
+
+/// Every issuer.
+pub struct Issuers {
+    issuers: Vec<Issuer>,
+    fetch: Arc<dyn FetchKeys>,
+}
+
+struct Issuer {
+    config: Config,
+    keys: Mutex<Keys>,
+}
+
+#[derive(Default)]
+struct Keys {
+    keys: Arc<[VerifyingKey]>,
+    fetched: Option<Instant>,
+    asked: Option<Instant>,
+}
+
+impl Issuers {
+    /// Reads secrets and key files.
+    ///
+    /// # Errors
+    /// A sentence that names the issuer, what is wrong and what to do.
+    pub fn open(configs: &[Config], fetch: Arc<dyn FetchKeys>) -> Result<Self, String> {
+        let open = |config: &Config| {
+            let keys = Keys { keys: config.open()?.into(), ..Keys::default() };
+            Ok(Issuer { config: config.clone(), keys: Mutex::new(keys) })
+        };
+        let in_config = |config: &Config| {
+            open(config).map_err(|what: String| format!("issuer `{}`: {what}", config.name))
+        };
+        let issuers = configs.iter().map(in_config).collect::<Result<_, _>>()?;
+        Ok(Self { issuers, fetch })
+    }
+
+    /// The caller that a token proves.
+    ///
+    /// # Errors
+    /// `unauthenticated` or `token_expired`; `overloaded` if the issuer's keys cannot be had.
+    pub async fn identify(&self, token: &str, now: Timestamp) -> Result<Caller, Problem> {
+        let header = jws::header(token).map_err(|error| refused(&error.to_string()))?;
+        let mut why = refused("no configured issuer signed the token");
+        for issuer in &self.issuers {
+            let mut keys = issuer.keys_for(header.kid.as_deref(), false);
+            if keys.is_none() {
+                self.refresh(issuer).await?;
+                keys = issuer.keys_for(header.kid.as_deref(), true);
+            }
+            let pinned = |key: &&VerifyingKey| {
+                issuer.config.algorithms.iter().any(|name| name == key.algorithm())
+            };
+            for key in keys.unwrap_or_default().iter().filter(pinned) {
+                match key.verify(token) {
+                    Ok(payload) => match issuer.config.caller(&payload, now) {
+                        Ok(caller) => return Ok(caller),
+                        Err(problem) => why = problem,
+                    },
+                    Err(jws::Error::Signature | jws::Error::Algorithm) => {}
+                    Err(error @ jws::Error::Malformed) => return Err(refused(&error.to_string())),
+                }
+            }
+        }
+        Err(why)
+    }
+
+    async fn refresh(&self, issuer: &Issuer) -> Result<(), Problem> {
+        let Some(url) = &issuer.config.jwks_url else { return Ok(()) };
+        {
+            let mut keys = issuer.keys.lock();
+            if keys.asked.is_some_and(|asked| asked.elapsed() < ASK_AT_MOST_EVERY) {
+                return Ok(());
+            }
+            keys.asked = Some(Instant::now());
+        }
+        let name = &issuer.config.name;
+        let fetched = match self.fetch.fetch(url).await {
+            Ok(document) => read_set(&document).map_err(BoxError::from),
+            Err(error) => Err(error),
+        };
+        match fetched {
+            Ok(set) => {
+                let mut keys = issuer.keys.lock();
+                keys.keys = set.into();
+                keys.fetched = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(issuer = %name, %error, "the issuer's keys cannot be fetched");
+                if issuer.keys.lock().fetched.is_some() {
+                    return Ok(()); // Older keys still hold.
+                }
+                let detail = "the keys of the token's issuer cannot be fetched now";
+                Err(Problem::new(Code::Overloaded, detail).retry_after(ASK_AT_MOST_EVERY))
+            }
+        }
+    }
+}
+
+impl Issuer {
+    /// The keys that may have signed; `None` if the key server should be asked first.
+    fn keys_for(&self, kid: Option<&str>, asked: bool) -> Option<Vec<VerifyingKey>> {
+        let keys = self.keys.lock();
+        let named = |key: &&VerifyingKey| match (&key.id, kid) {
+            (Some(id), Some(kid)) => id == kid,
+            (Some(_) | None, None) => true,
+            (None, Some(_)) => self.config.jwks_url.is_none(),
+        };
+        let found: Vec<_> = keys.keys.iter().filter(named).cloned().collect();
+        let fresh = keys.fetched.is_some_and(|fetched| fetched.elapsed() < KEYS_FRESH);
+        let settled = asked || self.config.jwks_url.is_none() || (fresh && !found.is_empty());
+        settled.then_some(found)
+    }
+}
+
+fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
+    let set: JwkSet =
+        serde_json::from_slice(document).map_err(|error| format!("not a JWK set: {error}"))?;
+    // A set may hold keys for other purposes; those that we cannot use are passed over.
+    Ok(set.keys.iter().filter_map(|jwk| VerifyingKey::from_jwk(jwk).ok()).collect())
+}
+
+impl Config {
+    fn open(&self) -> Result<Vec<VerifyingKey>, String> {
+        let known = ["HS256", "RS256", "ES256", "EdDSA"];
+        if let Some(other) = self.algorithms.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("`{other}` is not supported; use HS256, RS256, ES256 or EdDSA"));
+        }
+        if self.algorithms.is_empty() {
+            return Err("`algorithms` must name at least one".into());
+        }
+        if self.issuer.is_none() && !self.waive.contains(&Claim::Iss) {
+            return Err(
+                "`issuer` is missing; set it, or waive the claim: `waive = [\"iss\"]`".into()
+            );
+        }
+        if self.audience.is_empty() && !self.waive.contains(&Claim::Aud) {
+            return Err(
+                "`audience` is missing; set it, or waive the claim: `waive = [\"aud\"]`".into()
+            );
+        }
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        match (&self.secret, &self.secret_file, &self.jwks_file, &self.jwks_url) {
+            (Some(secret), None, None, None) => self.shared_secret(secret.as_bytes()),
+            (None, Some(path), None, None) => {
+                let bytes = read(path)?;
+                self.shared_secret(bytes.trim_ascii_end())
+            }
+            (None, None, Some(path), None) => read_set(&read(path)?),
+            (None, None, None, Some(url)) => match url::Url::parse(url) {
+                Ok(url) if matches!(url.scheme(), "https" | "http") => Ok(Vec::new()),
+                Ok(_) | Err(_) => Err(format!("`jwks_url` is not an http or https URL: {url}")),
+            },
+            _ => Err("set exactly one of `secret`, `secret_file`, `jwks_file`, `jwks_url`".into()),
+        }
+    }
+
+    fn shared_secret(&self, secret: &[u8]) -> Result<Vec<VerifyingKey>, String> {
+        // RFC 7518, section 3.2: at least as long as the hash. An issuer with waived claims
+        // is a test's or a migration's, and stays on loopback.
+        if secret.len() < 32 && self.waive.is_empty() {
+            return Err(
+                "the secret must have at least 32 bytes; make one with `openssl rand -hex 32`"
+                    .into(),
+            );
+        }
+        Ok(vec![VerifyingKey::from_secret(secret)])
+    }
+
+    /// Reads the claims of a token whose signature holds (RFC 7519, section 4.1).
+    fn caller(&self, payload: &[u8], now: Timestamp) -> Result<Caller, Problem> {
+        let claims: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(payload)
+            .map_err(|_| refused("the claims are not a JSON object"))?;
+        let text = |name: &str| match claims.get(name) {
+            None => Ok(None),
+            Some(serde_json::Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(refused(&format!("the claim `{name}` is not a text"))),
+        };
+        let seconds = |name: &str| match claims.get(name) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(at) if (0.0..1e12).contains(&at) => Ok(Some(at as u64)),
+                Some(_) | None => Err(refused(&format!("the claim `{name}` is not a time"))),
+            },
+        };
+
+        match (text("iss")?, &self.issuer) {
+            (Some(told), Some(expected)) if told == expected => {}
+            (None, _) if self.waive.contains(&Claim::Iss) => {}
+            (Some(_), None) => {}
+            (Some(_) | None, _) => return Err(refused("the claim `iss` is not the issuer's")),
+        }
+        let audience: Vec<&str> = match claims.get("aud") {
+            None => Vec::new(),
+            Some(serde_json::Value::String(one)) => vec![one],
+            Some(serde_json::Value::Array(many)) => {
+                many.iter().filter_map(|v| v.as_str()).collect()
+            }
+            Some(_) => return Err(refused("the claim `aud` is not a text or a list of texts")),
+        };
+        let waived = audience.is_empty() && self.waive.contains(&Claim::Aud);
+        let open = self.audience.is_empty();
+        if !waived && !open && !audience.iter().any(|name| self.audience.iter().any(|a| a == name))
+        {
+            return Err(refused("the claim `aud` does not name this platform"));
+        }
+        let expires = seconds("exp")?;
+        match expires {
+            None if !self.waive.contains(&Claim::Exp) => {
+                return Err(refused("the claim `exp` is missing"));
+            }
+            Some(at) if now.as_secs() >= at.saturating_add(LEEWAY_SECS) => {
+                return Err(Problem::new(Code::TokenExpired, "the token has expired"));
+            }
+            Some(_) | None => {}
+        }
+        if seconds("nbf")?.is_some_and(|at| at > now.as_secs() + LEEWAY_SECS) {
+            return Err(refused("the token is not valid yet"));
+        }
+
+        let wrong = |error: types::InvalidId| refused(&error.to_string());
+        let tenant = match &self.tenant {
+            Some(fixed) => fixed.clone(),
+            None => TenantId::new(text(&self.tenant_claim)?.unwrap_or_default()).map_err(wrong)?,
+        };
+        let id = PrincipalId::new(text("sub")?.unwrap_or_default()).map_err(wrong)?;
+        let kind = match text("kind")? {
+            None | Some("user") => PrincipalKind::User,
+            Some("agent") => PrincipalKind::Agent,
+            Some("service") => PrincipalKind::Service,
+            Some(_) => return Err(refused("the claim `kind` is not user, agent or service")),
+        };
+        let session = match text("session")? {
+            None => None,
+            Some(id) => Some(id.parse::<SessionId>().map_err(wrong)?),
+        };
+        let roles: Vec<Role> = match claims.get(&self.roles_claim) {
+            None => Vec::new(),
+            Some(value) => serde_json::from_value(value.clone())
+                .map_err(|_| refused("the roles are not a list of role names"))?,
+        };
+        Ok(Caller {
+            tenant,
+            principal: Principal { kind, id },
+            session,
+            roles: roles.into(),
+            expires: expires.map(|at| Timestamp(at.saturating_add(LEEWAY_SECS) * 1000)),
+            credential: CredentialKind::Jwt,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

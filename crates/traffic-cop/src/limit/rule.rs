@@ -1,0 +1,91 @@
+//! A limit as it is configured.
+
+use crate::limit::gcra::Rate;
+use serde::Deserialize;
+use std::{sync::Arc, time::Duration};
+
+/// What each bucket of a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// One for each principal of a tenant.
+    User,
+    /// One for each route, in each tenant.
+    Route,
+    /// One for each IPv4 address and each IPv6 /64.
+    Ip,
+    /// One for each tenant.
+    Tenant,
+    /// One for the whole node.
+    Global,
+}
+
+/// A limit: `{ name = "per-user", per = "user", requests = 100, period = "1m" }`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "RuleForm")]
+pub struct Rule {
+    /// Its name, shown to clients in `RateLimit`.
+    pub name: Arc<str>,
+    /// Whom it counts.
+    pub per: Per,
+    /// Requests allowed in a period.
+    pub requests: u64,
+    /// The period.
+    pub period: Duration,
+    /// Requests allowed at once; as many as in a period, unless told otherwise.
+    pub burst: u64,
+    /// Names of the routes that it covers; none: all of them.
+    pub routes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleForm {
+    name: String,
+    per: Per,
+    requests: u64,
+    #[serde(with = "types::duration")]
+    period: Duration,
+    burst: Option<u64>,
+    #[serde(default)]
+    routes: Vec<String>,
+}
+
+impl TryFrom<RuleForm> for Rule {
+    type Error = String;
+
+    fn try_from(form: RuleForm) -> Result<Self, String> {
+        let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if form.name.is_empty() || form.name.len() > 64 || !form.name.bytes().all(named) {
+            return Err("`name` of a limit must be 1 to 64 characters of A-Z a-z 0-9 - _ .".into());
+        }
+        if !(1..=1_000_000_000).contains(&form.requests) {
+            return Err("`requests` of a limit must be 1 to 1000000000".into());
+        }
+        let day = Duration::from_secs(86_400);
+        if form.period < Duration::from_millis(1) || form.period > 31 * day {
+            return Err("`period` of a limit must be 1ms to 31d".into());
+        }
+        let burst = form.burst.unwrap_or(form.requests);
+        if !(1..=form.requests).contains(&burst) {
+            return Err("`burst` of a limit must be 1 to its `requests`".into());
+        }
+        let interval = form.period.as_nanos() / u128::from(form.requests);
+        if interval == 0 {
+            return Err("a limit of more than one request per nanosecond limits nothing".into());
+        }
+        let RuleForm { name, per, requests, period, routes, .. } = form;
+        Ok(Self { name: name.into(), per, requests, period, burst, routes })
+    }
+}
+
+impl Rule {
+    pub(super) fn covers(&self, route: &str) -> bool {
+        self.routes.is_empty() || self.routes.iter().any(|name| name == route)
+    }
+
+    pub(super) fn rate(&self) -> Rate {
+        let interval = self.period.as_nanos() / u128::from(self.requests);
+        Rate { interval: u64::try_from(interval).unwrap_or(u64::MAX), burst: self.burst }
+    }
+}

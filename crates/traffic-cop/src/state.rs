@@ -1,0 +1,490 @@
+//! Live state: documents that services, users and sessions share, in one order for all.
+//!
+//! A document belongs to a session, a user, the tenant, a pillar or a service, and holds
+//! entries: keys with JSON values. Every change is one commit: the new value and, in the
+//! same commit, its entry in the document's stream. Whoever follows the document sees the
+//! changes in the order of their revisions; whoever was away resumes from the revision it
+//! knows, or is told to take a snapshot.
+
+mod document;
+
+pub use document::{DocumentId, Scope};
+
+use crate::{
+    genesis::Genesis,
+    storage::{self, Stored},
+};
+use clock::SharedClock;
+use protocol::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use std::sync::Arc;
+use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
+use types::{Caller, PrincipalId, Timestamp};
+
+/// The stream of a document's changes.
+pub const CHANGES: StreamName = StreamName::new("changes");
+const LOCKS: usize = 256;
+const ATTEMPTS: usize = 32;
+/// A document's stream is trimmed each time that so many changes have come.
+const TRIM_EVERY: u64 = 64;
+
+/// Bounds of documents.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Changes of a document that can be asked for and resumed over, 64 to 100000.
+    pub history_max: u64,
+    /// Bytes of one entry's value, as JSON; at most 131072.
+    pub value_bytes_max: usize,
+    /// How deep a value may be nested, at most 64.
+    pub depth_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32 }
+    }
+}
+
+/// The documents of all tenants.
+pub struct States {
+    store: SharedStore,
+    clock: SharedClock,
+    config: Config,
+    genesis: Genesis,
+    /// One writer at a time reads, merges and commits; across nodes the checks decide.
+    locks: Vec<tokio::sync::Mutex<()>>,
+    hasher: ahash::RandomState,
+}
+
+/// An entry of a document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// The revision of its latest change.
+    pub revision: u64,
+    /// Its value.
+    pub value: Json,
+}
+
+/// A document as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// The life of the document, for resuming.
+    pub epoch: String,
+    /// The revision of its latest change.
+    pub revision: u64,
+    /// Its entries, by key.
+    pub entries: Vec<Entry>,
+}
+
+/// A change of an entry, as followers see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// Which entry.
+    pub key: String,
+    /// The revision that it made.
+    pub revision: u64,
+    /// The new value; missing if the entry was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Json>,
+    /// Whether the entry was deleted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+/// Changes since a revision.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Changes {
+    /// The life of the document.
+    pub epoch: String,
+    /// The revision up to which these changes lead.
+    pub revision: u64,
+    /// Latest values in the order of their revisions; values in between may be missing.
+    pub changes: Vec<Change>,
+}
+
+/// A change with its circumstances.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HistoryEntry {
+    /// Its place in the document's stream, without gaps.
+    pub offset: u64,
+    /// The change.
+    #[serde(flatten)]
+    pub change: Change,
+    /// Who made it.
+    pub by: PrincipalId,
+    /// When, in milliseconds since 1970 UTC.
+    pub at: Timestamp,
+}
+
+/// An applied change.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Applied {
+    /// The life of the document.
+    pub epoch: String,
+    /// The revision that it made.
+    pub revision: u64,
+    /// The value now; missing after a deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Json>,
+}
+
+/// What to do with an entry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    /// Set its value.
+    Put(Json),
+    /// Merge into its value (RFC 7396).
+    Patch(Json),
+    /// Delete it.
+    Delete,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryRecord(Json);
+
+impl Stored for EntryRecord {
+    const VERSION: u8 = 1;
+}
+
+/// A change as the stream keeps it.
+#[derive(Serialize, Deserialize)]
+struct ChangeRecord {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<Json>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
+    by: PrincipalId,
+    at: Timestamp,
+}
+
+impl Stored for ChangeRecord {
+    const VERSION: u8 = 1;
+}
+
+impl States {
+    /// Documents kept in `store`.
+    #[must_use]
+    pub fn new(store: SharedStore, clock: SharedClock, config: Config, genesis: Genesis) -> Self {
+        let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
+        Self { store, clock, config, genesis, locks, hasher: ahash::RandomState::new() }
+    }
+
+    /// The whole document, atomically. One that was never written is empty, at revision 0.
+    ///
+    /// # Errors
+    /// `forbidden`, or those of the store.
+    pub async fn snapshot(&self, caller: &Caller, id: &DocumentId) -> Result<Snapshot, Problem> {
+        let partition = id.readable_by(caller)?;
+        'again: for _ in 0..ATTEMPTS {
+            let mut entries = Vec::new();
+            let mut position = None;
+            let mut after: Option<Key> = None;
+            loop {
+                let page = self
+                    .store
+                    .scan(&partition, b"", after.as_ref(), 1_000)
+                    .await
+                    .map_err(storage::problem)?;
+                if *position.get_or_insert(page.position) != page.position {
+                    continue 'again; // It changed between two pages.
+                }
+                for (key, record) in &page.records {
+                    let EntryRecord(value) = storage::decode(&record.value)?;
+                    let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+                    entries.push(Entry { key, revision: record.revision, value });
+                }
+                match page.records.last() {
+                    Some((last, _)) if page.more => after = Some(last.clone()),
+                    Some(_) | None => break,
+                }
+            }
+            let position = position.unwrap_or(Position::ZERO);
+            let epoch = self.epoch(&partition, position);
+            return Ok(Snapshot { epoch, revision: position.revision, entries });
+        }
+        Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, or those of the store.
+    pub async fn get(&self, caller: &Caller, id: &DocumentId, key: &str) -> Result<Entry, Problem> {
+        let partition = id.readable_by(caller)?;
+        self.entry(&partition, key)
+            .await?
+            .ok_or_else(|| Problem::new(Code::NotFound, "there is no such entry"))
+    }
+
+    /// Changes an entry. With `if_revision`, only if that is the revision of its latest
+    /// change; 0 demands that there is no such entry.
+    ///
+    /// # Errors
+    /// `conflict` with the members `revision` and `value` of the entry as it is, `forbidden`,
+    /// `not_found` (deleting nothing), `bad_request`, `body_too_large`, or those of the store.
+    pub async fn apply(
+        &self,
+        caller: &Caller,
+        id: &DocumentId,
+        key: &str,
+        operation: Operation,
+        if_revision: Option<u64>,
+    ) -> Result<Applied, Problem> {
+        let partition = id.writable_by(caller)?;
+        let name = entry_key(key)?;
+        let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
+        let _turn = lock.lock().await;
+        for _ in 0..ATTEMPTS {
+            let current = self.entry(&partition, key).await?;
+            let held = current.as_ref().map_or(0, |entry| entry.revision);
+            if if_revision.is_some_and(|expected| expected != held) {
+                return Err(conflict(current));
+            }
+            let value = match &operation {
+                Operation::Put(value) => Some(value.clone()),
+                Operation::Patch(patch) => {
+                    let mut value = current.map_or(Json::Null, |entry| entry.value);
+                    json_patch::merge(&mut value, patch);
+                    Some(value)
+                }
+                Operation::Delete if held == 0 => {
+                    return Err(Problem::new(Code::NotFound, "there is no such entry"));
+                }
+                Operation::Delete => None,
+            };
+            if let Some(value) = &value {
+                self.check_value(value)?;
+            }
+            let check = match held {
+                0 => Check::Absent { key: name.clone() },
+                revision => Check::Revision { key: name.clone(), revision },
+            };
+            match self.commit(caller, &partition, name.clone(), key, value, check).await {
+                Ok(applied) => return Ok(applied),
+                Err(store::Error::Conflict { .. }) => {}
+                Err(error) => return Err(storage::problem(error)),
+            }
+        }
+        Err(Problem::new(Code::Overloaded, "the entry is changed by too many at once"))
+    }
+
+    async fn commit(
+        &self,
+        caller: &Caller,
+        partition: &Partition,
+        name: Key,
+        key: &str,
+        value: Option<Json>,
+        check: Check,
+    ) -> Result<Applied, store::Error> {
+        let change = ChangeRecord {
+            key: key.to_owned(),
+            value: value.clone(),
+            deleted: value.is_none(),
+            by: caller.principal.id.clone(),
+            at: self.clock.now(),
+        };
+        let mut commit = Commit::new(partition.clone()).check(check);
+        if self.store.head(partition).await?.is_none() {
+            commit = commit.write(self.genesis.begin(partition));
+        }
+        commit = match value.clone() {
+            Some(value) => commit.put(name, storage::encode(&EntryRecord(value))),
+            None => commit.write(Write::Delete { key: name }),
+        };
+        let done = self.store.commit(commit.append(CHANGES, storage::encode(&change))).await?;
+        if let Some(last) = done.sequences.first()
+            && last.is_multiple_of(TRIM_EVERY)
+            && *last > self.config.history_max
+        {
+            let first = last - self.config.history_max + 1;
+            let trim = Write::Trim { stream: CHANGES, first };
+            let trim = Commit::new(partition.clone()).write(trim).applied();
+            if let Err(error) = self.store.commit(trim).await {
+                tracing::warn!(%partition, %error, "a document's history could not be trimmed");
+            }
+        }
+        let epoch = self.epoch(partition, done.position);
+        Ok(Applied { epoch, revision: done.position.revision, value })
+    }
+
+    /// What changed after `revision` of the life `epoch`; 0 asks for everything.
+    ///
+    /// # Errors
+    /// `lagged` if that can no longer be told: take a snapshot. `forbidden`, or those of the
+    /// store.
+    pub async fn changes(
+        &self,
+        caller: &Caller,
+        id: &DocumentId,
+        epoch: &str,
+        revision: u64,
+    ) -> Result<Changes, Problem> {
+        let partition = id.readable_by(caller)?;
+        let since = match (revision, parse_epoch(epoch)) {
+            (0, _) => Position::ZERO,
+            (revision, Some(incarnation)) => Position { incarnation, revision },
+            (_, None) => {
+                return Err(storage::problem(store::Error::Lagged { position: Position::ZERO }));
+            }
+        };
+        let told = self.store.changes(&partition, since).await.map_err(storage::problem)?;
+        let change = |change: &store::Change| {
+            let value = match &change.value {
+                None => None,
+                Some(bytes) => Some(storage::decode::<EntryRecord>(bytes)?.0),
+            };
+            let key = String::from_utf8_lossy(change.key.as_bytes()).into_owned();
+            Ok(Change { key, revision: change.revision, deleted: value.is_none(), value })
+        };
+        Ok(Changes {
+            epoch: self.epoch(&partition, told.position),
+            revision: told.position.revision,
+            changes: told.keys.iter().map(change).collect::<Result<_, Problem>>()?,
+        })
+    }
+
+    /// As [`Self::changes`], but waits up to `wait` for the first one.
+    ///
+    /// # Errors
+    /// As [`Self::changes`].
+    pub async fn wait_for_changes(
+        &self,
+        caller: &Caller,
+        id: &DocumentId,
+        epoch: &str,
+        revision: u64,
+        wait: std::time::Duration,
+    ) -> Result<Changes, Problem> {
+        let mut watcher = store::watch(self.store.clone());
+        watcher.follow(id.readable_by(caller)?, Position::ZERO);
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let told = self.changes(caller, id, epoch, revision).await?;
+            if !told.changes.is_empty() {
+                return Ok(told);
+            }
+            if tokio::time::timeout_at(deadline, watcher.touched()).await.is_err() {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// Changes with who made them and when, from `offset` on (1 is the first), at most `limit`.
+    ///
+    /// # Errors
+    /// `lagged` if `offset` was trimmed, with the member `first`; `forbidden`, or those of the
+    /// store.
+    pub async fn history(
+        &self,
+        caller: &Caller,
+        id: &DocumentId,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, Problem> {
+        let partition = id.readable_by(caller)?;
+        let read = self.store.read(&partition, &CHANGES, offset.max(1), limit).await;
+        let entries = read.map_err(|error| {
+            let first =
+                if let store::Error::Trimmed { first } = error { Some(first) } else { None };
+            let problem = storage::problem(error);
+            first.into_iter().fold(problem, |problem, first| problem.member("first", first))
+        })?;
+        entries
+            .iter()
+            .map(|entry| {
+                let ChangeRecord { key, value, deleted, by, at } = storage::decode(&entry.value)?;
+                let change = Change { key, revision: entry.revision, value, deleted };
+                Ok(HistoryEntry { offset: entry.sequence, change, by, at })
+            })
+            .collect()
+    }
+
+    async fn entry(&self, partition: &Partition, key: &str) -> Result<Option<Entry>, Problem> {
+        let name = entry_key(key)?;
+        let record = self.store.get(partition, &name).await.map_err(storage::problem)?;
+        record
+            .map(|record| {
+                let EntryRecord(value) = storage::decode(&record.value)?;
+                Ok(Entry { key: key.to_owned(), revision: record.revision, value })
+            })
+            .transpose()
+    }
+
+    fn check_value(&self, value: &Json) -> Result<(), Problem> {
+        let actual = serde_json::to_string(value).map_or(usize::MAX, |text| text.len());
+        let limit = self.config.value_bytes_max;
+        if actual > limit {
+            let detail = format!("the value has {actual} bytes; at most {limit} are allowed");
+            return Err(Problem::new(Code::BodyTooLarge, detail));
+        }
+        if depth(value) > self.config.depth_max {
+            let detail = format!("the value is nested deeper than {}", self.config.depth_max);
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+        Ok(())
+    }
+
+    fn epoch(&self, partition: &Partition, position: Position) -> String {
+        let begun = position.incarnation != Position::ZERO.incarnation;
+        let incarnation =
+            if begun { position.incarnation } else { self.genesis.incarnation(partition) };
+        format_epoch(incarnation)
+    }
+}
+
+/// An incarnation as clients know it.
+#[must_use]
+pub fn format_epoch(incarnation: Incarnation) -> String {
+    format!("{:x}", incarnation.0)
+}
+
+/// Reads what [`format_epoch`] wrote.
+#[must_use]
+pub fn parse_epoch(epoch: &str) -> Option<Incarnation> {
+    u64::from_str_radix(epoch, 16).ok().map(Incarnation)
+}
+
+/// A change of the stream as it is published to sockets.
+///
+/// # Errors
+/// `internal` if it cannot be read.
+pub fn publication(entry: &store::Entry) -> Result<(Change, PrincipalId), Problem> {
+    let ChangeRecord { key, value, deleted, by, .. } = storage::decode(&entry.value)?;
+    Ok((Change { key, revision: entry.revision, value, deleted }, by))
+}
+
+fn entry_key(key: &str) -> Result<Key, Problem> {
+    if key.is_empty() || key.len() > 256 || key.chars().any(char::is_control) {
+        let detail = "a key is 1 to 256 bytes without control characters";
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    Key::new(key).map_err(storage::problem)
+}
+
+fn conflict(current: Option<Entry>) -> Problem {
+    let problem = Problem::new(Code::Conflict, "the entry has another revision");
+    match current {
+        None => problem.member("revision", 0),
+        Some(entry) => problem.member("revision", entry.revision).member("value", entry.value),
+    }
+}
+
+fn depth(value: &Json) -> usize {
+    match value {
+        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Json::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => 1,
+    }
+}
+
+/// The states of a node, shared.
+pub type SharedStates = Arc<States>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! How the layers of this crate keep things in a store: JSON behind a version byte, and the
+//! store's errors as the public sees them.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use clock::Clock;
+use protocol::{Code, Problem};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A stored form. A change of it raises the version, and `decode` keeps reading the older.
+pub(crate) trait Stored: Serialize + DeserializeOwned {
+    /// The version that is written.
+    const VERSION: u8;
+}
+
+pub(crate) fn encode<T: Stored>(value: &T) -> Bytes {
+    let mut bytes = vec![T::VERSION];
+    serde_json::to_writer(&mut bytes, value).expect("stored forms have text keys");
+    bytes.into()
+}
+
+pub(crate) fn decode<T: Stored>(bytes: &[u8]) -> Result<T, Problem> {
+    let damaged = |detail: String| {
+        tracing::error!(form = std::any::type_name::<T>(), detail, "a stored record is damaged");
+        Problem::new(Code::Internal, "a stored record cannot be read; an operator has to look")
+    };
+    match bytes.split_first() {
+        Some((version, json)) if *version == T::VERSION => {
+            serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))
+        }
+        Some((version, _)) => Err(damaged(format!("version {version}"))),
+        None => Err(damaged("empty".into())),
+    }
+}
+
+/// The store's error as the public sees it. Conflicts are the layers' own to explain.
+pub(crate) fn problem(error: store::Error) -> Problem {
+    use store::Error as E;
+    match error {
+        E::Conflict { .. } => Problem::new(Code::Conflict, "it changed at the same time"),
+        E::Lagged { .. } | E::Trimmed { .. } => {
+            Problem::new(Code::Lagged, "changes after that revision are no longer known")
+        }
+        E::TooLarge { what, actual, limit } => {
+            let detail = format!("{what} is {actual} large; at most {limit} is allowed");
+            Problem::new(Code::BodyTooLarge, detail)
+        }
+        E::Full { source } => {
+            tracing::error!(%source, "the store is full");
+            Problem::new(Code::StoreFull, "the store has no room left")
+        }
+        E::Unavailable { source } => {
+            tracing::error!(%source, "the store is unavailable");
+            let detail = "the store does not answer; a write may or may not have happened";
+            Problem::new(Code::StoreUnavailable, detail)
+                .retry_after(std::time::Duration::from_secs(1))
+        }
+        E::Corrupt { detail } => {
+            tracing::error!(detail, "the store is damaged");
+            Problem::new(Code::Internal, "stored data is damaged; an operator has to look")
+        }
+        E::Fenced { .. } | E::IdReused => {
+            tracing::error!(%error, "a commit was refused that should not have been");
+            Problem::new(Code::Internal, "the write was refused")
+        }
+    }
+}
+
+pub(crate) fn random_text<const N: usize>(clock: &dyn Clock) -> String {
+    URL_SAFE_NO_PAD.encode(clock::random::<N>(clock))
+}
