@@ -1,1 +1,30 @@
 //! The call path to a service: choose an instance, forward the request, stream the answer.
+//!
+//! [`Services`] is what all cores of a node share: the compiled configuration and the load of
+//! each instance. A [`Pool`] belongs to one core and holds its connections; [`Pool::call`] is
+//! the whole path. A connection is driven by the task that uses it, so a call costs no task and
+//! no wake-up of its own.
+//!
+//! Promises:
+//! - a request is sent twice only if no byte of the first attempt left the node;
+//! - a connection is used again only after its answer was read to the end;
+//! - an answer cut short by the service reaches the client as an error, never as an end;
+//! - bodies stream in both directions, with the slower side setting the pace.
+
+mod body;
+mod call;
+mod config;
+mod error;
+mod hop;
+mod pool;
+mod service;
+mod tunnel;
+
+pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure};
+pub use call::Reply;
+pub use config::{Balance, Config, ConfigError, HostHeader, ServiceConfig};
+pub use error::Error;
+pub use hop::strip_hop_by_hop;
+pub use pool::Pool;
+pub use service::{Instance, Service, Services};
+pub use tunnel::{Tunnel, splice};

@@ -1,0 +1,251 @@
+//! Bodies of requests and answers, without a box where the path is hot.
+
+use crate::{
+    pool::{Link, Pool},
+    service::Lease,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use std::{
+    cell::Cell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body, of a request or an answer.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// Bytes that are all here.
+    Full(Bytes),
+    /// What a client is sending.
+    Inbound(Inbound),
+    /// What a service is answering.
+    Answer(Answer),
+    /// Anything else.
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl From<UnsyncBoxBody<Bytes, BoxError>> for Body {
+    fn from(body: UnsyncBoxBody<Bytes, BoxError>) -> Self {
+        Self::Boxed(body)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Inbound(body) => Pin::new(body).poll_frame(cx),
+            Self::Answer(body) => Pin::new(body).poll_frame(cx),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Inbound(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Inbound(body) => body.size_hint(),
+            Self::Answer(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a client's body ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InflowFailure {
+    /// It is larger than the route allows.
+    TooLarge,
+    /// Its framing is wrong, or the client went away.
+    Broken,
+}
+
+/// What is known of a client's body, for whoever answers the client.
+#[derive(Debug, Default)]
+pub struct Inflow {
+    bytes: Cell<u64>,
+    failure: Cell<Option<InflowFailure>>,
+}
+
+impl Inflow {
+    /// Bytes taken so far, framing left out.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Why it ended early, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<InflowFailure> {
+        self.failure.get()
+    }
+}
+
+/// A client's body, counted and bounded on the fly. Trailers are dropped: no service of ours
+/// may be told something after the checks were made.
+#[derive(Debug)]
+pub struct Inbound {
+    incoming: Incoming,
+    bytes_max: u64,
+    inflow: Rc<Inflow>,
+}
+
+impl Inbound {
+    /// Takes at most `bytes_max` bytes of `incoming`, and tells `inflow` how that goes.
+    #[must_use]
+    pub fn new(incoming: Incoming, bytes_max: u64, inflow: Rc<Inflow>) -> Self {
+        Self { incoming, bytes_max, inflow }
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let Some(frame) = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+                return Poll::Ready(None);
+            };
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.inflow.failure.set(Some(InflowFailure::Broken));
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            let bytes = self.inflow.bytes.get() + data.len() as u64;
+            self.inflow.bytes.set(bytes);
+            if bytes > self.bytes_max {
+                self.inflow.failure.set(Some(InflowFailure::TooLarge));
+                return Poll::Ready(Some(Err("the body is larger than allowed".into())));
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What a service is answering. Read to its end, the connection goes back to the pool; dropped
+/// before, the connection is closed.
+pub struct Answer {
+    incoming: Incoming,
+    link: Option<Box<Link>>,
+    lease: Option<Lease>,
+    pool: Pool,
+}
+
+impl Answer {
+    pub(crate) fn new(incoming: Incoming, link: Box<Link>, lease: Lease, pool: Pool) -> Self {
+        Self { incoming, link: Some(link), lease: Some(lease), pool }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.lease = None;
+        if let Some(mut link) = self.link.take()
+            && link.is_idle(cx)
+        {
+            self.pool.put(link);
+        }
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let mut driven = false;
+        loop {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if this.incoming.is_end_stream() {
+                        this.finish(cx);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.link = None;
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Ready(None) => {
+                    this.finish(cx);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending if driven => return Poll::Pending,
+                // The connection is read here: it has no task of its own.
+                Poll::Pending => {
+                    driven = true;
+                    if let Some(link) = &mut this.link {
+                        link.drive(cx);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,193 @@
+//! One call: choose an instance, send, wait for the head of the answer.
+
+use crate::{
+    body::{Answer, Body, BoxError},
+    error::Error,
+    hop::strip_hop_by_hop,
+    pool::{Link, Pool},
+    service::{Instance, Lease, Service, Slot},
+    tunnel::Tunnel,
+};
+use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+/// What a service replied.
+#[derive(Debug)]
+pub enum Reply {
+    /// An answer, whose body streams.
+    Answer(Response<Body>),
+    /// It agreed to speak another protocol: its head, and the connection.
+    Switched(Response<()>, Tunnel),
+}
+
+impl Pool {
+    /// Forwards `request`, whose header fields are already fit for the service, and waits at
+    /// most `timeout` for the head of the answer; its hop-by-hop fields are removed.
+    /// A request that carries `Upgrade` may be answered by [`Reply::Switched`].
+    ///
+    /// Another instance is tried when one cannot be connected to, and another connection when
+    /// a pooled one turns out to be closed before anything was sent. Nothing else is repeated.
+    ///
+    /// Cancel safe: dropped, the request is abandoned and its connection closed.
+    ///
+    /// # Errors
+    /// [`Error`]; the service is never called for an error that says it was not.
+    pub async fn call(
+        &self,
+        service: &Service,
+        request: Request<Body>,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
+        let mut attempts = pin!(self.attempts(service, request));
+        let mut deadline = pin!(None);
+        poll_fn(|cx| {
+            if let Poll::Ready(reply) = attempts.as_mut().poll(cx) {
+                return Poll::Ready(reply);
+            }
+            // Made only if there is something to wait for.
+            if deadline.is_none() {
+                deadline.set(Some(tokio::time::sleep(timeout)));
+            }
+            let timer = deadline.as_mut().as_pin_mut().expect("it was just set");
+            timer.poll(cx).map(|()| Err(Error::Timeout { service: service.name.clone() }))
+        })
+        .await
+    }
+
+    async fn attempts(
+        &self,
+        service: &Service,
+        mut request: Request<Body>,
+    ) -> Result<Reply, Error> {
+        let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
+        let mut last: Option<BoxError> = None;
+        let mut fresh = false;
+        while let Some(instance) =
+            service.choose(&tried, self.inner().clock.elapsed(), self.inner().random())
+        {
+            let lease = Lease::new(instance);
+            let pooled =
+                if fresh { None } else { poll_fn(|cx| Poll::Ready(self.take(instance, cx))).await };
+            let reused = pooled.is_some();
+            let link = match pooled {
+                Some(link) => link,
+                None => {
+                    let Some(slot) = Slot::take(instance, service.config.connections_max) else {
+                        tried.push(instance.id);
+                        continue;
+                    };
+                    match Link::open(slot, &service.config).await {
+                        Ok(link) => link,
+                        Err(error) => {
+                            tracing::debug!(%error, instance = instance.authority(), "connect");
+                            instance.avoid(self.inner().clock.elapsed());
+                            tried.push(instance.id);
+                            last = Some(error.into());
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(host) = service.host(instance) {
+                request.headers_mut().insert(header::HOST, host.clone());
+            }
+            match self.send(service, instance, link, lease, request).await {
+                Ok(reply) => return Ok(reply),
+                Err(Failed::Unsent(message)) if reused && !fresh => {
+                    request = *message;
+                    fresh = true;
+                }
+                Err(Failed::Unsent(_)) => {
+                    let source = "the connection closed before the request was sent".into();
+                    return Err(Error::Unreachable { service: service.name.clone(), source });
+                }
+                Err(Failed::Sent(source)) => {
+                    return Err(Error::BadAnswer { service: service.name.clone(), source });
+                }
+            }
+        }
+        let service = service.name.clone();
+        Err(match last {
+            Some(source) => Error::Unreachable { service, source },
+            None => Error::Saturated { service },
+        })
+    }
+
+    async fn send(
+        &self,
+        service: &Service,
+        instance: &Arc<Instance>,
+        mut link: Box<Link>,
+        lease: Lease,
+        request: Request<Body>,
+    ) -> Result<Reply, Failed> {
+        let switching = request.headers().contains_key(header::UPGRADE);
+        let mut head = pin!(link.sender.try_send_request(request));
+        let response = poll_fn(|cx| {
+            link.drive(cx);
+            head.as_mut().poll(cx)
+        })
+        .await
+        .map_err(|mut failed| match failed.take_message() {
+            Some(message) => Failed::Unsent(Box::new(message)),
+            None => Failed::Sent(failed.into_error().into()),
+        })?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !switching {
+                return Err(Failed::Sent("it switched protocols without being asked".into()));
+            }
+            return switched(response, link, lease).await;
+        }
+        let (mut parts, incoming) = response.into_parts();
+        let headers = &mut parts.headers;
+        if headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.contains_key(header::CONTENT_LENGTH)
+        {
+            return Err(Failed::Sent("its answer has two lengths".into()));
+        }
+        strip_hop_by_hop(headers);
+        tracing::trace!(service = service.name, instance = instance.authority(), "answered");
+        let body = if incoming.is_end_stream() {
+            if poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
+                self.put(link);
+            }
+            Body::Empty
+        } else {
+            Body::Answer(Answer::new(incoming, link, lease, self.clone()))
+        };
+        Ok(Reply::Answer(Response::from_parts(parts, body)))
+    }
+}
+
+enum Failed {
+    /// No byte left the node.
+    Unsent(Box<Request<Body>>),
+    /// Something may have reached the service.
+    Sent(BoxError),
+}
+
+async fn switched(
+    response: Response<Incoming>,
+    mut link: Box<Link>,
+    lease: Lease,
+) -> Result<Reply, Failed> {
+    // The connection ends its HTTP life on its next turn, without a wait.
+    let ended = poll_fn(|cx| Poll::Ready(link.drive(cx) || link.drive(cx))).await;
+    if !ended {
+        return Err(Failed::Sent("its connection did not switch".into()));
+    }
+    let (stream, early, slot) =
+        link.into_socket().ok_or_else(|| Failed::Sent("its connection is gone".into()))?;
+    let (parts, _) = response.into_parts();
+    let tunnel = Tunnel::new(stream, early, lease, slot);
+    Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel))
+}

@@ -1,0 +1,69 @@
+//! Why a call gave no answer.
+
+use crate::BoxError;
+use protocol::{Code, Problem};
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No instance could be reached; nothing was sent.
+    #[error("no instance of `{service}` can be reached")]
+    Unreachable {
+        /// The service.
+        service: String,
+        /// What the last attempt met.
+        #[source]
+        source: BoxError,
+    },
+    /// Every instance has as many connections as it may have; nothing was sent.
+    #[error("`{service}` has as many connections as it may have")]
+    Saturated {
+        /// The service.
+        service: String,
+    },
+    /// No head of an answer in time. The service may have acted on the request.
+    #[error("`{service}` did not answer in time")]
+    Timeout {
+        /// The service.
+        service: String,
+    },
+    /// The answer was not valid HTTP or ended early. The service may have acted on the request.
+    #[error("`{service}` gave no valid answer")]
+    BadAnswer {
+        /// The service.
+        service: String,
+        /// What was wrong with it.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl Error {
+    /// What the client may know.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Unreachable { .. } => {
+                Problem::new(Code::UpstreamUnreachable, "no instance of the service can be reached")
+            }
+            Self::Saturated { .. } => {
+                Problem::new(Code::Overloaded, "the service has as many requests as it can take")
+            }
+            Self::Timeout { .. } => {
+                Problem::new(Code::UpstreamTimeout, "the service did not answer in time")
+            }
+            Self::BadAnswer { .. } => {
+                Problem::new(Code::BadGateway, "the service gave no valid answer")
+            }
+        }
+    }
+
+    /// Whether the request may be sent again without an idempotency key: nothing was sent.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Saturated { .. } => true,
+            Self::Timeout { .. } | Self::BadAnswer { .. } => false,
+        }
+    }
+}
