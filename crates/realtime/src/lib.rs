@@ -1,1 +1,129 @@
-//! The socket edge: the client protocol, channels with history and recovery, connections bound to sessions.
+//! The socket edge.
+//!
+//! Clients speak Centrifugo's client protocol, version 2, in JSON. Each connection belongs to
+//! a core, is bound to a session, and has one bounded queue ([`queue`]). A core's sockets
+//! share a [`hub`]: who is subscribed to what. Behind the hubs stands the [`broker`]: it
+//! follows the store, so that publications of a channel leave in the order of their offsets,
+//! and it crosses to each core once, not once per connection.
+//!
+//! Channels are the tenant's own by construction ([`channel`]). A channel named
+//! `state:{scope}:{id}` carries the changes of that document.
+//!
+//! Start at [`Realtime`] (one per node) and [`CoreSockets`] (one per core).
+
+mod broker;
+mod channel;
+mod config;
+mod connection;
+mod handshake;
+mod hub;
+mod queue;
+mod rpc;
+
+pub use channel::Publications;
+pub use config::{Config, Namespace};
+pub use handshake::accept;
+pub use hub::CoreSockets;
+
+use crate::broker::Broker;
+use clock::SharedClock;
+use parking_lot::Mutex;
+use protocol::{Code, client::Disconnect};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+use store::SharedStore;
+use tokio::{runtime::Handle, sync::mpsc};
+use traffic_cop::{
+    analytics::Analytics,
+    genesis::Genesis,
+    identity::Identity,
+    session::{Connections, Sessions},
+    state::SharedStates,
+};
+use types::{ConnectionId, SessionId, TenantId};
+
+/// What the sockets need from the rest of the node.
+#[derive(Clone)]
+pub struct Parts {
+    /// Checks credentials.
+    pub identity: Arc<Identity>,
+    /// Sessions that connections are bound to.
+    pub sessions: Arc<Sessions>,
+    /// Documents, for RPC and for their channels.
+    pub states: SharedStates,
+    /// Traffic figures, for RPC.
+    pub analytics: Arc<Analytics>,
+    /// Where channels keep their history.
+    pub store: SharedStore,
+    /// The first incarnation of channels.
+    pub genesis: Genesis,
+    /// The time.
+    pub clock: SharedClock,
+    /// Where work runs that may wait for a store.
+    pub control: Handle,
+}
+
+/// The sockets of a node.
+pub struct Realtime {
+    parts: Parts,
+    config: Config,
+    broker: Broker,
+    cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
+    next_connection: AtomicU64,
+    open: AtomicUsize,
+}
+
+impl Realtime {
+    /// Sockets by `config`. Starts the broker on the control runtime.
+    #[must_use]
+    pub fn new(config: Config, parts: Parts) -> Arc<Self> {
+        let broker = Broker::start(&config, &parts);
+        Arc::new(Self {
+            parts,
+            config,
+            broker,
+            cores: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            open: AtomicUsize::new(0),
+        })
+    }
+
+    /// Channels, for publishing by HTTP.
+    #[must_use]
+    pub fn publications(&self) -> Publications {
+        Publications::new(&self.config, &self.parts, &self.broker)
+    }
+
+    /// The number of open connections.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection with 3001, which asks clients to come back.
+    pub fn drain(&self) {
+        for core in &*self.cores.lock() {
+            let _ = core.try_send(hub::ToCore::CloseAll(Disconnect::Shutdown));
+        }
+    }
+
+    fn connection_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Connections for Realtime {
+    fn close(&self, tenant: &TenantId, session: SessionId, _why: Code) {
+        let cores = self.cores.lock().clone();
+        let tenant = tenant.clone();
+        // The inboxes are bounded; a revocation waits for room rather than being lost.
+        self.parts.control.spawn(async move {
+            for core in cores {
+                let close = hub::ToCore::CloseSession { tenant: tenant.clone(), session };
+                let _ = core.send(close).await;
+            }
+        });
+    }
+}

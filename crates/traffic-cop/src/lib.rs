@@ -16,3 +16,5 @@ mod secret;
 pub mod session;
 pub mod state;
 mod storage;
+
+pub use storage::problem as store_problem;

@@ -33,8 +33,8 @@ pub(crate) fn decode<T: Stored>(bytes: &[u8]) -> Result<T, Problem> {
     }
 }
 
-/// The store's error as the public sees it. Conflicts are the layers' own to explain.
-pub(crate) fn problem(error: store::Error) -> Problem {
+/// The store's error as the public sees it. What a conflict was about, the layers add.
+pub fn problem(error: store::Error) -> Problem {
     use store::Error as E;
     match error {
         E::Conflict { .. } => Problem::new(Code::Conflict, "it changed at the same time"),

@@ -1,0 +1,132 @@
+//! Publications from the store to the cores, in the order of their offsets.
+//!
+//! The channels are dealt over a few shards. A shard is a task that follows the partitions
+//! of those of its channels that somebody is subscribed to, reads what was appended, encodes
+//! it once, and hands it to each core that holds a subscriber. A subscription is answered by
+//! the same task through the same inbox, so what follows it is exactly what comes after its
+//! offset: no gap and no repeat.
+
+mod shard;
+
+use crate::{
+    Config, Parts,
+    channel::{Channel, Source},
+    hub::ToCore,
+};
+use ahash::RandomState;
+use protocol::{Code, Problem, client::Publication};
+use store::Position;
+use tokio::sync::mpsc;
+use traffic_cop::state;
+
+const SHARDS: usize = 4;
+const SHARD_INBOX: usize = 1024;
+
+/// Fans publications out to the cores. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    shards: Vec<mpsc::Sender<Task>>,
+    hasher: RandomState,
+}
+
+/// What a shard is asked to do.
+pub(crate) enum Task {
+    Subscribe(Subscribe),
+    /// Ends one subscription that was answered with a [`Start`] of this `life`.
+    Unsubscribe {
+        channel: Channel,
+        core: usize,
+        life: u64,
+    },
+    Pass {
+        channel: Channel,
+        publication: Publication,
+    },
+    AddCore(mpsc::Sender<ToCore>),
+}
+
+/// A connection wants to follow a channel.
+pub(crate) struct Subscribe {
+    pub(crate) channel: Channel,
+    pub(crate) source: Source,
+    pub(crate) core: usize,
+    /// The connection's place in its core's hub, and the number of its subscription.
+    pub(crate) connection: usize,
+    pub(crate) ticket: u64,
+    /// From where to recover, if that is asked for.
+    pub(crate) recover: Option<Recover>,
+}
+
+/// The position that a client knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Recover {
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+}
+
+/// What a subscription starts with.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// Which following of the channel this is: subscriptions are ended by it.
+    pub(crate) life: u64,
+    /// Whether the channel keeps history.
+    pub(crate) recoverable: bool,
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    /// All that was missed, or nothing.
+    pub(crate) publications: Vec<Publication>,
+    pub(crate) recovered: bool,
+}
+
+impl Broker {
+    pub(crate) fn start(config: &Config, parts: &Parts) -> Self {
+        let start = |_| {
+            let (sender, inbox) = mpsc::channel(SHARD_INBOX);
+            let shard = shard::Shard::new(config, parts);
+            parts.control.spawn(shard.run(inbox));
+            sender
+        };
+        Self { shards: (0..SHARDS).map(start).collect(), hasher: RandomState::new() }
+    }
+
+    /// Tells every shard of a core's inbox. Cores are numbered in the order of their calls.
+    pub(crate) fn add_core(&self, core: &mpsc::Sender<ToCore>) {
+        for shard in &self.shards {
+            // The inboxes are empty at start-up, when this is called.
+            let _ = shard.try_send(Task::AddCore(core.clone()));
+        }
+    }
+
+    pub(crate) async fn subscribe(&self, subscribe: Subscribe) -> Result<(), Problem> {
+        self.send(subscribe.channel.clone(), Task::Subscribe(subscribe)).await
+    }
+
+    pub(crate) async fn unsubscribe(&self, channel: Channel, core: usize, life: u64) {
+        let _ = self.send(channel.clone(), Task::Unsubscribe { channel, core, life }).await;
+    }
+
+    /// Hands a publication that no history keeps to the cores.
+    pub(crate) async fn pass(
+        &self,
+        channel: Channel,
+        publication: Publication,
+    ) -> Result<(), Problem> {
+        self.send(channel.clone(), Task::Pass { channel, publication }).await
+    }
+
+    async fn send(&self, channel: Channel, task: Task) -> Result<(), Problem> {
+        let shard = (self.hasher.hash_one(&channel) as usize) % SHARDS;
+        let gone = |_| Problem::new(Code::Draining, "the node is shutting down");
+        self.shards[shard].send(task).await.map_err(gone)
+    }
+}
+
+/// The store's error as a client sees it.
+pub(crate) fn problem(error: store::Error) -> Problem {
+    traffic_cop::store_problem(error)
+}
+
+/// A position's epoch as clients know it.
+pub(crate) fn epoch(position: Position) -> String {
+    state::format_epoch(position.incarnation)
+}

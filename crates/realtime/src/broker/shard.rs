@@ -1,0 +1,282 @@
+//! One shard of the broker.
+
+use crate::{
+    Config, Parts,
+    broker::{Recover, Start, Subscribe, Task, epoch, problem},
+    channel::{self, Channel, Source},
+    hub::ToCore,
+};
+use ahash::RandomState;
+use protocol::{
+    Problem,
+    client::{Body, Publication, Push, Reply},
+};
+use std::collections::HashMap;
+use store::{Partition, Position, SharedStore, Watcher};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use traffic_cop::genesis::Genesis;
+
+/// Entries that are read at once.
+const READ: usize = 256;
+
+pub(super) struct Shard {
+    store: SharedStore,
+    genesis: Genesis,
+    watcher: Watcher,
+    cores: Vec<mpsc::Sender<ToCore>>,
+    channels: HashMap<Channel, Followed, RandomState>,
+    by_partition: HashMap<Partition, Channel, RandomState>,
+    recover_max: usize,
+    lives: u64,
+}
+
+/// A channel that somebody is subscribed to.
+struct Followed {
+    source: Source,
+    /// The last publication that was handed to the cores.
+    position: Position,
+    last: u64,
+    /// Subscribers by core.
+    subscribers: Vec<u32>,
+    /// Tells this following of the channel from earlier ones.
+    life: u64,
+}
+
+impl Shard {
+    pub(super) fn new(config: &Config, parts: &Parts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            genesis: parts.genesis,
+            watcher: store::watch(parts.store.clone()),
+            cores: Vec::new(),
+            channels: HashMap::default(),
+            by_partition: HashMap::default(),
+            recover_max: config.recover_max,
+            lives: 0,
+        }
+    }
+
+    /// Runs until every handle is gone.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Task>) {
+        loop {
+            tokio::select! {
+                task = inbox.recv() => match task {
+                    None => return,
+                    Some(Task::AddCore(core)) => self.cores.push(core),
+                    Some(Task::Subscribe(subscribe)) => self.subscribe(subscribe).await,
+                    Some(Task::Unsubscribe { channel, core, life }) => {
+                        self.unsubscribe(&channel, core, life);
+                    }
+                    Some(Task::Pass { channel, publication }) => {
+                        self.hand_over(&channel, publication).await;
+                    }
+                },
+                partition = self.watcher.touched() => {
+                    if let Some(channel) = self.by_partition.get(&partition).cloned() {
+                        self.catch_up(&channel).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, wanted: Subscribe) {
+        let (core, connection, ticket) = (wanted.core, wanted.connection, wanted.ticket);
+        let channel = wanted.channel.clone();
+        let outcome = self.start(wanted).await;
+        if outcome.is_ok()
+            && let Some(followed) = self.channels.get_mut(&channel)
+        {
+            if followed.subscribers.len() <= core {
+                followed.subscribers.resize(core + 1, 0);
+            }
+            followed.subscribers[core] += 1;
+        }
+        let answer = ToCore::Subscribed { connection, ticket, channel, outcome };
+        let _ = self.cores[core].send(answer).await;
+    }
+
+    async fn start(&mut self, wanted: Subscribe) -> Result<Start, Problem> {
+        if !self.channels.contains_key(&wanted.channel) {
+            self.follow(&wanted.channel, &wanted.source).await?;
+        }
+        let Some(recover) = wanted.recover else { return Ok(self.start_at(&wanted.channel)) };
+        // The client may have seen, in its history, what was not handed to the cores yet.
+        self.catch_up(&wanted.channel).await;
+        let start = self.start_at(&wanted.channel);
+        let missed = self.missed(&wanted.channel, &start, &recover).await?;
+        let recovered = missed.is_some();
+        Ok(Start { publications: missed.unwrap_or_default(), recovered, ..start })
+    }
+
+    async fn follow(&mut self, channel: &Channel, source: &Source) -> Result<(), Problem> {
+        self.lives += 1;
+        let mut followed = Followed {
+            source: source.clone(),
+            position: Position::ZERO,
+            last: 0,
+            subscribers: Vec::new(),
+            life: self.lives,
+        };
+        if let Some((partition, stream)) = source.stream() {
+            // Followed before the head is read: what is appended in between is told.
+            self.watcher.follow(partition.clone(), Position::ZERO);
+            let head = match self.store.head(partition).await {
+                Ok(head) => head,
+                Err(error) => {
+                    self.watcher.leave(partition);
+                    return Err(problem(error));
+                }
+            };
+            let beginning =
+                Position { incarnation: self.genesis.incarnation(partition), revision: 0 };
+            followed.position = head.as_ref().map_or(beginning, |head| head.position);
+            let held =
+                head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
+            followed.last = held.map_or(0, |held| held.last);
+            self.by_partition.insert(partition.clone(), channel.clone());
+        }
+        self.channels.insert(channel.clone(), followed);
+        Ok(())
+    }
+
+    fn start_at(&self, channel: &Channel) -> Start {
+        let Some(followed) = self.channels.get(channel) else { return Start::default() };
+        match followed.source {
+            Source::Passing => Start { life: followed.life, ..Start::default() },
+            Source::History(_) | Source::Document(_) => Start {
+                life: followed.life,
+                recoverable: true,
+                epoch: epoch(followed.position),
+                offset: followed.last,
+                ..Start::default()
+            },
+        }
+    }
+
+    /// All that the client missed; `None` if that cannot be told.
+    async fn missed(
+        &self,
+        channel: &Channel,
+        start: &Start,
+        known: &Recover,
+    ) -> Result<Option<Vec<Publication>>, Problem> {
+        let Some(followed) = self.channels.get(channel) else { return Ok(None) };
+        let Some((partition, stream)) = followed.source.stream() else { return Ok(None) };
+        let from_start = known.epoch.is_empty() && known.offset == 0;
+        let too_far = start.offset.saturating_sub(known.offset) > self.recover_max as u64;
+        if (known.epoch != start.epoch && !from_start) || known.offset > start.offset || too_far {
+            return Ok(None);
+        }
+        let mut missed = Vec::new();
+        let mut next = known.offset + 1;
+        while next <= start.offset {
+            let entries = match self.store.read(partition, stream, next, READ).await {
+                Ok(entries) => entries,
+                Err(store::Error::Trimmed { .. }) => return Ok(None),
+                Err(error) => return Err(problem(error)),
+            };
+            for entry in entries.iter().take_while(|entry| entry.sequence <= start.offset) {
+                if entry.sequence != next {
+                    return Ok(None);
+                }
+                missed.push(channel::publication(&followed.source, entry)?);
+                next += 1;
+            }
+            if entries.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(missed))
+    }
+
+    /// Hands what was appended to a channel to the cores.
+    async fn catch_up(&mut self, channel: &Channel) {
+        while let Some(followed) = self.channels.get(channel) {
+            let Some((partition, stream)) = followed.source.stream() else { return };
+            let read = match self.store.head(partition).await {
+                Ok(Some(head)) if head.position.incarnation != followed.position.incarnation => {
+                    return self.lost(channel, head.position).await;
+                }
+                Ok(_) => self.store.read(partition, stream, followed.last + 1, READ).await,
+                Err(error) => Err(error),
+            };
+            let entries = match read {
+                Ok(entries) if entries.is_empty() => return,
+                Ok(entries) => entries,
+                Err(store::Error::Trimmed { .. }) => {
+                    return self.lost(channel, followed.position).await;
+                }
+                Err(error) => {
+                    tracing::warn!(?channel, %error, "publications wait for the store");
+                    let partition = partition.clone();
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    return self.watcher.follow(partition, Position::ZERO);
+                }
+            };
+            let source = followed.source.clone();
+            for entry in &entries {
+                match channel::publication(&source, entry) {
+                    Ok(publication) => self.hand_over(channel, publication).await,
+                    Err(_) => return self.lost(channel, Position::ZERO).await,
+                }
+                if let Some(followed) = self.channels.get_mut(channel) {
+                    followed.last = entry.sequence;
+                }
+            }
+        }
+    }
+
+    /// The publications after the last one cannot be told: subscribers have to start again.
+    async fn lost(&mut self, channel: &Channel, position: Position) {
+        tracing::warn!(?channel, ?position, "a channel's followers are told to start again");
+        if let Some(followed) = self.forget(channel) {
+            self.to_cores(&followed.subscribers, || ToCore::Lost { channel: channel.clone() })
+                .await;
+        }
+    }
+
+    async fn hand_over(&self, channel: &Channel, publication: Publication) {
+        let Some(followed) = self.channels.get(channel) else { return };
+        let offset = publication.offset;
+        let push = Push {
+            channel: channel.name().to_owned(),
+            publication: Some(publication),
+            unsubscribe: None,
+        };
+        let reply = Reply { id: 0, body: Body::Push(push) };
+        let frame: Utf8Bytes = serde_json::to_string(&reply).expect("a push is JSON").into();
+        let publish =
+            || ToCore::Publication { channel: channel.clone(), frame: frame.clone(), offset };
+        self.to_cores(&followed.subscribers, publish).await;
+    }
+
+    async fn to_cores(&self, subscribers: &[u32], message: impl Fn() -> ToCore) {
+        let wanted = self.cores.iter().zip(subscribers).filter(|(_, count)| **count > 0);
+        for (inbox, _) in wanted {
+            // Refused only by a core that has ended, and its sockets with it.
+            let _ = inbox.send(message()).await;
+        }
+    }
+
+    fn unsubscribe(&mut self, channel: &Channel, core: usize, life: u64) {
+        let followed = self.channels.get_mut(channel).filter(|followed| followed.life == life);
+        let Some(followed) = followed else { return };
+        if let Some(count) = followed.subscribers.get_mut(core) {
+            *count = count.saturating_sub(1);
+        }
+        if followed.subscribers.iter().all(|count| *count == 0) {
+            self.forget(channel);
+        }
+    }
+
+    fn forget(&mut self, channel: &Channel) -> Option<Followed> {
+        let followed = self.channels.remove(channel)?;
+        if let Some((partition, _)) = followed.source.stream() {
+            self.watcher.leave(partition);
+            self.by_partition.remove(partition);
+        }
+        Some(followed)
+    }
+}

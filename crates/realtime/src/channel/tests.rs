@@ -1,0 +1,55 @@
+use super::*;
+use types::{Principal, PrincipalId};
+
+fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
+    Caller {
+        tenant: TenantId::new(tenant).unwrap(),
+        principal: Principal { kind, id: PrincipalId::new(user).unwrap() },
+        session: None,
+        roles: Arc::new([]),
+        expires: None,
+        credential: CredentialKind::Jwt,
+    }
+}
+
+fn check(caller: &Caller, channel: &str, wish: Wish, expected: Result<(), Code>) {
+    let config = Config {
+        namespaces: vec![
+            Namespace { name: "news".into(), publish: false, ..Namespace::default() },
+            Namespace { name: "tick".into(), history_size: 0, ..Namespace::default() },
+        ],
+        ..Config::default()
+    };
+    let channel = Channel::new(&caller.tenant, channel).unwrap();
+    let got = admit(&config, caller, &channel, wish).map(|_| ()).map_err(|problem| problem.code);
+    assert_eq!(got, expected, "{channel:?} {wish:?}");
+}
+
+#[test]
+fn who_may_do_what() {
+    let ann = caller("acme", "ann", PrincipalKind::User);
+    let service = caller("acme", "orders", PrincipalKind::Service);
+    check(&ann, "room", Wish::Publish, Ok(()));
+    check(&ann, "news:today", Wish::Subscribe, Ok(()));
+    check(&ann, "news:today", Wish::Publish, Err(Code::Forbidden));
+    check(&service, "news:today", Wish::Publish, Ok(()));
+    check(&ann, "else:x", Wish::Subscribe, Err(Code::NotFound));
+    check(&ann, "#ann", Wish::Subscribe, Ok(()));
+    check(&ann, "#ann", Wish::Publish, Err(Code::Forbidden));
+    check(&ann, "#bob", Wish::Subscribe, Err(Code::Forbidden));
+    check(&service, "#bob", Wish::Publish, Ok(()));
+    check(&ann, "state:user:ann", Wish::Subscribe, Ok(()));
+    check(&ann, "state:user:bob", Wish::Subscribe, Err(Code::Forbidden));
+    check(&ann, "state:user:ann", Wish::Publish, Err(Code::Forbidden));
+    check(&ann, "state:nothing", Wish::Subscribe, Err(Code::BadRequest));
+    let nobody = Caller { credential: CredentialKind::Anonymous, ..ann };
+    check(&nobody, "room", Wish::Subscribe, Err(Code::Forbidden));
+}
+
+#[test]
+fn data_is_one_line() {
+    let data =
+        |text: &str| Data::from(serde_json::value::RawValue::from_string(text.into()).unwrap());
+    assert_eq!(one_line(data("{\n\"a\":\r\n 1}")).unwrap().get(), r#"{"a":1}"#);
+    assert_eq!(one_line(data(r#"{ "a": "\n" }"#)).unwrap().get(), r#"{ "a": "\n" }"#);
+}

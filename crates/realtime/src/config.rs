@@ -1,0 +1,121 @@
+//! How the sockets are configured.
+
+use serde::Deserialize;
+use std::time::Duration;
+
+/// Bounds of connections, and the channel namespaces.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Bytes of one message of a client, 1024 to 1048576. A larger one ends the connection.
+    pub message_bytes_max: usize,
+    /// Bytes that may wait for a client that reads slowly; beyond it the connection ends with
+    /// 3008, and the client recovers what it missed.
+    pub queue_bytes_max: usize,
+    /// Subscriptions of one connection.
+    pub subscriptions_max: usize,
+    /// How long a client may take to send `connect`.
+    #[serde(with = "types::duration")]
+    pub connect_timeout: Duration,
+    /// Time between pings.
+    #[serde(with = "types::duration")]
+    pub ping_interval: Duration,
+    /// How long a client may take to answer a ping, less than `ping_interval`.
+    #[serde(with = "types::duration")]
+    pub pong_timeout: Duration,
+    /// How long a client may take to take what was written to it.
+    #[serde(with = "types::duration")]
+    pub write_timeout: Duration,
+    /// Publications that a client may recover after it was away; beyond it, it is told that
+    /// it lost some.
+    pub recover_max: usize,
+    /// Origins that browsers may connect from; empty: any, since no credential travels by
+    /// itself with a socket.
+    pub origins: Vec<String>,
+    /// Namespaces: the part of a channel's name before its first `:`.
+    pub namespaces: Vec<Namespace>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 * 1024,
+            queue_bytes_max: 1024 * 1024,
+            subscriptions_max: 256,
+            connect_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(10),
+            recover_max: 1_000,
+            origins: Vec::new(),
+            namespaces: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses impossible values.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if !(1024..=1024 * 1024).contains(&self.message_bytes_max) {
+            return Err("`message_bytes_max` must be 1024 to 1048576".into());
+        }
+        if self.queue_bytes_max < self.message_bytes_max {
+            return Err("`queue_bytes_max` must not be below `message_bytes_max`".into());
+        }
+        if self.pong_timeout >= self.ping_interval {
+            return Err("`pong_timeout` must be below `ping_interval`".into());
+        }
+        for namespace in &self.namespaces {
+            let name = namespace.name.as_str();
+            if name == "state" {
+                return Err("the namespace `state` is reserved for documents".into());
+            }
+            if name.contains(':') || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_graphic())
+            {
+                return Err(format!(
+                    "`{name}` is not a namespace: at most 64 visible characters, no `:`"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The namespace of a channel; channels of a namespace that is not configured are unknown.
+    #[must_use]
+    pub fn namespace(&self, channel: &str) -> Option<Namespace> {
+        let name = channel.split_once(':').map_or("", |(name, _)| name);
+        let configured = self.namespaces.iter().find(|namespace| namespace.name == name);
+        configured.cloned().or_else(|| name.is_empty().then(Namespace::default))
+    }
+}
+
+/// What holds for the channels of a namespace.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Namespace {
+    /// Its name; empty for channels without a `:`, which exist even if it is not configured.
+    pub name: String,
+    /// Whether clients may subscribe.
+    pub subscribe: bool,
+    /// Whether clients may publish. Services always may.
+    pub publish: bool,
+    /// Whether callers without a credential may do what others may.
+    pub anonymous: bool,
+    /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
+    pub history_size: u64,
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            subscribe: true,
+            publish: true,
+            anonymous: false,
+            history_size: 100,
+        }
+    }
+}

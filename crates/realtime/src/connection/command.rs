@@ -1,0 +1,392 @@
+//! What a client's commands do.
+
+use crate::{
+    broker::{Recover, Subscribe},
+    channel::{self, Channel, Source, Wish},
+    connection::{Bound, Due, Subscription, Task},
+    rpc,
+};
+use protocol::{
+    Code, Problem,
+    client::{
+        Body, ChannelRequest, Command, ConnectRequest, ConnectResult, Disconnect, Empty, Error,
+        ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest, RefreshResult,
+        RpcRequest, RpcResult, SubscribeRequest,
+    },
+};
+use serde_json::value::RawValue;
+use std::{cell::Cell, future::Future, time::Duration};
+use store::Position;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use traffic_cop::{
+    identity::{CREDENTIAL_BYTES_MAX, Identified},
+    session::{NewSession, SessionKind},
+};
+use types::{Caller, CredentialKind, PrincipalKind};
+
+/// Publications that one `history` answers at most.
+const HISTORY_MAX: usize = 1_000;
+
+/// Whether the connection goes on after a command.
+pub(super) enum Flow {
+    GoOn,
+    Close(Disconnect),
+}
+
+thread_local! {
+    /// Numbers the subscriptions of this core.
+    static TICKETS: Cell<u64> = const { Cell::new(1) };
+}
+
+impl Task<'_> {
+    /// Obeys the commands of one text frame, in order.
+    pub(super) async fn receive(&mut self, text: Utf8Bytes) -> Flow {
+        for line in text.split('\n').filter(|line| !line.trim().is_empty()) {
+            let Ok(command) = serde_json::from_str::<Command>(line) else {
+                return Flow::Close(Disconnect::BadRequest);
+            };
+            match self.obey(command).await {
+                Flow::GoOn if self.connection.closing.get().is_none() => {}
+                Flow::GoOn => return Flow::GoOn,
+                close @ Flow::Close(_) => return close,
+            }
+        }
+        Flow::GoOn
+    }
+
+    async fn obey(&mut self, command: Command) -> Flow {
+        if command.is_pong() {
+            return self.pong();
+        }
+        let id = command.id;
+        if command.requests() != 1 || (id == 0 && command.send.is_none()) {
+            return Flow::Close(Disconnect::BadRequest);
+        }
+        let bound = self.connection.bound.borrow().clone();
+        let Some(bound) = bound else {
+            return match command.connect {
+                Some(connect) => self.connect(id, connect).await,
+                None => Flow::Close(Disconnect::BadRequest),
+            };
+        };
+        let answer = if let Some(request) = command.subscribe {
+            match self.subscribe(id, &bound, request).await {
+                Ok(()) => return Flow::GoOn, // The broker answers.
+                Err(error) => Err(error),
+            }
+        } else if let Some(request) = command.unsubscribe {
+            self.unsubscribe(&bound, &request).await
+        } else if let Some(request) = command.publish {
+            self.publish(&bound, request).await
+        } else if let Some(request) = command.history {
+            self.history(&bound, request).await
+        } else if let Some(request) = command.rpc {
+            self.rpc(&bound, request).await
+        } else if let Some(request) = command.refresh {
+            self.refresh(&bound, request).await
+        } else if command.ping.is_some() {
+            Ok(Body::Ping(Empty {}))
+        } else if command.send.is_some() {
+            return Flow::GoOn; // Nobody takes such messages yet, and no answer is due.
+        } else if command.connect.is_some() {
+            return Flow::Close(Disconnect::BadRequest);
+        } else {
+            Err(ErrorCode::NotAvailable.to_error())
+        };
+        self.connection.reply(id, answer.unwrap_or_else(Body::Error));
+        Flow::GoOn
+    }
+
+    fn pong(&mut self) -> Flow {
+        if self.timer.what == Due::Pong {
+            let config = &self.sockets.node.config;
+            self.timer.next(Due::Ping, config.ping_interval - config.pong_timeout / 2);
+        }
+        Flow::GoOn
+    }
+
+    /// Runs what may wait for a store on the control runtime.
+    async fn control<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match self.sockets.node.parts.control.spawn(work).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "the work of a command has failed");
+                Err(Problem::new(Code::Internal, "the command failed"))
+            }
+        }
+    }
+
+    async fn identify(&self, token: String) -> Result<Identified, Problem> {
+        if token.len() > CREDENTIAL_BYTES_MAX {
+            return Err(Problem::new(Code::Unauthenticated, "the token is longer than 8 KiB"));
+        }
+        self.control(self.sockets.node.parts.identity.clone().identify(token)).await
+    }
+
+    async fn connect(&mut self, id: u32, request: ConnectRequest) -> Flow {
+        let node = &self.sockets.node;
+        let caller = if request.token.is_empty() {
+            self.offered.take().or_else(|| node.parts.identity.anonymous())
+        } else {
+            match self.identify(request.token).await {
+                Ok(identified) => Some(identified.caller),
+                Err(problem) => return self.refused(id, &problem),
+            }
+        };
+        let Some(caller) = caller else {
+            let problem = Problem::new(Code::Unauthenticated, "`connect` brings no token");
+            return self.refused(id, &problem);
+        };
+        let session = match caller.session {
+            Some(session) => session,
+            None => {
+                let kind = match caller.principal.kind {
+                    PrincipalKind::User => SessionKind::Web,
+                    PrincipalKind::Agent => SessionKind::Agent,
+                    PrincipalKind::Service => SessionKind::Service,
+                };
+                let new = NewSession { kind, implicit: true, ..NewSession::default() };
+                let (sessions, owner) = (node.parts.sessions.clone(), caller.clone());
+                let made = self
+                    .control(
+                        async move { sessions.create(&owner.tenant, &owner.principal, new).await },
+                    )
+                    .await;
+                match made {
+                    Ok((session, _)) => session.id,
+                    Err(problem) => return self.refused(id, &problem),
+                }
+            }
+        };
+        let (expires, ttl) = self.lifetime(&caller);
+        let data = RawValue::from_string(format!("{{\"session\":\"{session}\"}}"));
+        let result = ConnectResult {
+            client: self.connection.id.to_string(),
+            version: concat!("crosstown ", env!("CARGO_PKG_VERSION")).into(),
+            expires,
+            ttl,
+            data: data.ok(),
+            ping: seconds(node.config.ping_interval),
+            pong: true,
+            ..ConnectResult::default()
+        };
+        tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
+        *self.connection.bound.borrow_mut() = Some(Bound { caller, session });
+        // The first ping comes at a moment of its own, so that connections that came together
+        // do not ping together ever after.
+        let half = node.config.ping_interval / 2;
+        let share = u32::from(clock::random::<1>(&*node.parts.clock)[0]);
+        self.timer.next(Due::Ping, half + half * share / 255);
+        self.connection.reply(id, Body::Connect(result));
+        Flow::GoOn
+    }
+
+    /// A credential that does not hold ends the connection, as the protocol has it; what may
+    /// pass is an error, after which the client tries again.
+    fn refused(&self, id: u32, problem: &Problem) -> Flow {
+        let closing = [
+            (Code::Unauthenticated, Disconnect::InvalidToken),
+            (Code::Forbidden, Disconnect::PermissionDenied),
+            (Code::SessionLimit, Disconnect::ConnectionLimit),
+        ];
+        if let Some((_, why)) = closing.iter().find(|(code, _)| *code == problem.code) {
+            return Flow::Close(*why);
+        }
+        self.connection.reply(id, Body::Error(Error::from(problem)));
+        Flow::GoOn
+    }
+
+    /// Whether clients have to bring a fresh token, and in how many seconds.
+    fn lifetime(&self, caller: &Caller) -> (bool, u32) {
+        let now = self.sockets.node.parts.clock.now();
+        match (caller.credential, caller.expires) {
+            (CredentialKind::Jwt | CredentialKind::ApiKey, Some(at)) => {
+                (true, seconds(at.since(now)).max(1))
+            }
+            (CredentialKind::SessionToken | CredentialKind::Anonymous, _) | (_, None) => (false, 0),
+        }
+    }
+
+    async fn refresh(&mut self, bound: &Bound, request: RefreshRequest) -> Result<Body, Error> {
+        let fresh = self.identify(request.token).await.map_err(|problem| Error::from(&problem))?;
+        let same = fresh.caller.tenant == bound.caller.tenant
+            && fresh.caller.principal == bound.caller.principal;
+        if !same {
+            return Err(ErrorCode::PermissionDenied.with("the token is another principal's"));
+        }
+        let (expires, ttl) = self.lifetime(&fresh.caller);
+        if let Some(bound) = &mut *self.connection.bound.borrow_mut() {
+            bound.caller = fresh.caller;
+        }
+        let version = concat!("crosstown ", env!("CARGO_PKG_VERSION")).into();
+        let client = self.connection.id.to_string();
+        Ok(Body::Refresh(RefreshResult { client, version, expires, ttl }))
+    }
+
+    /// The channel of the caller's tenant, and where its publications come from.
+    fn admit(&self, bound: &Bound, name: &str, wish: Wish) -> Result<(Channel, Source), Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let channel = Channel::new(&bound.caller.tenant, name).map_err(refused)?;
+        // On this socket the caller acts within the session that the connection is bound to.
+        let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
+        let config = &self.sockets.node.config;
+        let source = channel::admit(config, &caller, &channel, wish).map_err(refused)?;
+        Ok((channel, source))
+    }
+
+    async fn subscribe(
+        &mut self,
+        id: u32,
+        bound: &Bound,
+        request: SubscribeRequest,
+    ) -> Result<(), Error> {
+        let (channel, source) = self.admit(bound, &request.channel, Wish::Subscribe)?;
+        let ticket = TICKETS.replace(TICKETS.get() + 1);
+        {
+            let mut subscriptions = self.connection.subscriptions.borrow_mut();
+            if subscriptions.iter().any(|(held, _)| *held == channel) {
+                return Err(ErrorCode::AlreadySubscribed.to_error());
+            }
+            if subscriptions.len() >= self.sockets.node.config.subscriptions_max {
+                return Err(ErrorCode::LimitExceeded.to_error());
+            }
+            let recovering = request.recover;
+            let waiting = Subscription::Waiting { ticket, command: id, recovering };
+            subscriptions.reserve_exact(1);
+            subscriptions.push((channel.clone(), waiting));
+        }
+        let recover =
+            request.recover.then_some(Recover { epoch: request.epoch, offset: request.offset });
+        let subscribe = Subscribe {
+            channel,
+            source,
+            core: self.sockets.hub.core,
+            connection: self.place,
+            ticket,
+            recover,
+        };
+        let asked = self.sockets.node.broker.subscribe(subscribe).await;
+        asked.map_err(|problem| Error::from(&problem))
+    }
+
+    async fn unsubscribe(&self, bound: &Bound, request: &ChannelRequest) -> Result<Body, Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        let held = {
+            let mut subscriptions = self.connection.subscriptions.borrow_mut();
+            let at = subscriptions.iter().position(|(held, _)| *held == channel);
+            at.map(|at| subscriptions.swap_remove(at).1)
+        };
+        self.sockets.hub.unsubscribed(&channel, self.place);
+        match held {
+            Some(Subscription::Live { life, .. }) => {
+                self.sockets.node.broker.unsubscribe(channel, self.sockets.hub.core, life).await;
+            }
+            // When the broker's answer comes, the hub finds that nobody waits for it.
+            Some(Subscription::Waiting { .. }) | None => {}
+        }
+        Ok(Body::Unsubscribe(Empty {}))
+    }
+
+    async fn publish(&self, bound: &Bound, request: PublishRequest) -> Result<Body, Error> {
+        let Some(data) = request.data else {
+            return Err(ErrorCode::BadRequest.with("`data` is missing"));
+        };
+        let publications = self.sockets.node.publications();
+        let (caller, client) = (bound.caller.clone(), self.connection.id.to_string());
+        let publish =
+            async move { publications.publish(&caller, &request.channel, data, &client).await };
+        self.control(publish).await.map_err(|problem| Error::from(&problem))?;
+        Ok(Body::Publish(Empty {}))
+    }
+
+    async fn history(&self, bound: &Bound, request: HistoryRequest) -> Result<Body, Error> {
+        let (_, source) = self.admit(bound, &request.channel, Wish::History)?;
+        let parts = self.sockets.node.parts.clone();
+        let read = async move { history(&parts, &source, &request).await };
+        match self.control(read).await {
+            Ok(result) => Ok(Body::History(result)),
+            Err(problem) => Err(Error::from(&problem)),
+        }
+    }
+
+    async fn rpc(&self, bound: &Bound, request: RpcRequest) -> Result<Body, Error> {
+        let parts = self.sockets.node.parts.clone();
+        let data = request.data.map(|data| data.get().to_owned());
+        let call = rpc::call(parts, bound.caller.clone(), bound.session, request.method, data);
+        let failed = |problem: Problem| {
+            if problem.code == Code::NotImplemented {
+                return ErrorCode::MethodNotFound.to_error();
+            }
+            Error {
+                code: u32::from(problem.code.status().as_u16()),
+                message: problem.to_json().to_string(),
+                temporary: problem.code.retry() == protocol::Retry::Later,
+            }
+        };
+        let answer = self.control(call).await.map_err(failed)?;
+        match serde_json::value::to_raw_value(&answer) {
+            Ok(data) => Ok(Body::Rpc(RpcResult { data })),
+            Err(_) => Err(ErrorCode::Internal.to_error()),
+        }
+    }
+}
+
+async fn history(
+    parts: &crate::Parts,
+    source: &Source,
+    request: &HistoryRequest,
+) -> Result<HistoryResult, Problem> {
+    let Some((partition, stream)) = source.stream() else {
+        return Err(Problem::new(Code::NotImplemented, "the channel keeps no history"));
+    };
+    let head = parts.store.head(partition).await.map_err(traffic_cop::store_problem)?;
+    let beginning = Position { incarnation: parts.genesis.incarnation(partition), revision: 0 };
+    let position = head.as_ref().map_or(beginning, |head| head.position);
+    let held = head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
+    let (first, last) = held.map_or((1, 0), |held| (held.first, held.last));
+    let epoch = crate::broker::epoch(position);
+    let mut answer = HistoryResult { publications: Vec::new(), epoch, offset: last };
+    if let Some(since) = &request.since
+        && !since.epoch.is_empty()
+        && since.epoch != answer.epoch
+    {
+        return Err(Problem::new(Code::Lagged, "the channel has begun another life"));
+    }
+    let limit = usize::try_from(request.limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX) as u64;
+    let since = request.since.as_ref().map(|since| since.offset);
+    // The range of offsets, inclusive.
+    let (from, to) = if request.reverse {
+        let to = since.map_or(last, |offset| offset.saturating_sub(1).min(last));
+        ((to + 1).saturating_sub(limit).max(first), to)
+    } else {
+        let from = since.map_or(first, |offset| (offset + 1).max(first));
+        (from, last.min(from.saturating_add(limit).saturating_sub(1)))
+    };
+    if limit > 0 && from <= to {
+        let mut next = from;
+        while next <= to {
+            let most = usize::try_from(to - next + 1).unwrap_or(HISTORY_MAX);
+            let read = parts.store.read(partition, stream, next, most).await;
+            let entries = read.map_err(traffic_cop::store_problem)?;
+            for entry in &entries {
+                answer.publications.push(channel::publication(source, entry)?);
+                next = entry.sequence + 1;
+            }
+            if entries.is_empty() {
+                break;
+            }
+        }
+        if request.reverse {
+            answer.publications.reverse();
+        }
+    }
+    Ok(answer)
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,185 @@
+//! The sockets of one core: which connections there are, and who is subscribed to what.
+
+use crate::{
+    Realtime,
+    broker::Start,
+    channel::Channel,
+    connection::{self, Connection},
+};
+use ahash::RandomState;
+use protocol::{Problem, client::Disconnect};
+use slab::Slab;
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use types::{Caller, SessionId, TenantId};
+
+const INBOX: usize = 4096;
+
+/// What reaches a core from the rest of the node.
+pub(crate) enum ToCore {
+    /// The answer to a subscription of a connection.
+    Subscribed { connection: usize, ticket: u64, channel: Channel, outcome: Result<Start, Problem> },
+    /// A publication for whoever is subscribed.
+    Publication { channel: Channel, frame: Utf8Bytes, offset: u64 },
+    /// Publications were lost: subscribers have to start again.
+    Lost { channel: Channel },
+    /// A session has ended.
+    CloseSession { tenant: TenantId, session: SessionId },
+    /// The node closes all sockets.
+    CloseAll(Disconnect),
+}
+
+/// The sockets of one core. Lives on the core's thread.
+#[derive(Clone)]
+pub struct CoreSockets {
+    pub(crate) node: Arc<Realtime>,
+    pub(crate) hub: Rc<Hub>,
+}
+
+/// Who is here, and subscribed to what.
+pub(crate) struct Hub {
+    pub(crate) core: usize,
+    connections: RefCell<Slab<Rc<Connection>>>,
+    /// The places of the subscribers of each channel.
+    channels: RefCell<HashMap<Channel, Vec<usize>, RandomState>>,
+}
+
+impl CoreSockets {
+    /// The sockets of the core that calls this, inside its `LocalSet`.
+    #[must_use]
+    pub fn start(node: Arc<Realtime>) -> Self {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let core = {
+            let mut cores = node.cores.lock();
+            cores.push(sender.clone());
+            // Under the lock, so that every shard numbers the cores alike.
+            node.broker.add_core(&sender);
+            cores.len() - 1
+        };
+        let hub =
+            Rc::new(Hub { core, connections: RefCell::default(), channels: RefCell::default() });
+        tokio::task::spawn_local(run(node.clone(), hub.clone(), inbox));
+        Self { node, hub }
+    }
+
+    /// Serves one accepted WebSocket until it closes. `received` are bytes that were read
+    /// already; `caller` is whom the upgrade request proved, if anybody.
+    pub async fn serve(
+        self,
+        stream: TcpStream,
+        received: bytes::Bytes,
+        caller: Option<Arc<Caller>>,
+        ip: IpAddr,
+    ) {
+        self.node.open.fetch_add(1, Ordering::Relaxed);
+        connection::serve(&self, stream, received, caller, ip).await;
+        self.node.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Answers every message with itself, for tests of the WebSocket protocol.
+    #[cfg(feature = "echo")]
+    pub async fn echo(self, stream: TcpStream, received: bytes::Bytes) {
+        connection::echo(&self, stream, received).await;
+    }
+}
+
+async fn run(node: Arc<Realtime>, hub: Rc<Hub>, mut inbox: mpsc::Receiver<ToCore>) {
+    while let Some(message) = inbox.recv().await {
+        match message {
+            ToCore::Subscribed { connection, ticket, channel, outcome } => {
+                let life = outcome.as_ref().ok().map(|start| start.life);
+                if !hub.subscribed(connection, ticket, &channel, outcome)
+                    && let Some(life) = life
+                {
+                    node.broker.unsubscribe(channel, hub.core, life).await;
+                }
+            }
+            ToCore::Publication { channel, frame, offset } => hub.publish(&channel, &frame, offset),
+            ToCore::Lost { channel } => hub.lost(&channel),
+            ToCore::CloseSession { tenant, session } => {
+                hub.close(Disconnect::ForceNoReconnect, |connection| {
+                    connection.is_bound_to(&tenant, session)
+                });
+            }
+            ToCore::CloseAll(why) => hub.close(why, |_| true),
+        }
+    }
+}
+
+impl Hub {
+    pub(crate) fn enter(&self, connection: Rc<Connection>) -> usize {
+        self.connections.borrow_mut().insert(connection)
+    }
+
+    /// Takes a connection out and tells which subscriptions the broker has to end.
+    pub(crate) fn leave(&self, place: usize) -> Vec<(Channel, u64)> {
+        let connection = self.connections.borrow_mut().remove(place);
+        let live = connection.take_subscriptions();
+        for (channel, _) in &live {
+            self.unsubscribed(channel, place);
+        }
+        live
+    }
+
+    /// The connection at `place` no longer takes publications of `channel`.
+    pub(crate) fn unsubscribed(&self, channel: &Channel, place: usize) {
+        let mut channels = self.channels.borrow_mut();
+        if let Some(places) = channels.get_mut(channel) {
+            places.retain(|live| *live != place);
+            if places.is_empty() {
+                channels.remove(channel);
+            }
+        }
+    }
+
+    /// Whether the subscription stands now; if not, the broker has to end it.
+    fn subscribed(
+        &self,
+        place: usize,
+        ticket: u64,
+        channel: &Channel,
+        outcome: Result<Start, Problem>,
+    ) -> bool {
+        let connection = self.connections.borrow().get(place).cloned();
+        let waiting = connection.filter(|connection| connection.is_waiting(channel, ticket));
+        let Some(connection) = waiting else { return false };
+        if outcome.is_ok() {
+            self.channels.borrow_mut().entry(channel.clone()).or_default().push(place);
+        }
+        connection.answer_subscription(channel, outcome);
+        true
+    }
+
+    fn publish(&self, channel: &Channel, frame: &Utf8Bytes, offset: u64) {
+        let channels = self.channels.borrow();
+        let Some(places) = channels.get(channel) else { return };
+        let connections = self.connections.borrow();
+        for connection in places.iter().filter_map(|place| connections.get(*place)) {
+            connection.deliver(channel, frame, offset);
+        }
+    }
+
+    fn lost(&self, channel: &Channel) {
+        let channels = self.channels.borrow();
+        let Some(places) = channels.get(channel) else { return };
+        let connections = self.connections.borrow();
+        for connection in places.iter().filter_map(|place| connections.get(*place)) {
+            connection.close(Disconnect::InsufficientState);
+        }
+    }
+
+    fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {
+        for (_, connection) in &*self.connections.borrow() {
+            if which(connection) {
+                connection.close(why);
+            }
+        }
+    }
+}

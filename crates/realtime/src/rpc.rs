@@ -1,0 +1,143 @@
+//! Methods that clients call on the socket.
+//!
+//! | method | argument | answer |
+//! |---|---|---|
+//! | `state.get` | `{document, key?}` | the document, or one entry |
+//! | `state.put` | `{document, key, value, if_revision?}` | `{epoch, revision, value}` |
+//! | `state.patch` | `{document, key, value, if_revision?}`; `value` is merged | as above |
+//! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
+//! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
+//! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
+//! | `session.get` | – | the connection's session |
+//! | `traffic.report` | `{range}` | the tenant's traffic |
+//!
+//! An error's code is the HTTP status that the same call by HTTP would answer with; its
+//! message is the problem document, as JSON.
+
+use crate::Parts;
+use protocol::{Code, Problem};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value as Json, json};
+use std::sync::Arc;
+use traffic_cop::{
+    analytics::Range,
+    state::{DocumentId, Operation},
+};
+use types::{Caller, SessionId};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Write {
+    document: String,
+    key: String,
+    #[serde(default)]
+    value: Json,
+    if_revision: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    document: String,
+    key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    document: String,
+    key: String,
+    if_revision: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Since {
+    document: String,
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    revision: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History {
+    document: String,
+    #[serde(default)]
+    offset: u64,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Traffic {
+    range: String,
+}
+
+/// Calls `method` for `caller` on its `session`.
+pub(crate) async fn call(
+    parts: Parts,
+    caller: Arc<Caller>,
+    session: SessionId,
+    method: String,
+    data: Option<String>,
+) -> Result<Json, Problem> {
+    let data = data.as_deref().unwrap_or("{}");
+    let states = &parts.states;
+    // On this socket the caller acts within the session that the connection is bound to.
+    let caller = Caller { session: Some(session), ..(*caller).clone() };
+    let caller = &caller;
+    match method.as_str() {
+        "state.get" => {
+            let Read { document, key } = argument(data)?;
+            let document: DocumentId = document.parse()?;
+            match key {
+                None => json(states.snapshot(caller, &document).await?),
+                Some(key) => json(states.get(caller, &document, &key).await?),
+            }
+        }
+        "state.put" | "state.patch" => {
+            let Write { document, key, value, if_revision } = argument(data)?;
+            let operation =
+                if method == "state.put" { Operation::Put(value) } else { Operation::Patch(value) };
+            json(states.apply(caller, &document.parse()?, &key, operation, if_revision).await?)
+        }
+        "state.delete" => {
+            let Delete { document, key, if_revision } = argument(data)?;
+            let operation = Operation::Delete;
+            json(states.apply(caller, &document.parse()?, &key, operation, if_revision).await?)
+        }
+        "state.changes" => {
+            let Since { document, epoch, revision } = argument(data)?;
+            json(states.changes(caller, &document.parse()?, &epoch, revision).await?)
+        }
+        "state.history" => {
+            let History { document, offset, limit } = argument(data)?;
+            let limit = limit.unwrap_or(100).clamp(1, 1_000);
+            let entries = states.history(caller, &document.parse()?, offset, limit).await?;
+            Ok(json!({ "entries": json(entries)? }))
+        }
+        "session.get" => match parts.sessions.get(&caller.tenant, session).await? {
+            Some(session) => json(session),
+            None => Err(Problem::new(Code::NotFound, "the session has ended")),
+        },
+        "traffic.report" => {
+            let Traffic { range } = argument(data)?;
+            let refused = |detail| Problem::new(Code::BadRequest, detail);
+            let range = Range::parse(&range).map_err(refused)?;
+            json(parts.analytics.report(range, parts.clock.now(), Some(&caller.tenant)))
+        }
+        _ => Err(Problem::new(Code::NotImplemented, format!("there is no method `{method}`"))),
+    }
+}
+
+fn argument<T: DeserializeOwned>(data: &str) -> Result<T, Problem> {
+    serde_json::from_str(data)
+        .map_err(|error| Problem::new(Code::BadRequest, format!("the argument is wrong: {error}")))
+}
+
+fn json(answer: impl serde::Serialize) -> Result<Json, Problem> {
+    serde_json::to_value(answer)
+        .map_err(|_| Problem::new(Code::Internal, "the answer cannot be written"))
+}
