@@ -1,1 +1,67 @@
-//! The product's own HTTP API: sessions, state documents, analytics; and the admin API.
+//! The product's own HTTP API.
+//!
+//! [`public`] is what callers use, under `/crosstown/v1`: sessions, state documents, channels
+//! and their tenant's traffic. [`admin`] is the operator's, on a listener of its own: health,
+//! metrics, API keys and the traffic of all tenants.
+//!
+//! Every error is a problem document with a public code ([`protocol::Problem`]).
+
+pub mod admin;
+mod answer;
+mod channels;
+mod metrics;
+mod request;
+mod sessions;
+mod state;
+mod traffic;
+
+use async_trait::async_trait;
+use axum::{Router, routing::get};
+use clock::SharedClock;
+use protocol::Problem;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use traffic_cop::{analytics::Analytics, session::Sessions, state::SharedStates};
+use types::Caller;
+
+/// What the API needs from whoever holds the channels.
+#[async_trait]
+pub trait Channels: Send + Sync {
+    /// Publishes `data` and returns its offset in the channel; 0 if no history is kept.
+    async fn publish(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        data: Box<RawValue>,
+    ) -> Result<u64, Problem>;
+}
+
+/// What the public API calls.
+#[derive(Clone)]
+pub struct Parts {
+    /// Sessions.
+    pub sessions: Arc<Sessions>,
+    /// Documents.
+    pub states: SharedStates,
+    /// Channels.
+    pub channels: Arc<dyn Channels>,
+    /// Traffic.
+    pub analytics: Arc<Analytics>,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+/// The routes under `/crosstown/v1`. Each request carries its `Arc<Caller>` as an extension,
+/// which the gateway puts there.
+pub fn public(parts: &Parts) -> Router {
+    let v1 = Router::new()
+        .route("/whoami", get(request::whoami))
+        .merge(sessions::routes(parts.sessions.clone()))
+        .merge(state::routes(parts.states.clone()))
+        .merge(channels::routes(parts.channels.clone()))
+        .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
+    Router::new()
+        .nest("/crosstown/v1", v1)
+        .fallback(answer::no_such_path)
+        .method_not_allowed_fallback(answer::no_such_method)
+}

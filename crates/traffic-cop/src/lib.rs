@@ -17,4 +17,5 @@ pub mod session;
 pub mod state;
 mod storage;
 
+pub use secret::{hash as secret_hash, matches as secret_matches, random as random_secret};
 pub use storage::problem as store_problem;

@@ -6,26 +6,20 @@ use clock::Clock;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-pub(crate) struct Secret(String);
-
-impl Secret {
-    pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self(URL_SAFE_NO_PAD.encode(clock::random::<32>(clock)))
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.0
-    }
-
-    pub(crate) fn hash(&self) -> String {
-        hash(&self.0)
-    }
-
-    pub(crate) fn matches(text: &str, stored: &str) -> bool {
-        hash(text).as_bytes().ct_eq(stored.as_bytes()).into()
-    }
+/// A new secret, as text.
+#[must_use]
+pub fn random(clock: &dyn Clock) -> String {
+    URL_SAFE_NO_PAD.encode(clock::random::<32>(clock))
 }
 
-fn hash(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(text.as_bytes()))
+/// What may be stored of a secret.
+#[must_use]
+pub fn hash(secret: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
+}
+
+/// Whether `secret` is the one that was stored as `hash`. Takes the same time either way.
+#[must_use]
+pub fn matches(secret: &str, stored: &str) -> bool {
+    hash(secret).as_bytes().ct_eq(stored.as_bytes()).into()
 }

@@ -11,7 +11,7 @@ pub use record::{NewSession, Session, SessionKind, Status, Update};
 
 use crate::{
     identity::{Revocations, refused},
-    secret::Secret,
+    secret,
     session::record::SessionRecord,
     storage,
 };
@@ -106,7 +106,7 @@ impl Sessions {
         }
         let shelf = record::shelf(principal);
         let id = SessionId::new(shelf, clock::random(&*self.clock));
-        let secret = Secret::new(&*self.clock);
+        let secret = secret::random(&*self.clock);
         let now = self.clock.now();
         let ttl_max = new.ttl_max.unwrap_or(self.config.ttl_max).min(self.config.ttl_max).max(ttl);
         let record = SessionRecord {
@@ -122,7 +122,7 @@ impl Sessions {
             ends: now.plus(ttl_max),
             metadata,
             implicit: new.implicit,
-            token_hash: secret.hash(),
+            token_hash: secret::hash(&secret),
         };
         let partition = partition(tenant, shelf)?;
         for _ in 0..ATTEMPTS {
@@ -142,7 +142,7 @@ impl Sessions {
                 .write(put(&record, now));
             match self.store.commit(commit).await {
                 Ok(_) => {
-                    let token = format!("{TOKEN_PREFIX}{tenant}.{id}.{}", secret.text());
+                    let token = format!("{TOKEN_PREFIX}{tenant}.{id}.{}", secret);
                     return Ok((record.shown(tenant), token));
                 }
                 Err(store::Error::Conflict { .. }) => {}
@@ -238,7 +238,7 @@ impl Sessions {
         let tenant = TenantId::new(tenant).map_err(|_| unknown())?;
         let id = SessionId::from_str(id).map_err(|_| unknown())?;
         let (record, _) = self.read(&tenant, id).await?.ok_or_else(unknown)?;
-        if !Secret::matches(secret, &record.token_hash) {
+        if !secret::matches(secret, &record.token_hash) {
             return Err(unknown());
         }
         if record.status == Status::Suspended {

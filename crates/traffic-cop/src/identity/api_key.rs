@@ -2,7 +2,7 @@
 
 use crate::{
     identity::{Revocations, refused},
-    secret::Secret,
+    secret,
     storage::{self, Stored},
 };
 use clock::SharedClock;
@@ -95,21 +95,21 @@ impl ApiKeys {
     /// Those of the store.
     pub async fn create(&self, new: NewApiKey) -> Result<(ApiKey, String), Problem> {
         let id = storage::random_text::<9>(&*self.clock);
-        let secret = Secret::new(&*self.clock);
+        let secret = secret::random(&*self.clock);
         let record = KeyRecord {
             kind: new.kind,
             principal: new.principal,
             roles: new.roles,
             created: self.clock.now(),
             expires: new.expires,
-            hash: secret.hash(),
+            hash: secret::hash(&secret),
         };
         let partition = partition(&new.tenant, &id)?;
         let commit = Commit::new(partition)
             .check(Check::Absent { key: record_key() })
             .put(record_key(), storage::encode(&record));
         self.store.commit(commit).await.map_err(storage::problem)?;
-        let text = format!("{PREFIX}{}.{id}.{}", new.tenant, secret.text());
+        let text = format!("{PREFIX}{}.{id}.{}", new.tenant, secret);
         Ok((shown(new.tenant, id, record), text))
     }
 
@@ -163,7 +163,7 @@ impl ApiKeys {
         let tenant = TenantId::new(tenant).map_err(|_| unknown())?;
         let partition = partition(&tenant, id).map_err(|_| unknown())?;
         let record = self.read(&partition).await?.ok_or_else(unknown)?;
-        if !Secret::matches(secret, &record.hash) {
+        if !secret::matches(secret, &record.hash) {
             return Err(unknown());
         }
         if record.expires.is_some_and(|at| at <= now) {

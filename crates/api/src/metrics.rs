@@ -1,0 +1,74 @@
+//! The node's figures in Prometheus' text format, version 0.0.4.
+
+use crate::admin::{Parts, Vitals};
+use std::{fmt::Write, time::Duration};
+use traffic_cop::analytics::{Figures, Histogram, RouteName};
+
+/// Upper bounds of the latency buckets, in milliseconds.
+const BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+
+pub(crate) fn render(parts: &Parts) -> String {
+    let mut text = String::new();
+    let routes = parts.analytics.since_start();
+    counters(&mut text, &routes);
+    latencies(&mut text, &routes);
+    let Vitals { connections, sockets, in_flight, draining } = (parts.vitals)();
+    gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
+    gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
+    gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
+    gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
+    let buckets = parts.limits.bucket_count();
+    gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
+    text
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: usize) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+}
+
+type Route = (RouteName, Figures, Histogram);
+/// What a counter counts, its help, and where it is read.
+type Counter = (&'static str, &'static str, fn(&Figures) -> u64);
+
+fn counters(text: &mut String, routes: &[Route]) {
+    let counters: [Counter; 6] = [
+        ("requests", "Requests answered.", |f| f.requests),
+        ("client_errors", "Answers with status 400 to 499.", |f| f.client_errors),
+        ("server_errors", "Answers with status 500 and above.", |f| f.server_errors),
+        ("limited", "Requests refused by a rate limit.", |f| f.limited),
+        ("request_body_bytes", "Bytes of request bodies.", |f| f.bytes_in),
+        ("response_body_bytes", "Bytes of answers' bodies.", |f| f.bytes_out),
+    ];
+    for (what, help, read) in counters {
+        let name = format!("crosstown_{what}_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (route, figures, _) in routes {
+            let _ = writeln!(text, "{name}{{{}}} {}", labels(route), read(figures));
+        }
+    }
+}
+
+fn latencies(text: &mut String, routes: &[Route]) {
+    let name = "crosstown_request_duration_seconds";
+    let help = "From the request's head to the end of the answer.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for (route, _, latency) in routes {
+        let labels = labels(route);
+        for bound in BUCKETS_MS {
+            let count = latency.at_most(Duration::from_millis(bound));
+            let le = bound as f64 / 1000.0;
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+        }
+        let (count, sum) = (latency.count(), latency.sum().as_secs_f64());
+        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+    }
+}
+
+fn labels(route: &RouteName) -> String {
+    format!("route=\"{}\",service=\"{}\"", escaped(&route.route), escaped(&route.service))
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

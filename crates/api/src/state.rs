@@ -1,0 +1,139 @@
+//! `/crosstown/v1/state/{scope}/{id}`.
+
+use crate::{
+    answer::{Answer, json},
+    request::{By, Json, Wanted},
+};
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use traffic_cop::state::{DocumentId, HistoryEntry, Operation, SharedStates};
+
+/// A request for changes waits at most this long.
+const WAIT_MAX: Duration = Duration::from_secs(25);
+
+pub(crate) fn routes(states: SharedStates) -> Router {
+    Router::new()
+        .route("/state/{scope}/{id}", get(snapshot))
+        .route("/state/{scope}/{id}/changes", get(changes))
+        .route("/state/{scope}/{id}/history", get(history))
+        .route("/state/{scope}/{id}/entries/{key}", get(read).put(put).patch(patch).delete(delete))
+        .with_state(states)
+}
+
+type Document = Path<(String, String)>;
+type Entry = Path<(String, String, String)>;
+
+async fn snapshot(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+) -> Answer {
+    json(states.snapshot(&by, &DocumentId::new(&scope, &id)?).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Since {
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    revision: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn changes(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Wanted(since): Wanted<Since>,
+) -> Answer {
+    let document = DocumentId::new(&scope, &id)?;
+    let wait = Duration::from_millis(since.wait_ms).min(WAIT_MAX);
+    let (epoch, revision) = (&since.epoch, since.revision);
+    json(states.wait_for_changes(&by, &document, epoch, revision, wait).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    offset: u64,
+    #[serde(default = "page_size")]
+    limit: usize,
+}
+
+fn page_size() -> usize {
+    100
+}
+
+#[derive(Serialize)]
+struct Entries {
+    entries: Vec<HistoryEntry>,
+}
+
+async fn history(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Wanted(page): Wanted<Page>,
+) -> Answer {
+    let document = DocumentId::new(&scope, &id)?;
+    let limit = page.limit.clamp(1, 1_000);
+    json(Entries { entries: states.history(&by, &document, page.offset, limit).await? })
+}
+
+async fn read(State(states): State<SharedStates>, by: By, Path((scope, id, key)): Entry) -> Answer {
+    json(states.get(&by, &DocumentId::new(&scope, &id)?, &key).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    if_revision: Option<u64>,
+}
+
+async fn put(
+    State(states): State<SharedStates>,
+    by: By,
+    path: Entry,
+    Wanted(condition): Wanted<Condition>,
+    Json(value): Json<serde_json::Value>,
+) -> Answer {
+    apply(&states, &by, path, condition, Operation::Put(value)).await
+}
+
+async fn patch(
+    State(states): State<SharedStates>,
+    by: By,
+    path: Entry,
+    Wanted(condition): Wanted<Condition>,
+    Json(value): Json<serde_json::Value>,
+) -> Answer {
+    apply(&states, &by, path, condition, Operation::Patch(value)).await
+}
+
+async fn delete(
+    State(states): State<SharedStates>,
+    by: By,
+    path: Entry,
+    Wanted(condition): Wanted<Condition>,
+) -> Answer {
+    apply(&states, &by, path, condition, Operation::Delete).await
+}
+
+async fn apply(
+    states: &SharedStates,
+    by: &By,
+    Path((scope, id, key)): Entry,
+    condition: Condition,
+    operation: Operation,
+) -> Answer {
+    let document = DocumentId::new(&scope, &id)?;
+    json(states.apply(by, &document, &key, operation, condition.if_revision).await?)
+}
