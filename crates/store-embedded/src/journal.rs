@@ -39,16 +39,17 @@ pub(crate) fn check(dir: &Path) -> Result<(), Damage> {
     }
     journals.sort();
     let last = journals.pop();
+    let mut number = None;
     for (_, file) in journals {
         let content = read_to_zeros(&file)?;
-        let end = valid_until(&content);
+        let end = valid_until(&content, &mut number);
         if content[end..].iter().any(|byte| *byte != 0) {
             return Err(Damage::At { file, offset: end as u64 });
         }
     }
     let Some((_, file)) = last else { return Ok(()) };
     let content = read_to_zeros(&file)?;
-    let end = valid_until(&content);
+    let end = valid_until(&content, &mut number);
     if end == content.len() {
         return Ok(());
     }
@@ -91,9 +92,15 @@ fn read_to_zeros(file: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn valid_until(content: &[u8]) -> usize {
+/// Where the batches end that are whole and whose numbers rise. fjall's checksum leaves out a
+/// batch's number, by which it orders everything.
+fn valid_until(content: &[u8], number: &mut Option<u64>) -> usize {
     let mut end = 0;
-    while let Some(len) = batch(&content[end..]).whole() {
+    while let Parsed::Whole { len, number: next } = batch(&content[end..]) {
+        if number.is_some_and(|last| next <= last) {
+            break;
+        }
+        *number = Some(next);
         end += len;
     }
     end
@@ -106,14 +113,14 @@ fn valid_until(content: &[u8]) -> usize {
 fn is_torn(content: &[u8], end: usize) -> bool {
     let tail = &content[end..];
     // A whole batch further on was written after this one was synced.
-    let trailers = tail.windows(TRAILER.len()).enumerate().filter(|(_, at)| *at == TRAILER);
-    for (at, _) in trailers {
-        if batch(&tail[at + TRAILER.len()..]).whole().is_some() {
+    let starts = (1..tail.len()).filter(|at| tail[*at] == 1);
+    for at in starts {
+        if matches!(batch(&tail[at..]), Parsed::Whole { .. }) {
             return false;
         }
     }
     let extent = match batch(tail) {
-        Parsed::Whole(_) => return false,
+        Parsed::Whole { .. } => return false,
         // The zeros at the end are cut off, so the batch may well end beyond.
         Parsed::Short => return true,
         Parsed::Wrong(extent) => extent,
@@ -127,33 +134,25 @@ fn is_torn(content: &[u8], end: usize) -> bool {
 
 enum Parsed {
     /// A batch of so many bytes whose checksum holds.
-    Whole(usize),
+    Whole { len: usize, number: u64 },
     /// The content ends before the batch does.
     Short,
     /// It stops making sense within so many bytes.
     Wrong(usize),
 }
 
-impl Parsed {
-    fn whole(self) -> Option<usize> {
-        match self {
-            Self::Whole(len) => Some(len),
-            Self::Short | Self::Wrong(_) => None,
-        }
-    }
-}
-
 /// Parses what fjall 3.1 writes (`journal/entry.rs`), without compression.
 fn batch(content: &[u8]) -> Parsed {
     let mut at = 0;
     match parse(content, &mut at) {
-        Some(true) => Parsed::Whole(at),
-        Some(false) => Parsed::Wrong(at),
+        Some(Some(number)) => Parsed::Whole { len: at, number },
+        Some(None) => Parsed::Wrong(at),
         None => Parsed::Short,
     }
 }
 
-fn parse(content: &[u8], at: &mut usize) -> Option<bool> {
+/// The batch's number; `Some(None)`: wrong at `at`; `None`: too short.
+fn parse(content: &[u8], at: &mut usize) -> Option<Option<u64>> {
     let take = |at: &mut usize, len: usize| {
         let taken = content.get(*at..at.checked_add(len)?)?;
         *at += len;
@@ -163,10 +162,10 @@ fn parse(content: &[u8], at: &mut usize) -> Option<bool> {
         take(at, 4).and_then(|four| Some(u32::from_le_bytes(four.try_into().ok()?)))
     };
     if take(at, 1)? != [1] {
-        return Some(false);
+        return Some(None);
     }
     let count = small(at)?;
-    take(at, 8)?;
+    let number = u64::from_le_bytes(take(at, 8)?.try_into().ok()?);
     let mut hash = Xxh3::new();
     for _ in 0..count {
         let start = *at;
@@ -176,19 +175,19 @@ fn parse(content: &[u8], at: &mut usize) -> Option<bool> {
                 let key_len = u16::from_le_bytes(take(at, 2)?.try_into().ok()?);
                 let (len, len_on_disk) = (small(at)?, small(at)?);
                 if len != len_on_disk {
-                    return Some(false);
+                    return Some(None);
                 }
                 take(at, usize::from(key_len))?;
                 take(at, len as usize)?;
             }
             [4] => drop(take(at, 8)?),
-            _ => return Some(false),
+            _ => return Some(None),
         }
         hash.update(&content[start..*at]);
     }
     if take(at, 1)? != [3] {
-        return Some(false);
+        return Some(None);
     }
     let sum = u64::from_le_bytes(take(at, 8)?.try_into().ok()?);
-    Some(take(at, 4)? == TRAILER && sum == hash.digest())
+    Some((take(at, 4)? == TRAILER && sum == hash.digest()).then_some(number))
 }
