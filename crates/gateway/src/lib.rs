@@ -1,1 +1,38 @@
-//! The HTTP edge: accepts connections, frames and validates requests, identifies, routes, limits, forwards.
+//! The HTTP edge: accepts connections, frames and validates requests, identifies, routes,
+//! limits, forwards, records.
+//!
+//! Start at [`Gateway::start`]. One acceptor deals connections to the least loaded core; each
+//! core is a thread with a runtime of its own, and a connection never leaves it. A request
+//! takes the path in `exchange`: refuse what is ambiguous → match a mount or a route →
+//! identify → charge limits → forward by `soa` → record.
+//!
+//! Promises:
+//! - the codec, and so every service, sees only messages that can be read in one way
+//!   (`framing`); after a refused one, nothing of the connection is read;
+//! - what a service is told about the caller comes from a verified credential, never from the
+//!   client's header fields;
+//! - [`Gateway::reload`] drops no connection and no request;
+//! - every request is recorded once, refused ones included.
+
+mod acceptor;
+mod admission;
+mod config;
+mod connection;
+mod core;
+mod exchange;
+mod fields;
+mod framing;
+mod gateway;
+mod guard;
+mod mount;
+mod path;
+mod route;
+mod ticket;
+mod watch;
+
+pub use admission::Permit;
+pub use config::{Auth, Config, ConfigError, RouteConfig};
+pub use gateway::{Gateway, Parts, StartError};
+pub use guard::{Socket, into_tcp};
+pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};
+pub use soa::{Body, BoxError};

@@ -97,7 +97,7 @@ impl Pool {
                     }
                 }
             };
-            if let Some(host) = service.host(instance) {
+            if let Some(host) = service.host(instance, request.headers()) {
                 request.headers_mut().insert(header::HOST, host.clone());
             }
             match self.send(service, instance, link, lease, request).await {

@@ -1,7 +1,7 @@
 //! Services and their instances, shared by the cores of a node.
 
 use crate::config::{Balance, Config, ConfigError, HostHeader, ServiceConfig};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -144,9 +144,15 @@ impl Service {
         }
     }
 
-    pub(crate) fn host<'a>(&self, instance: &'a Instance) -> Option<&'a HeaderValue> {
+    /// The `Host` to set, if the request's own does not do.
+    pub(crate) fn host<'a>(
+        &self,
+        instance: &'a Instance,
+        headers: &HeaderMap,
+    ) -> Option<&'a HeaderValue> {
         match self.config.host {
-            HostHeader::Preserve => None,
+            // HTTP/1.0 clients may leave it out; HTTP/1.1 servers may not be spared it.
+            HostHeader::Preserve => (!headers.contains_key(header::HOST)).then_some(&instance.host),
             HostHeader::Instance => Some(&instance.host),
         }
     }

@@ -1,0 +1,76 @@
+//! Takes connections from the listener and deals them to the cores.
+
+use crate::core::{Node, Order};
+use std::{io::Write, net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+
+/// What a connection beyond the bounds is told; written once, never waited for.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+content-type: application/problem+json\r\n\
+content-length: 95\r\n\
+retry-after: 1\r\n\
+connection: close\r\n\r\n\
+{\"code\":\"overloaded\",\"detail\":\"the node has too many connections\",\"retry\":\"later\",\"status\":503}";
+
+/// Accepts until `stop` says so, then closes the listener.
+pub(crate) async fn run(
+    node: Arc<Node>,
+    listener: TcpListener,
+    cores: Arc<[mpsc::Sender<Order>]>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = deal(&node, stream, peer.ip(), &cores) {
+                    tracing::debug!(%error, "a connection was lost before it was served");
+                }
+            }
+            Err(error) => {
+                // Most likely no file descriptor is left; others will close theirs.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn deal(
+    node: &Arc<Node>,
+    stream: TcpStream,
+    ip: IpAddr,
+    cores: &[mpsc::Sender<Order>],
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = stream.into_std()?;
+    let (max, per_address_max) = {
+        let config = &node.snapshot.load().config;
+        (config.connections_max, config.connections_per_ip_max)
+    };
+    let Some(permit) = node.admission.admit(ip, max, per_address_max) else {
+        return (&stream).write_all(FULL);
+    };
+    let core = permit.core();
+    match cores[core].try_send(Order::Serve(stream, ip, permit)) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Full(Order::Serve(stream, ..))) => (&stream).write_all(FULL),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_refusal_has_the_length_it_says() {
+        let text = std::str::from_utf8(super::FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
+}

@@ -1,0 +1,136 @@
+//! How many connections there may be, in all and from one address.
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tokio::sync::Notify;
+
+/// Counts the connections of a node.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    total: AtomicUsize,
+    by_core: Box<[AtomicUsize]>,
+    by_address: Mutex<AHashMap<IpAddr, usize>>,
+    empty: Notify,
+}
+
+impl Admission {
+    pub(crate) fn new(cores: usize) -> Arc<Self> {
+        Arc::new(Self {
+            total: AtomicUsize::new(0),
+            by_core: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
+            by_address: Mutex::default(),
+            empty: Notify::new(),
+        })
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
+    /// Room for a connection from `ip`, on the least loaded core, or none.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        max: usize,
+        per_address_max: usize,
+    ) -> Option<Permit> {
+        if self.connections() >= max {
+            return None;
+        }
+        let address = limited_as(ip);
+        {
+            let mut by_address = self.by_address.lock();
+            let count = by_address.entry(address).or_default();
+            if *count >= per_address_max {
+                return None;
+            }
+            *count += 1;
+        }
+        let loads = self.by_core.iter().enumerate();
+        let core = loads.min_by_key(|(_, load)| load.load(Relaxed)).map_or(0, |(core, _)| core);
+        self.by_core[core].fetch_add(1, Relaxed);
+        self.total.fetch_add(1, Relaxed);
+        Some(Permit { admission: Arc::clone(self), address, core })
+    }
+
+    /// Waits until there is no connection.
+    pub(crate) async fn until_empty(&self) {
+        loop {
+            let notified = self.empty.notified();
+            if self.connections() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// The address that limits count: one IPv4 address, or the network that one IPv6 user has.
+pub(crate) fn limited_as(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// One connection of the node, for as long as it is held.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    address: IpAddr,
+    core: usize,
+}
+
+impl Permit {
+    pub(crate) fn core(&self) -> usize {
+        self.core
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        {
+            let mut by_address = self.admission.by_address.lock();
+            if let Some(count) = by_address.get_mut(&self.address) {
+                *count -= 1;
+                if *count == 0 {
+                    by_address.remove(&self.address);
+                }
+            }
+        }
+        self.admission.by_core[self.core].fetch_sub(1, Relaxed);
+        if self.admission.total.fetch_sub(1, Relaxed) == 1 {
+            self.admission.empty.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_cores_are_counted() {
+        let admission = Admission::new(2);
+        let admit = |ip: &str, max| admission.admit(ip.parse().unwrap(), max, 2);
+        let a = admit("2001:db8::1", 3).unwrap();
+        let b = admit("2001:db8::2", 3).unwrap();
+        assert_ne!(a.core(), b.core());
+        assert!(admit("2001:db8::3", 3).is_none(), "one /64 is one address");
+        let c = admit("::ffff:10.0.0.1", 3).unwrap();
+        assert!(admit("10.0.0.2", 3).is_none(), "the node is full");
+        drop((a, b));
+        let d = admit("10.0.0.1", 3).unwrap();
+        assert!(admit("10.0.0.1", 9).is_none());
+        drop((c, d));
+        assert_eq!(admission.connections(), 0);
+        assert!(admission.by_address.lock().is_empty());
+    }
+}

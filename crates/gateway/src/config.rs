@@ -1,0 +1,228 @@
+//! Where the edge listens, what it allows, and its routes.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+/// The edge listener and its routes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where it listens. Default `127.0.0.1:8080`: nothing is open to the network unasked.
+    pub listen: SocketAddr,
+    /// Allows to listen on an address that others can reach, although there is no TLS; for use
+    /// behind something that has. Default false: such a `listen` is refused at start.
+    pub insecure: bool,
+    /// Threads that serve connections, each with its own runtime. Default 0: one per core.
+    pub workers: usize,
+    /// Open connections of the node, sockets included; one more is answered `503 overloaded`.
+    /// Default 10,000.
+    pub connections_max: usize,
+    /// Open connections of one IPv4 address or one IPv6 /64; one more is answered
+    /// `503 overloaded`. Default 1,000, so that one address cannot take the node.
+    pub connections_per_ip_max: usize,
+    /// Time for the head of a request, from its first byte, or from the connection's start;
+    /// then `408`. Default `10s`.
+    #[serde(with = "types::duration")]
+    pub header_timeout: Duration,
+    /// Time that a request may keep us waiting for its body in all, besides what
+    /// `body_rate_min` grants; then `408`. Default `10s`.
+    #[serde(with = "types::duration")]
+    pub body_timeout: Duration,
+    /// Bytes each of which earns a body a second divided by this number. Default 1024: a body
+    /// may come as slowly as 1 KiB a second for as long as it takes. At least 1.
+    pub body_rate_min: u64,
+    /// How long a connection may wait for its next request; then it is closed. Default `60s`.
+    #[serde(with = "types::duration")]
+    pub idle_timeout: Duration,
+    /// How long a client may take no byte of an answer while there are some; then the
+    /// connection is cut. Default `10s`.
+    #[serde(with = "types::duration")]
+    pub write_timeout: Duration,
+    /// How long a proxied upgraded connection may stay silent in both directions. Default
+    /// `10m`.
+    #[serde(with = "types::duration")]
+    pub tunnel_idle_timeout: Duration,
+    /// Bytes of a request body; beyond it `413`. Default 1 MiB. A route may set its own.
+    pub body_bytes_max: u64,
+    /// Bytes of a request target; beyond it `414`. Default 8 KiB, at most 32 KiB.
+    pub target_bytes_max: usize,
+    /// Bytes of all header fields of a request; beyond it `431`. Default 8 KiB, at most 64 KiB.
+    /// More than 100 fields are refused in any case.
+    pub header_bytes_max: usize,
+    /// The routes, first the more specific, then the earlier.
+    pub routes: Vec<RouteConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            insecure: false,
+            workers: 0,
+            connections_max: 10_000,
+            connections_per_ip_max: 1_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            body_rate_min: 1024,
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
+            tunnel_idle_timeout: Duration::from_secs(600),
+            body_bytes_max: 1024 * 1024,
+            target_bytes_max: 8 * 1024,
+            header_bytes_max: 8 * 1024,
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Who carries a valid credential; others get `401`.
+    #[default]
+    Required,
+    /// Everyone; who carries a credential needs a valid one. Without one, the anonymous policy
+    /// names the caller, if there is one.
+    Optional,
+    /// Everyone, and nobody is identified.
+    None,
+}
+
+/// Which requests go to which service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteConfig {
+    /// Its name, unlike any other route's; analytics and limits use it.
+    pub name: String,
+    /// The service that answers.
+    pub service: String,
+    /// Hosts, exact or as `*.example.org` for all below it; ports are not compared. Default:
+    /// any.
+    pub hosts: Vec<String>,
+    /// One path, exactly. Either this or `prefix`.
+    pub path: Option<String>,
+    /// A path and all below it: `/api` takes `/api` and `/api/x`, not `/apix`. Default `/`.
+    pub prefix: Option<String>,
+    /// Methods. Default: any.
+    pub methods: Vec<String>,
+    /// Header fields that the request must carry, with exactly this value. Default: none.
+    pub headers: BTreeMap<String, String>,
+    /// Removes `prefix` from the path that the service sees. Default false.
+    pub strip_prefix: bool,
+    /// Time to the head of the answer, instead of the service's `response_timeout`.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Bytes of a request body, instead of the listener's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_bytes_max: Option<u64>,
+    /// Who may use it. Default `required`.
+    pub auth: Auth,
+    /// Roles of which the caller needs one; others get `403`. Default: none is needed.
+    pub roles: Vec<String>,
+}
+
+mod optional_duration {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(d)?;
+        text.map(|text| types::duration::parse(&text).map_err(D::Error::custom)).transpose()
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(types::duration::format).serialize(s)
+    }
+}
+
+/// A configuration that cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Open to the network without TLS.
+    #[error(
+        "`listen = \"{0}\"` can be reached by others and there is no TLS; \
+         use a loopback address, or set `insecure = true` behind something that has TLS"
+    )]
+    Insecure(SocketAddr),
+    /// A bound outside its range.
+    #[error("`{field}` must be {range}")]
+    Range {
+        /// The field.
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A route that cannot be matched or served.
+    #[error("route `{route}`: {reason}")]
+    Route {
+        /// Its name.
+        route: String,
+        /// What to change.
+        reason: String,
+    },
+    /// A service that cannot be called.
+    #[error(transparent)]
+    Service(#[from] soa::ConfigError),
+}
+
+impl Config {
+    /// Checks what concerns the listener.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(ConfigError::Insecure(self.listen));
+        }
+        let more_than_zero = "more than zero";
+        let ranges = [
+            ("connections_max", self.connections_max > 0, more_than_zero),
+            ("connections_per_ip_max", self.connections_per_ip_max > 0, more_than_zero),
+            ("header_timeout", !self.header_timeout.is_zero(), more_than_zero),
+            ("body_timeout", !self.body_timeout.is_zero(), more_than_zero),
+            ("body_rate_min", self.body_rate_min > 0, more_than_zero),
+            ("idle_timeout", !self.idle_timeout.is_zero(), more_than_zero),
+            ("write_timeout", !self.write_timeout.is_zero(), more_than_zero),
+            ("tunnel_idle_timeout", !self.tunnel_idle_timeout.is_zero(), more_than_zero),
+            ("target_bytes_max", (1..=32 * 1024).contains(&self.target_bytes_max), "1 to 32768"),
+            ("header_bytes_max", (1..=64 * 1024).contains(&self.header_bytes_max), "1 to 65536"),
+        ];
+        match ranges.into_iter().find(|(_, holds, _)| !holds) {
+            Some((field, _, range)) => Err(ConfigError::Range { field, range }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_open_to_the_network_has_to_be_meant() {
+        let mut config = Config { listen: "0.0.0.0:80".parse().unwrap(), ..Config::default() };
+        assert!(matches!(config.check(), Err(ConfigError::Insecure(_))));
+        config.insecure = true;
+        assert_eq!(config.check(), Ok(()));
+        config.body_rate_min = 0;
+        assert!(config.check().unwrap_err().to_string().contains("body_rate_min"));
+    }
+
+    #[test]
+    fn the_configuration_survives_being_written() {
+        let text = "header_timeout = \"5s\"\n[[routes]]\nname = \"a\"\nservice = \"s\"\n\
+            prefix = \"/a\"\ntimeout = \"250ms\"\nauth = \"none\"\n";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.routes[0].timeout, Some(Duration::from_millis(250)));
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&written).unwrap(), config);
+        assert!(toml::from_str::<Config>("lenient = true").is_err());
+    }
+}

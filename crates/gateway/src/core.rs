@@ -1,0 +1,220 @@
+//! One core: a thread, its runtime, and what its connections share.
+
+use crate::{
+    admission::{Admission, Permit},
+    config::Config,
+    connection, fields,
+    mount::{CoreId, MountPoint},
+    route::Table,
+    watch::{CoarseClock, Watch, millis},
+};
+use arc_swap::ArcSwap;
+use clock::SharedClock;
+use slab::Slab;
+use soa::{Pool, Services};
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, TcpStream},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::LocalSet,
+};
+use traffic_cop::{
+    analytics::{Analytics, Recorder, RouteId},
+    identity::{CallerCache, Identity},
+    limit::Limits,
+};
+
+/// What the cores of a node share.
+pub(crate) struct Node {
+    pub(crate) clock: SharedClock,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) analytics: Arc<Analytics>,
+    pub(crate) control: Handle,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) generation: AtomicU64,
+    pub(crate) draining: AtomicBool,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) in_flight: Box<[AtomicUsize]>,
+    /// For requests that no route takes, and for bytes that are no request.
+    pub(crate) unmatched: RouteId,
+    pub(crate) misframed: RouteId,
+}
+
+/// One state of the configuration. Never changes.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) config: Config,
+    pub(crate) services: Services,
+    pub(crate) table: Table,
+}
+
+/// What the node tells a core.
+pub(crate) enum Order {
+    Serve(TcpStream, IpAddr, Permit),
+    /// End each connection after the request that it is serving.
+    Drain,
+}
+
+/// A mount and what it is recorded as.
+pub(crate) struct Mounted {
+    pub(crate) point: MountPoint,
+    pub(crate) route: RouteId,
+}
+
+/// What the connections of one core share.
+pub(crate) struct Core {
+    id: usize,
+    pub(crate) node: Arc<Node>,
+    pub(crate) pool: Pool,
+    pub(crate) recorder: Recorder,
+    pub(crate) callers: RefCell<CallerCache>,
+    /// Credentials being checked by the control plane.
+    pub(crate) identifying: Cell<usize>,
+    pub(crate) mounts: Vec<Mounted>,
+    pub(crate) clock: CoarseClock,
+    pub(crate) watches: RefCell<Slab<Arc<Watch>>>,
+    /// Becomes true when everything has to end.
+    pub(crate) cut: watch::Receiver<bool>,
+    snapshot: RefCell<(u64, Arc<Snapshot>)>,
+    random: Cell<u64>,
+}
+
+impl Core {
+    /// The configuration as it is now: one relaxed load, unless it has changed.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        let generation = self.node.generation.load(Relaxed);
+        let mut cached = self.snapshot.borrow_mut();
+        if cached.0 != generation {
+            *cached = (generation, self.node.snapshot.load_full());
+        }
+        Arc::clone(&cached.1)
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.node.in_flight[self.id].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.node.in_flight[self.id].fetch_sub(1, Relaxed);
+    }
+
+    /// For ids of requests and traces, which are no secrets (xorshift64*, Vigna 2016).
+    pub(crate) fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn sweep(&self) {
+        self.clock.set(self.node.clock.elapsed());
+        let now = self.clock.now_ms();
+        for (_, watch) in self.watches.borrow().iter() {
+            watch.sweep(now);
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, watch) in self.watches.borrow().iter() {
+            watch.wake();
+        }
+    }
+}
+
+/// Runs a core until its orders end or everything is cut; blocks the thread.
+pub(crate) fn run(
+    id: CoreId,
+    node: Arc<Node>,
+    make_mounts: &crate::mount::MakeMounts,
+    mut orders: mpsc::Receiver<Order>,
+    cut: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let mounts = make_mounts(id)
+            .into_iter()
+            .map(|point| Mounted { route: node.analytics.route(point.name, "crosstown"), point })
+            .collect();
+        let generation = node.generation.load(Relaxed);
+        let core = Rc::new(Core {
+            id: id.0,
+            pool: Pool::new(Arc::clone(&node.clock)),
+            recorder: node.analytics.recorder(),
+            callers: RefCell::new(fields::caller_cache()),
+            identifying: Cell::new(0),
+            mounts,
+            clock: CoarseClock::default(),
+            watches: RefCell::default(),
+            cut: cut.clone(),
+            snapshot: RefCell::new((generation, node.snapshot.load_full())),
+            random: Cell::new(u64::from_le_bytes(clock::random(&*node.clock)) | 1),
+            node,
+        });
+        core.sweep();
+        let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+        let mut ended = cut;
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                _ = ended.wait_for(|cut| *cut) => None,
+            };
+            match order {
+                Some(Order::Serve(stream, ip, permit)) => {
+                    tokio::task::spawn_local(connection::serve(
+                        Rc::clone(&core),
+                        stream,
+                        ip,
+                        permit,
+                    ));
+                }
+                Some(Order::Drain) => core.wake_all(),
+                None => break,
+            }
+        }
+        // Tasks that hold connections see the cut, and end; what does not is dropped with the
+        // runtime.
+        let _ = ended.wait_for(|cut| *cut).await;
+        for (_, watch) in core.watches.borrow().iter() {
+            watch.cut();
+        }
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        sweeper.abort();
+        core.pool.clear();
+        core.recorder.flush();
+    });
+    Ok(())
+}
+
+/// Checks deadlines often enough for the shortest, and does once a second what is due.
+async fn sweep(core: Rc<Core>) {
+    let mut next = Duration::ZERO;
+    loop {
+        let config = &core.snapshot().config;
+        let shortest =
+            [config.header_timeout, config.body_timeout, config.idle_timeout, config.write_timeout];
+        let shortest = shortest.into_iter().map(millis).min().unwrap_or(1000);
+        tokio::time::sleep(Duration::from_millis((shortest / 8).clamp(5, 250))).await;
+        core.sweep();
+        let now = core.node.clock.elapsed();
+        if now >= next {
+            next = now + Duration::from_secs(1);
+            core.pool.sweep();
+            core.recorder.flush();
+        }
+    }
+}

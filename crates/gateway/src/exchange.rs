@@ -1,0 +1,590 @@
+//! One request and its answer.
+
+use crate::{
+    config::Auth,
+    connection::{Conn, KnownCharge},
+    core::{Mounted, Snapshot},
+    fields::{self, CallerFields},
+    framing::{FIELDS_MAX, Refusal, asks_for_h2c, is_authority},
+    guard, path,
+    route::{Match, Route},
+    ticket::{Outgoing, Ticket},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    uri::PathAndQuery,
+};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use protocol::{Code, Problem};
+use soa::{Body, Inbound, Inflow, InflowFailure, Reply};
+use std::{borrow::Cow, convert::Infallible, fmt::Write, rc::Rc, sync::Arc};
+use traffic_cop::{
+    analytics::RouteId,
+    identity::Identity,
+    limit::{Decision, Subject},
+};
+use types::{Caller, Role};
+
+/// Credentials of one core that the control plane may be checking at once; beyond it,
+/// `503 overloaded`.
+const IDENTIFYING_MAX: usize = 256;
+
+/// Answers one request of a connection.
+pub(crate) async fn serve(
+    conn: Rc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<Outgoing>, Infallible> {
+    let mut ticket = Ticket::new(Rc::clone(&conn.core), Arc::clone(&conn.watch));
+    let number = conn.requests.get();
+    conn.requests.set(number + 1);
+    let trace = Trace::new(&conn, request.headers());
+    let mut answer = match conn.watch.refusal_at(number) {
+        Some(refusal) => {
+            ticket.route = conn.core.node.misframed;
+            let mut answer = refused(&refusal.problem());
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }
+        None => {
+            let switching = asks_to_switch(&request);
+            let is_h1 = request.version() != Version::HTTP_2;
+            let mut answer = match handle(&conn, request, &trace, &mut ticket).await {
+                Ok(answer) => answer,
+                Err(problem) => refused(&problem),
+            };
+            // No byte after the head was read, so what follows cannot be told apart.
+            let closes = switching && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            let broken = ticket.inflow.as_ref().is_some_and(|inflow| inflow.failure().is_some());
+            if is_h1 && (closes || broken) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
+    };
+    answer.headers_mut().insert(fields::REQUEST_ID, trace.id);
+    ticket.status = answer.status().as_u16();
+    Ok(answer.map(|body| Outgoing::new(body, ticket)))
+}
+
+fn refused(problem: &Problem) -> Response<Body> {
+    problem.to_response().map(Body::from)
+}
+
+/// What identifies the request in logs: our span of the W3C trace.
+struct Trace {
+    id: HeaderValue,
+    parent: HeaderValue,
+    /// Whether the client began the trace, so that its `tracestate` goes with it.
+    continued: bool,
+}
+
+impl Trace {
+    fn new(conn: &Conn, headers: &HeaderMap) -> Self {
+        let mut text = String::with_capacity(55);
+        let begun = headers
+            .get(fields::TRACEPARENT)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| is_traceparent(value));
+        let core = &conn.core;
+        // Nonzero, as the trace context wants ids to be.
+        let span = core.random() | 1;
+        let written = match begun {
+            Some(begun) => write!(text, "{}{span:016x}{}", &begun[..36], &begun[52..55]),
+            None => {
+                let (high, low) = (core.random() | 1, core.random());
+                write!(text, "00-{high:016x}{low:016x}-{span:016x}-00")
+            }
+        };
+        written.expect("a string takes what is written");
+        let bytes = Bytes::from(text);
+        let value = |bytes| HeaderValue::from_maybe_shared(bytes).expect("it is visible ASCII");
+        Self { id: value(bytes.slice(36..52)), parent: value(bytes), continued: begun.is_some() }
+    }
+}
+
+/// Version 00 of the trace context, in lowercase and without a zero id.
+fn is_traceparent(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let hex = |range: std::ops::Range<usize>| {
+        bytes[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
+    bytes.len() == 55
+        && bytes.starts_with(b"00-")
+        && hex(3..35)
+        && !zero(3..35)
+        && bytes[35] == b'-'
+        && hex(36..52)
+        && !zero(36..52)
+        && bytes[52] == b'-'
+        && hex(53..55)
+}
+
+/// Whether the guard stopped reading after the request's head.
+fn asks_to_switch(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.headers().contains_key(header::UPGRADE)
+        && protocol_asked(request.headers()).is_some()
+}
+
+fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
+    let listed = headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|item| item.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let mut asked = headers.get_all(header::UPGRADE).iter();
+    asked.find(|value| listed && !asks_for_h2c(value.as_bytes())).cloned()
+}
+
+async fn handle(
+    conn: &Conn,
+    mut request: Request<Incoming>,
+    trace: &Trace,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, Problem> {
+    let core = &conn.core;
+    let snapshot = core.snapshot();
+    if request.version() == Version::HTTP_2 {
+        check_h2(&mut request, snapshot.config.target_bytes_max)?;
+    }
+    let (route, target) = match choose(conn, &snapshot, &request)? {
+        Chosen::Mount(mounted) => return mount(conn, mounted, request, trace, ticket).await,
+        Chosen::Route(route, target) => (route, target),
+    };
+    drop(snapshot);
+    ticket.route = route.id;
+    let service = Arc::clone(&route.service);
+    check_length(request.headers(), route.body_bytes_max)?;
+    let caller = identify(conn, route.auth, request.headers()).await?;
+    ticket.caller.clone_from(&caller);
+    check_roles(caller.as_deref(), &route.roles)?;
+    let decision = charge(conn, route.id, &route.name, caller.as_ref());
+    if let Some(decision) = &decision
+        && !decision.allowed()
+    {
+        return Ok(limited(decision));
+    }
+    let switching = if asks_to_switch(&request) { protocol_asked(request.headers()) } else { None };
+    let client = switching.is_some().then(|| hyper::upgrade::on(&mut request));
+    fit(
+        conn,
+        &mut request,
+        trace,
+        caller.as_ref(),
+        switching,
+        service.config().forward_credentials,
+    );
+    let request = to_service(request, target, route.body_bytes_max, ticket);
+    let reply = core.pool.call(&service, request, route.timeout).await;
+    let mut answer = match reply {
+        Ok(Reply::Answer(answer)) => answer,
+        Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
+        Err(error) => return Err(failed(conn, ticket, &error)),
+    };
+    if let Some(decision) = &decision {
+        decision.write_headers(answer.headers_mut());
+    }
+    Ok(answer)
+}
+
+/// Who answers a request.
+enum Chosen<'a> {
+    Mount(&'a Mounted),
+    /// A route, and the target to send on if it is not the one that came.
+    Route(Arc<Route>, Option<Uri>),
+}
+
+fn choose<'a>(
+    conn: &'a Conn,
+    snapshot: &Snapshot,
+    request: &Request<Incoming>,
+) -> Result<Chosen<'a>, Problem> {
+    let normal = path::normalise(request.uri().path())
+        .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
+    let path = path::without_parameters(&normal);
+    if let Some(mounted) = conn.core.mounts.iter().find(|mounted| mounted.point.takes(&path)) {
+        return Ok(Chosen::Mount(mounted));
+    }
+    let host = host_of(request.headers());
+    match snapshot.table.find(&host, &path, request.method(), request.headers()) {
+        Match::Route(route) => {
+            let changed = matches!(normal, Cow::Owned(_));
+            let target = new_target(route, &normal, changed, request.uri())?;
+            Ok(Chosen::Route(Arc::clone(route), target))
+        }
+        Match::Method => {
+            let detail = "no route takes this method on this path";
+            Err(Problem::new(Code::MethodNotAllowed, detail))
+        }
+        Match::None => Err(Problem::new(Code::NoRoute, "no route takes this request")),
+    }
+}
+
+/// What HTTP/2 allows and we, or HTTP/1.1, do not.
+fn check_h2(request: &mut Request<Incoming>, target_bytes_max: usize) -> Result<(), Problem> {
+    let refuse = |code, detail| Err(Refusal::new(code, detail).problem());
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return refuse(Code::MethodNotAllowed, "the method is not answered here");
+    }
+    let uri = request.uri();
+    if uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes_max) {
+        return refuse(Code::UriTooLong, "the request target is longer than allowed");
+    }
+    if request.headers().len() > FIELDS_MAX {
+        return refuse(Code::HeadersTooLarge, "there are more header fields than allowed");
+    }
+    let expects = request.headers().get(header::EXPECT);
+    if expects.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let detail = "the only expectation understood is `100-continue`";
+        return refuse(Code::ExpectationFailed, detail);
+    }
+    let authority = uri.authority().map(|authority| authority.as_str().to_owned());
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
+    let host = match (authority, host, more) {
+        (_, _, true) | (None, None, _) => {
+            return refuse(Code::BadFraming, "a request has one host");
+        }
+        (Some(authority), Some(host), _)
+            if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            return refuse(Code::BadFraming, "`:authority` and `host` name two hosts");
+        }
+        (Some(authority), _, _) => HeaderValue::from_str(&authority).ok(),
+        (None, host, _) => host,
+    };
+    let Some(host) = host.filter(|host| is_authority(host.as_bytes())) else {
+        return refuse(Code::BadFraming, "the host is malformed");
+    };
+    request.headers_mut().insert(header::HOST, host);
+    join_cookies(request.headers_mut());
+    Ok(())
+}
+
+/// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
+/// The host that routes compare: lowercase, without a port or a final dot.
+fn host_of(headers: &HeaderMap) -> Cow<'_, str> {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let end = if host.starts_with('[') {
+        host.find(']').map_or(host.len(), |end| end + 1)
+    } else {
+        host.find(':').unwrap_or(host.len())
+    };
+    let host = &host[..end];
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// The target to send on, if it is not the one that came.
+fn new_target(route: &Route, path: &str, changed: bool, uri: &Uri) -> Result<Option<Uri>, Problem> {
+    let stripped = if route.stripped == 0 {
+        path
+    } else {
+        // Parameters inside the prefix would be cut in the middle.
+        let rest =
+            path.get(route.stripped..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        match rest {
+            Some("") => "/",
+            Some(rest) if !path[..route.stripped].contains(';') => rest,
+            Some(_) | None => {
+                let detail = "path parameters inside the route's prefix";
+                return Err(Problem::new(Code::BadRequest, detail));
+            }
+        }
+    };
+    let same = !changed && route.stripped == 0;
+    if same && uri.authority().is_none() {
+        return Ok(None);
+    }
+    let target = match uri.query() {
+        _ if same => uri.path_and_query().cloned(),
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{stripped}?{query}")).ok(),
+        None => PathAndQuery::try_from(stripped).ok(),
+    };
+    let malformed = || Problem::new(Code::BadRequest, "the request target is malformed");
+    target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
+}
+
+fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), Problem> {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(()) };
+    let length: Option<u64> = length.to_str().ok().and_then(|length| length.parse().ok());
+    if length.is_some_and(|length| length <= bytes_max) { Ok(()) } else { Err(too_large()) }
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::BodyTooLarge, "the body is larger than allowed")
+}
+
+async fn identify(
+    conn: &Conn,
+    auth: Auth,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Caller>>, Problem> {
+    let core = &conn.core;
+    let identity = &core.node.identity;
+    match auth {
+        Auth::None => return Ok(None),
+        Auth::Required | Auth::Optional => {}
+    }
+    let Some(token) = Identity::credential(headers)? else {
+        return match auth {
+            Auth::Required => {
+                Err(Problem::new(Code::Unauthenticated, "a credential is needed here"))
+            }
+            Auth::Optional | Auth::None => Ok(identity.anonymous()),
+        };
+    };
+    let epoch = identity.epoch();
+    let cached = core.callers.borrow_mut().get(token, epoch, core.node.clock.now());
+    if let Some(caller) = cached {
+        return Ok(Some(caller));
+    }
+    let _place = Place::take(&core.identifying)?;
+    let token = token.to_owned();
+    let asked = core.node.control.spawn(Arc::clone(identity).identify(token.clone()));
+    let identified = asked.await.map_err(|error| {
+        tracing::error!(%error, "a credential could not be checked");
+        Problem::new(Code::Internal, "the credential could not be checked")
+    })??;
+    core.callers.borrow_mut().insert(token, &identified);
+    Ok(Some(identified.caller))
+}
+
+/// One of the credentials being checked, for as long as it is held.
+struct Place<'a>(&'a std::cell::Cell<usize>);
+
+impl<'a> Place<'a> {
+    fn take(count: &'a std::cell::Cell<usize>) -> Result<Self, Problem> {
+        if count.get() >= IDENTIFYING_MAX {
+            let detail = "too many credentials are being checked";
+            return Err(Problem::new(Code::Overloaded, detail)
+                .retry_after(std::time::Duration::from_secs(1)));
+        }
+        count.set(count.get() + 1);
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+fn check_roles(caller: Option<&Caller>, roles: &[Role]) -> Result<(), Problem> {
+    if roles.is_empty() {
+        return Ok(());
+    }
+    match caller {
+        Some(caller) if roles.iter().any(|role| caller.has_role(role.as_str())) => Ok(()),
+        Some(_) => Err(Problem::new(Code::Forbidden, "the caller has none of the roles needed")),
+        None => Err(Problem::new(Code::Unauthenticated, "a credential is needed here")),
+    }
+}
+
+/// Charges the limits that apply; none if there are none. Worked out once for each caller and
+/// route of a connection.
+fn charge(
+    conn: &Conn,
+    route: RouteId,
+    name: &str,
+    caller: Option<&Arc<Caller>>,
+) -> Option<Decision> {
+    let limits = &conn.core.node.limits;
+    let generation = limits.generation();
+    let known = &mut conn.known.borrow_mut().charge;
+    let same = known.as_ref().is_some_and(|known| {
+        known.generation == generation
+            && known.route == route
+            && match (&known.caller, caller) {
+                (None, None) => true,
+                (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+    });
+    if !same {
+        *known = None;
+    }
+    let known = known.get_or_insert_with(|| {
+        let subject = Subject {
+            tenant: caller.map(|caller| &caller.tenant),
+            principal: caller.map(|caller| &caller.principal),
+            ip: crate::admission::limited_as(conn.ip),
+            route: name,
+        };
+        let charge = limits.resolve(&subject);
+        KnownCharge { generation, caller: caller.cloned(), route, charge }
+    });
+    if known.charge.is_empty() {
+        return None;
+    }
+    Some(known.charge.take(conn.core.node.clock.elapsed(), 1))
+}
+
+fn limited(decision: &Decision) -> Response<Body> {
+    let mut answer = refused(&decision.problem());
+    decision.write_headers(answer.headers_mut());
+    answer
+}
+
+/// Makes the header fields fit for a service.
+fn fit(
+    conn: &Conn,
+    request: &mut Request<Incoming>,
+    trace: &Trace,
+    caller: Option<&Arc<Caller>>,
+    switching: Option<HeaderValue>,
+    keep_credential: bool,
+) {
+    let headers = request.headers_mut();
+    soa::strip_hop_by_hop(headers);
+    fields::strip_claims(headers, keep_credential);
+    if !trace.continued {
+        headers.remove("tracestate");
+    }
+    headers.insert(fields::TRACEPARENT, trace.parent.clone());
+    headers.insert(fields::REQUEST_ID, trace.id.clone());
+    headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
+    headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert(fields::FORWARDED_HOST, host);
+    }
+    if let Some(caller) = caller {
+        caller_fields(conn, caller).write(headers);
+    }
+    if let Some(protocol) = switching {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
+    let known = &mut conn.known.borrow_mut().caller;
+    if let Some((known, fields)) = known
+        && Arc::ptr_eq(known, caller)
+    {
+        return Rc::clone(fields);
+    }
+    let fields = Rc::new(CallerFields::new(caller));
+    *known = Some((Arc::clone(caller), Rc::clone(&fields)));
+    fields
+}
+
+fn to_service(
+    request: Request<Incoming>,
+    target: Option<Uri>,
+    body_bytes_max: u64,
+    ticket: &mut Ticket,
+) -> Request<Body> {
+    let (mut parts, incoming) = request.into_parts();
+    if let Some(target) = target {
+        parts.uri = target;
+    }
+    parts.version = Version::HTTP_11;
+    let body = if http_body::Body::is_end_stream(&incoming) {
+        Body::Empty
+    } else {
+        let inflow = Rc::new(Inflow::default());
+        ticket.inflow = Some(Rc::clone(&inflow));
+        Body::Inbound(Inbound::new(incoming, body_bytes_max, inflow))
+    };
+    Request::from_parts(parts, body)
+}
+
+/// What the client is told when a call fails: its own fault before the service's.
+fn failed(conn: &Conn, ticket: &Ticket, error: &soa::Error) -> Problem {
+    match ticket.inflow.as_ref().and_then(|inflow| inflow.failure()) {
+        Some(InflowFailure::TooLarge) => too_large(),
+        Some(InflowFailure::Broken) => {
+            let refusal = conn.watch.refusal();
+            refusal.unwrap_or_else(|| Refusal::framing("the body ended early")).problem()
+        }
+        None => {
+            tracing::debug!(error = error as &dyn std::error::Error, "call");
+            error.problem()
+        }
+    }
+}
+
+/// Lets the bytes flow once the client has its `101`.
+fn switched(
+    conn: &Conn,
+    head: Response<()>,
+    tunnel: soa::Tunnel,
+    client: Option<OnUpgrade>,
+) -> Response<Body> {
+    let (mut parts, ()) = head.into_parts();
+    let protocol = parts.headers.get(header::UPGRADE).cloned();
+    soa::strip_hop_by_hop(&mut parts.headers);
+    if let Some(protocol) = protocol {
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    let idle_timeout = conn.core.snapshot().config.tunnel_idle_timeout;
+    let mut cut = conn.core.cut.clone();
+    if let Some(client) = client {
+        tokio::task::spawn_local(async move {
+            let carried = async {
+                let upgraded = client.await.ok()?;
+                let socket = guard::into_tcp(upgraded).ok()?;
+                let _permit = socket.permit;
+                soa::splice(socket.stream, &socket.early, tunnel, idle_timeout).await.ok()
+            };
+            tokio::select! {
+                carried = carried => tracing::debug!(?carried, "tunnel ended"),
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+        });
+    }
+    Response::from_parts(parts, Body::Empty)
+}
+
+async fn mount(
+    conn: &Conn,
+    mounted: &Mounted,
+    mut request: Request<Incoming>,
+    trace: &Trace,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, Problem> {
+    let point = &mounted.point;
+    ticket.route = mounted.route;
+    check_length(request.headers(), point.body_bytes_max)?;
+    let caller = identify(conn, point.auth, request.headers()).await?;
+    ticket.caller.clone_from(&caller);
+    let decision = charge(conn, mounted.route, point.name, caller.as_ref());
+    if let Some(decision) = &decision
+        && !decision.allowed()
+    {
+        return Ok(limited(decision));
+    }
+    fields::strip_claims(request.headers_mut(), true);
+    request.headers_mut().insert(fields::TRACEPARENT, trace.parent.clone());
+    request.headers_mut().insert(fields::REQUEST_ID, trace.id.clone());
+    request.extensions_mut().insert(conn.ip.to_canonical());
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    let mut answer = point.mount.call(request).await;
+    if let Some(decision) = &decision {
+        decision.write_headers(answer.headers_mut());
+    }
+    Ok(answer)
+}

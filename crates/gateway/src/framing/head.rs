@@ -1,0 +1,379 @@
+//! The head of a request.
+
+use super::Refusal;
+use httparse::Status;
+use memchr::{memchr, memchr_iter};
+use protocol::Code;
+use std::mem::MaybeUninit;
+
+/// How much a head may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes of the request target.
+    pub(crate) target_bytes_max: usize,
+    /// Bytes of all header fields, line ends included.
+    pub(crate) header_bytes_max: usize,
+}
+
+/// Header fields of a request, at most; also what the codec is given.
+pub(crate) const FIELDS_MAX: usize = 100;
+
+/// Bytes of the request line besides the target: method, version, spaces.
+const LINE_EXTRA: usize = 64;
+
+/// What follows a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// A body of this many bytes.
+    Length(u64),
+    /// A chunked body.
+    Chunks,
+    /// Nothing that is ours until the service agreed to another protocol.
+    OtherProtocol,
+}
+
+/// The search for a head's end, which never looks at a byte twice.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    blank: Blank,
+    /// Where the current line begins.
+    line: usize,
+    /// Bytes searched.
+    searched: usize,
+    /// Where the request line ended.
+    fields: Option<usize>,
+}
+
+/// The one empty line that may come before a head.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Blank {
+    #[default]
+    None,
+    Cr,
+    Skipped,
+}
+
+impl Search {
+    pub(crate) fn skipped_blank(&self) -> bool {
+        self.blank == Blank::Cr
+    }
+
+    /// Leaves out one empty line before the head, and checks that a head begins.
+    pub(crate) fn skip_blank<'a>(&mut self, mut input: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        if self.blank == Blank::None && input.first() == Some(&b'\r') {
+            self.blank = Blank::Cr;
+            input = &input[1..];
+        }
+        if self.blank == Blank::Cr {
+            match input.first() {
+                None => return Ok(input),
+                Some(b'\n') => {
+                    self.blank = Blank::Skipped;
+                    input = &input[1..];
+                }
+                Some(_) => return Err(Refusal::framing("a carriage return without a line feed")),
+            }
+        }
+        match input.first() {
+            Some(first) if !is_token(*first) => {
+                Err(Refusal::framing("a request begins with its method"))
+            }
+            Some(_) | None => Ok(input),
+        }
+    }
+
+    /// The length of the head that `bytes` begin with, once it is complete.
+    pub(crate) fn find_end(
+        &mut self,
+        bytes: &[u8],
+        bounds: &Bounds,
+    ) -> Result<Option<usize>, Refusal> {
+        for offset in memchr_iter(b'\n', &bytes[self.searched..]) {
+            let end = self.searched + offset;
+            let line = &bytes[self.line..end];
+            let Some((b'\r', line)) = line.split_last() else {
+                return Err(Refusal::framing("a line feed without a carriage return"));
+            };
+            if memchr(b'\r', line).is_some() {
+                return Err(Refusal::framing("a carriage return without a line feed"));
+            }
+            self.line = end + 1;
+            match self.fields {
+                None => {
+                    if line.len() > bounds.target_bytes_max + LINE_EXTRA {
+                        return Err(too_long());
+                    }
+                    self.fields = Some(end + 1);
+                }
+                Some(fields) => {
+                    if end + 1 - fields > bounds.header_bytes_max + 2 {
+                        return Err(too_large());
+                    }
+                    if line.is_empty() {
+                        return Ok(Some(end + 1));
+                    }
+                }
+            }
+        }
+        self.searched = bytes.len();
+        match self.fields {
+            None if bytes.len() > bounds.target_bytes_max + LINE_EXTRA => Err(too_long()),
+            Some(fields) if bytes.len() - fields > bounds.header_bytes_max => Err(too_large()),
+            Some(_) | None => Ok(None),
+        }
+    }
+}
+
+fn too_long() -> Refusal {
+    Refusal::new(Code::UriTooLong, "the request target is longer than allowed")
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(Code::HeadersTooLarge, "the header fields are larger than allowed")
+}
+
+/// Checks a complete head and says what follows it.
+pub(crate) fn check(head: &[u8], bounds: &Bounds) -> Result<Follows, Refusal> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut fields) {
+        Ok(Status::Complete(length)) if length == head.len() => {}
+        Ok(Status::Complete(_) | Status::Partial) => {
+            return Err(Refusal::framing("the head is malformed"));
+        }
+        Err(error) => return Err(explain(error, head)),
+    }
+    let (method, target) = match (request.method, request.path) {
+        (Some(method), Some(target)) => (method, target),
+        (Some(_) | None, _) => return Err(Refusal::framing("the request line is malformed")),
+    };
+    let old = request.version == Some(0);
+    let mut fields = Fields::default();
+    for field in request.headers.iter() {
+        fields.take(field, old)?;
+    }
+    check_method(method)?;
+    let authority = check_target(method, target, bounds)?;
+    match (fields.host, old) {
+        (None, false) => return Err(Refusal::framing("a request has one `Host` field")),
+        (None, true) => {}
+        (Some(host), _) => {
+            if !is_authority(host) {
+                return Err(Refusal::framing("`Host` is not a host and an optional port"));
+            }
+            if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+                return Err(Refusal::framing("the request target and `Host` name two hosts"));
+            }
+        }
+    }
+    if fields.expects_other {
+        let detail = "the only expectation understood is `100-continue`";
+        return Err(Refusal::new(Code::ExpectationFailed, detail));
+    }
+    let follows = match (fields.length, fields.chunked) {
+        (Some(_), true) => {
+            return Err(Refusal::framing("`Content-Length` beside `Transfer-Encoding`"));
+        }
+        (None, true) => Follows::Chunks,
+        (Some(length), false) => Follows::Length(length),
+        (None, false) => Follows::Length(0),
+    };
+    if fields.switches && !old {
+        if follows != Follows::Length(0) {
+            return Err(Refusal::framing("a request for another protocol has no body"));
+        }
+        return Ok(Follows::OtherProtocol);
+    }
+    Ok(follows)
+}
+
+fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => {
+            Refusal::new(Code::HeadersTooLarge, "there are more header fields than allowed")
+        }
+        httparse::Error::Version => {
+            let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+            match version {
+                [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                    if major.is_ascii_digit() && minor.is_ascii_digit() =>
+                {
+                    Refusal::new(Code::UnsupportedVersion, "HTTP/1.0, 1.1 and 2 are supported")
+                }
+                _ => Refusal::framing("the request line is malformed"),
+            }
+        }
+        httparse::Error::HeaderName => Refusal::framing("the name of a header field is malformed"),
+        httparse::Error::HeaderValue => {
+            Refusal::framing("the value of a header field is malformed")
+        }
+        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => {
+            Refusal::framing("the request line is malformed")
+        }
+    }
+}
+
+/// What the fields that frame a message say.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+    /// `Connection` lists `upgrade`, and `Upgrade` was or will be seen.
+    connection_upgrade: bool,
+    switches: bool,
+    expects_other: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, field: &httparse::Header<'a>, old: bool) -> Result<(), Refusal> {
+        let name = field.name;
+        let value = field.value;
+        // The length decides before the letters do: most fields are none of these.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                let another = self.host.replace(value);
+                refuse_if(another.is_some(), "a request has one `Host` field")?;
+            }
+            6 if name.eq_ignore_ascii_case("expect") => {
+                self.expects_other |= !value.eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if name.eq_ignore_ascii_case("upgrade") => {
+                self.upgrade |= !asks_for_h2c(value);
+            }
+            10 if name.eq_ignore_ascii_case("connection") => {
+                self.connection_upgrade |= value
+                    .split(|byte| *byte == b',')
+                    .any(|item| item.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                let another = self.length.replace(length(value)?);
+                refuse_if(another.is_some(), "two `Content-Length` fields")?;
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                refuse_if(old, "`Transfer-Encoding` in HTTP/1.0")?;
+                let other = self.chunked || !value.eq_ignore_ascii_case(b"chunked");
+                refuse_if(other, "`Transfer-Encoding` other than `chunked`")?;
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        self.switches = self.upgrade && self.connection_upgrade;
+        Ok(())
+    }
+}
+
+fn refuse_if(wrong: bool, detail: &'static str) -> Result<(), Refusal> {
+    if wrong { Err(Refusal::framing(detail)) } else { Ok(()) }
+}
+
+/// HTTP/2 is spoken from the first byte or not at all, so this is an ordinary request
+/// (RFC 9113, section 3.1). The field is removed before anyone else sees it.
+pub(crate) fn asks_for_h2c(upgrade: &[u8]) -> bool {
+    upgrade.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+}
+
+fn length(value: &[u8]) -> Result<u64, Refusal> {
+    let digits = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
+    let number = digits.then(|| std::str::from_utf8(value).ok()).flatten();
+    number
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| Refusal::framing("`Content-Length` is not one decimal number"))
+}
+
+fn check_method(method: &str) -> Result<(), Refusal> {
+    let refused = |detail| Err(Refusal::new(Code::MethodNotAllowed, detail));
+    match method {
+        "CONNECT" => refused("this is not a forward proxy"),
+        "TRACE" => refused("`TRACE` is not answered here"),
+        _ if method.len() <= 24
+            && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') =>
+        {
+            Ok(())
+        }
+        _ => Err(Refusal::framing("the method is malformed")),
+    }
+}
+
+/// Checks the form of the target; gives the authority of an absolute one.
+fn check_target<'a>(
+    method: &str,
+    target: &'a str,
+    bounds: &Bounds,
+) -> Result<Option<&'a [u8]>, Refusal> {
+    let malformed = || Refusal::framing("the request target is malformed");
+    if target.len() > bounds.target_bytes_max {
+        return Err(too_long());
+    }
+    let bytes = target.as_bytes();
+    if bytes.first() == Some(&b'/') {
+        return if is_path_and_query(bytes) { Ok(None) } else { Err(malformed()) };
+    }
+    if target == "*" {
+        return if method == "OPTIONS" { Ok(None) } else { Err(malformed()) };
+    }
+    let scheme_end = target.find("://").ok_or_else(malformed)?;
+    let (scheme, rest) = (&target[..scheme_end], &bytes[scheme_end + 3..]);
+    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !known || !is_authority(authority) || !is_path_and_query(path) {
+        return Err(malformed());
+    }
+    Ok(Some(authority))
+}
+
+/// Characters of RFC 3986 and the three that browsers leave unescaped in queries; an escape
+/// is complete.
+fn is_path_and_query(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'%' => match rest {
+                [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
+                _ => return false,
+            },
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'?' | b'-' | b'.' | b'_' | b'~' => {}
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {}
+            b':' | b'@' | b'[' | b']' | b'|' => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// A host and an optional port (RFC 3986, section 3.2), without user information or escapes.
+pub(crate) fn is_authority(bytes: &[u8]) -> bool {
+    let (host, port) = if bytes.first() == Some(&b'[') {
+        let Some(end) = memchr(b']', bytes) else { return false };
+        let address = std::str::from_utf8(&bytes[1..end]).ok();
+        if address.and_then(|text| text.parse::<std::net::Ipv6Addr>().ok()).is_none() {
+            return false;
+        }
+        (&bytes[..=end], &bytes[end + 1..])
+    } else {
+        let end = memchr(b':', bytes).unwrap_or(bytes.len());
+        (&bytes[..end], &bytes[end..])
+    };
+    let name = host.first() == Some(&b'[')
+        || host.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let port = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            !digits.is_empty()
+                && std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok())
+                && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
+    !host.is_empty() && host.len() <= 255 && name && port
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+')
+        || matches!(byte, b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}

@@ -1,0 +1,259 @@
+//! The gateway as its owner sees it.
+
+use crate::{
+    acceptor,
+    admission::Admission,
+    config::{Config, ConfigError},
+    core::{self, Node, Order, Snapshot},
+    mount::{CoreId, MakeMounts},
+    route::Table,
+};
+use arc_swap::ArcSwap;
+use clock::SharedClock;
+use parking_lot::Mutex;
+use soa::Services;
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+use traffic_cop::{analytics::Analytics, identity::Identity, limit::Limits};
+
+/// Connections that were accepted and wait for a core; more are refused.
+const WAITING_MAX: usize = 1024;
+
+/// What the gateway needs from the rest of the node.
+#[derive(Clone)]
+pub struct Parts {
+    /// Checks credentials.
+    pub identity: Arc<Identity>,
+    /// The rate limits.
+    pub limits: Arc<Limits>,
+    /// Where requests are recorded.
+    pub analytics: Arc<Analytics>,
+    /// The time.
+    pub clock: SharedClock,
+    /// The control plane's runtime: accepts connections, checks credentials.
+    pub control: Handle,
+    /// Makes the handlers of each core.
+    pub make_mounts: MakeMounts,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be served.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address is taken.
+    #[error("{0} is in use; stop the program that listens there, or set another `listen`")]
+    InUse(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// The running edge. Dropped, it ends at once; [`Gateway::drain`] lets requests finish.
+pub struct Gateway {
+    node: Arc<Node>,
+    address: SocketAddr,
+    orders: Arc<[mpsc::Sender<Order>]>,
+    stop: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    reloading: Mutex<()>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Listens and serves.
+    ///
+    /// # Errors
+    /// [`StartError`] says in one line what to change.
+    pub fn start(config: Config, services: &soa::Config, parts: Parts) -> Result<Self, StartError> {
+        config.check()?;
+        let services = Services::compile(services, None).map_err(ConfigError::from)?;
+        let table = Table::compile(&config, &services, &parts.analytics)?;
+        let listener = listen(config.listen)?;
+        let failed = |source| StartError::Listen { address: config.listen, source };
+        let address = listener.local_addr().map_err(failed)?;
+        let cores = match config.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let node = Arc::new(Node {
+            clock: parts.clock,
+            identity: parts.identity,
+            limits: parts.limits,
+            unmatched: parts.analytics.route("_unmatched", "crosstown"),
+            misframed: parts.analytics.route("_framing", "crosstown"),
+            analytics: parts.analytics,
+            control: parts.control,
+            snapshot: ArcSwap::from_pointee(Snapshot { config, services, table }),
+            generation: AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+            admission: Admission::new(cores),
+            in_flight: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let (cut, is_cut) = watch::channel(false);
+        let mut orders = Vec::with_capacity(cores);
+        let mut threads = Vec::with_capacity(cores);
+        for id in (0..cores).map(CoreId) {
+            let (sender, receiver) = mpsc::channel(WAITING_MAX);
+            let (node, cut) = (Arc::clone(&node), is_cut.clone());
+            let make_mounts = Arc::clone(&parts.make_mounts);
+            let thread = std::thread::Builder::new()
+                .name(format!("core-{}", id.0))
+                .spawn(move || {
+                    if let Err(error) = core::run(id, node, &make_mounts, receiver, cut) {
+                        tracing::error!(%error, core = id.0, "a core could not start");
+                    }
+                })
+                .map_err(StartError::Thread)?;
+            orders.push(sender);
+            threads.push(thread);
+        }
+        let orders: Arc<[_]> = orders.into();
+        {
+            let _inside = node.control.enter();
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(|source| StartError::Listen { address, source })?;
+            let run = acceptor::run(Arc::clone(&node), listener, Arc::clone(&orders), stopped);
+            node.control.spawn(run);
+        }
+        tracing::info!(%address, cores, "listening");
+        Ok(Self {
+            node,
+            address,
+            orders,
+            stop,
+            cut,
+            threads: Mutex::new(threads),
+            reloading: Mutex::new(()),
+        })
+    }
+
+    /// Where it listens; with the port that the system chose for port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Open connections, sockets and tunnels included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.node.admission.connections()
+    }
+
+    /// Requests that were not answered to the end.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.node.in_flight.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether [`Gateway::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.node.draining.load(Ordering::Relaxed)
+    }
+
+    /// Serves by another configuration from the next request on; connections and requests in
+    /// flight go on. `listen` and `workers` stay as they were at the start; timeouts hold for
+    /// new connections.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; then nothing has changed.
+    pub fn reload(&self, config: Config, services: &soa::Config) -> Result<(), ConfigError> {
+        let _one_at_a_time = self.reloading.lock();
+        config.check()?;
+        let now = self.node.snapshot.load();
+        let services = Services::compile(services, Some(&now.services))?;
+        let table = Table::compile(&config, &services, &self.node.analytics)?;
+        self.node.snapshot.store(Arc::new(Snapshot { config, services, table }));
+        self.node.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stops accepting, lets each connection finish its request, and ends when all have or
+    /// after `deadline`; what is left then is cut, tunnels and sockets included. Says how many
+    /// connections were cut.
+    ///
+    /// Not cancel safe: dropped, connections go on draining without a deadline.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.node.draining.store(true, Ordering::SeqCst);
+        self.stop.send_replace(true);
+        for core in &*self.orders {
+            let _ = core.send(Order::Drain).await;
+        }
+        let empty = self.node.admission.until_empty();
+        let _ = tokio::time::timeout(deadline, empty).await;
+        let left = self.connections();
+        self.cut.send_replace(true);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a core panicked");
+                }
+            }
+        });
+        let _ = joined.await;
+        left
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.cut.send_replace(true);
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let open = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source: io::Error| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            StartError::InUse(address)
+        } else {
+            StartError::Listen { address, source }
+        }
+    })
+}

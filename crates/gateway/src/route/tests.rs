@@ -1,0 +1,123 @@
+use super::*;
+
+fn table(routes: &[(&str, RouteConfig)]) -> Result<Table, ConfigError> {
+    let mut services = soa::Config::new();
+    services.insert("s".into(), soa::ServiceConfig::at(["http://127.0.0.1:1".to_owned()]));
+    let services = Services::compile(&services, None).unwrap();
+    let routes = routes
+        .iter()
+        .map(|(name, route)| RouteConfig {
+            name: (*name).into(),
+            service: "s".into(),
+            ..route.clone()
+        })
+        .collect();
+    let config = Config { routes, ..Config::default() };
+    Table::compile(&config, &services, &Analytics::default())
+}
+
+fn prefix(prefix: &str) -> RouteConfig {
+    RouteConfig { prefix: Some(prefix.into()), ..RouteConfig::default() }
+}
+
+fn path(path: &str) -> RouteConfig {
+    RouteConfig { path: Some(path.into()), ..RouteConfig::default() }
+}
+
+fn on(host: &str, route: RouteConfig) -> RouteConfig {
+    RouteConfig { hosts: vec![host.into()], ..route }
+}
+
+fn find(table: &Table, method: &str, host: &str, path: &str, version: Option<&str>) -> String {
+    let mut headers = HeaderMap::new();
+    if let Some(version) = version {
+        headers.insert("x-version", version.parse().unwrap());
+    }
+    match table.find(host, path, &method.parse().unwrap(), &headers) {
+        Match::Route(route) => route.name.clone(),
+        Match::Method => "405".into(),
+        Match::None => "404".into(),
+    }
+}
+
+#[test]
+fn the_more_specific_route_is_taken() {
+    let get = RouteConfig { methods: vec!["GET".into()], ..prefix("/api/orders") };
+    let v2 = RouteConfig {
+        headers: [("x-version".to_owned(), "2".to_owned())].into(),
+        ..prefix("/api")
+    };
+    let table = table(&[
+        ("root", on("a.org", prefix("/"))),
+        ("api", prefix("/api")),
+        ("api-late", prefix("/api")),
+        ("orders-get", get),
+        ("v2", v2),
+        ("exact", path("/api/orders/new")),
+        ("post-only", RouteConfig { methods: vec!["POST".into()], ..path("/post") }),
+        ("wild", on("*.b.org", prefix("/api"))),
+        ("wilder", on("*.x.b.org", prefix("/api"))),
+        ("slash", path("/dir/")),
+    ])
+    .unwrap();
+    for (method, host, path, version, expected) in [
+        ("GET", "h", "/api", None, "api"),
+        ("GET", "h", "/api/", None, "api"),
+        ("GET", "h", "/api/x/y", None, "api"),
+        ("GET", "h", "/apix", None, "404"),
+        ("GET", "h", "/", None, "404"),
+        ("GET", "h", "/api/x", Some("2"), "v2"),
+        ("GET", "h", "/api/x", Some("3"), "api"),
+        ("GET", "h", "/api/orders/7", None, "orders-get"),
+        ("GET", "h", "/api/orders/7", Some("2"), "orders-get"),
+        ("PUT", "h", "/api/orders/7", None, "api"),
+        ("PUT", "h", "/api/orders/7", Some("2"), "v2"),
+        ("GET", "h", "/api/orders/new", None, "exact"),
+        ("GET", "h", "/api/orders/new/x", None, "orders-get"),
+        ("GET", "h", "/post", None, "405"),
+        ("POST", "h", "/post", None, "post-only"),
+        ("POST", "h", "/post/", None, "404"),
+        ("GET", "h", "/dir/", None, "slash"),
+        ("GET", "h", "/dir", None, "404"),
+        ("GET", "a.org", "/", None, "root"),
+        ("GET", "a.org", "/api", None, "root"),
+        ("GET", "b.org", "/api", None, "api"),
+        ("GET", "y.b.org", "/api", None, "wild"),
+        ("GET", "z.x.b.org", "/api", None, "wilder"),
+        ("GET", "y.b.org", "/post", None, "405"),
+    ] {
+        assert_eq!(find(&table, method, host, path, version), expected, "{method} {host} {path}");
+    }
+}
+
+#[test]
+fn routes_that_cannot_be_meant_are_refused() {
+    for (route, reason) in [
+        (RouteConfig { path: Some("/a".into()), ..prefix("/a") }, "not both"),
+        (prefix("a"), "normal form"),
+        (prefix("/a/../b"), "normal form"),
+        (prefix("/%61"), "normal form"),
+        (on("A.org", prefix("/")), "lowercase"),
+        (on("a.org:80", prefix("/")), "lowercase"),
+        (on("*", prefix("/")), "lowercase"),
+        (RouteConfig { methods: vec!["get".into()], ..prefix("/") }, "method"),
+        (RouteConfig { strip_prefix: true, ..path("/a") }, "strip_prefix"),
+        (RouteConfig { roles: vec!["a b".into()], ..prefix("/") }, "role"),
+        (RouteConfig { roles: vec!["a".into()], auth: Auth::None, ..prefix("/") }, "need"),
+    ] {
+        let error = table(&[("r", route)]).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    assert!(table(&[("_r", prefix("/"))]).is_err());
+    assert!(table(&[("r", prefix("/")), ("r", prefix("/b"))]).is_err());
+}
+
+#[test]
+fn braces_in_paths_mean_themselves() {
+    let table = table(&[("a", prefix("/x{y}")), ("b", prefix("/"))]);
+    // Braces are no characters of a URI, so such a route can never be asked for; it must not
+    // become a pattern either.
+    if let Ok(table) = table {
+        assert_eq!(find(&table, "GET", "h", "/xz", None), "b");
+    }
+}

@@ -1,0 +1,101 @@
+//! The record of one request, and the body that carries it to the end of the answer.
+
+use crate::{core::Core, watch::Watch};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use soa::{Body, BoxError, Inflow};
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use traffic_cop::analytics::{RouteId, Sample};
+use types::Caller;
+
+/// The status of a request whose client went away before the answer, as nginx counts it.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request in flight; recorded when dropped.
+pub(crate) struct Ticket {
+    core: Rc<Core>,
+    watch: Arc<Watch>,
+    pub(crate) started: Duration,
+    pub(crate) route: RouteId,
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) status: u16,
+    pub(crate) inflow: Option<Rc<Inflow>>,
+    pub(crate) bytes_out: u64,
+}
+
+impl Ticket {
+    pub(crate) fn new(core: Rc<Core>, watch: Arc<Watch>) -> Self {
+        watch.request_began();
+        core.request_began();
+        Self {
+            started: core.node.clock.elapsed(),
+            route: core.node.unmatched,
+            caller: None,
+            status: CLIENT_LEFT,
+            inflow: None,
+            bytes_out: 0,
+            watch,
+            core,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.watch.request_ended();
+        self.core.request_ended();
+        self.core.recorder.record(&Sample {
+            route: self.route,
+            tenant: self.caller.as_ref().map(|caller| &caller.tenant),
+            status: self.status,
+            latency: self.core.node.clock.elapsed().saturating_sub(self.started),
+            bytes_in: self.inflow.as_ref().map_or(0, |inflow| inflow.bytes()),
+            bytes_out: self.bytes_out,
+        });
+    }
+}
+
+/// An answer's body on its way to the client.
+pub(crate) struct Outgoing {
+    body: Body,
+    ticket: Ticket,
+}
+
+impl Outgoing {
+    pub(crate) fn new(body: Body, ticket: Ticket) -> Self {
+        Self { body, ticket }
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            this.ticket.bytes_out += data.len() as u64;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,171 @@
+//! What a connection, its guard and its core tell one another.
+//!
+//! Deadlines are checked by the core's sweeper, some times in each of them, instead of by
+//! timers: a connection sets a number, and is woken if it has passed.
+
+use crate::framing::Refusal;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+/// The time as the sweeper last saw it, in milliseconds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CoarseClock(Arc<AtomicU64>);
+
+impl CoarseClock {
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, elapsed: Duration) {
+        // Never zero, which says that there is no deadline.
+        self.0.store(millis(elapsed) + 1, Relaxed);
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+/// The shared state of one connection.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) clock: CoarseClock,
+    read: Deadline,
+    write: Deadline,
+    /// Requests that were not answered to the end.
+    in_flight: AtomicU32,
+    /// How many requests come before the one that was refused.
+    refused_at: AtomicU64,
+    refusal: Mutex<Option<Refusal>>,
+    cut: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Watch {
+    pub(crate) fn new(clock: CoarseClock) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            read: Deadline::default(),
+            write: Deadline::default(),
+            in_flight: AtomicU32::new(0),
+            refused_at: AtomicU64::new(u64::MAX),
+            refusal: Mutex::new(None),
+            cut: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    pub(crate) fn read(&self) -> &Deadline {
+        &self.read
+    }
+
+    pub(crate) fn write(&self) -> &Deadline {
+        &self.write
+    }
+
+    /// The connection's task, to be woken when a deadline passes.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Marks deadlines that have passed.
+    pub(crate) fn sweep(&self, now_ms: u64) {
+        let read = self.read.pass(now_ms);
+        if self.write.pass(now_ms) || read {
+            self.wake();
+        }
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+        self.wake();
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) != 0
+    }
+
+    /// The message after `heads` others was refused.
+    pub(crate) fn refuse(&self, heads: u64, refusal: Refusal) {
+        *self.refusal.lock() = Some(refusal);
+        self.refused_at.store(heads, Relaxed);
+    }
+
+    /// The body that is being read was refused.
+    pub(crate) fn refuse_body(&self, refusal: Refusal) {
+        *self.refusal.lock() = Some(refusal);
+    }
+
+    /// Why the request after `requests` others is no request.
+    pub(crate) fn refusal_at(&self, requests: u64) -> Option<Refusal> {
+        if self.refused_at.load(Relaxed) == requests { self.refusal() } else { None }
+    }
+
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        *self.refusal.lock()
+    }
+}
+
+/// A moment after which something is given up.
+#[derive(Debug, Default)]
+pub(crate) struct Deadline {
+    /// Zero if there is none.
+    at_ms: AtomicU64,
+    passed: AtomicBool,
+}
+
+impl Deadline {
+    pub(crate) fn set(&self, at_ms: u64) {
+        self.at_ms.store(at_ms, Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.at_ms.load(Relaxed) != 0
+    }
+
+    pub(crate) fn clear(&self) {
+        if self.is_set() {
+            self.at_ms.store(0, Relaxed);
+        }
+    }
+
+    /// Whether it has passed; says so once.
+    pub(crate) fn take_passed(&self) -> bool {
+        self.passed.load(Relaxed) && self.passed.swap(false, Relaxed)
+    }
+
+    fn pass(&self, now_ms: u64) -> bool {
+        let at = self.at_ms.load(Relaxed);
+        if at == 0 || now_ms < at {
+            return false;
+        }
+        self.at_ms.store(0, Relaxed);
+        self.passed.store(true, Relaxed);
+        true
+    }
+}
