@@ -28,6 +28,13 @@ pub mod work;
 
 pub use harness::Harness;
 
+/// A promise that is waited for in vain is broken.
+#[doc(hidden)]
+pub async fn within_a_minute(promise: impl Future<Output = ()>) {
+    let minute = std::time::Duration::from_secs(60);
+    tokio::time::timeout(minute, promise).await.expect("a test that does not end");
+}
+
 /// One `#[tokio::test]` per promise. The expression opens an empty store as a [`Harness`] and
 /// is evaluated once in each test; it may `await`.
 #[macro_export]
@@ -85,7 +92,7 @@ macro_rules! store {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
-                    $crate::$module::$promise($open).await;
+                    $crate::within_a_minute($crate::$module::$promise($open)).await;
                 }
             )+
         })+

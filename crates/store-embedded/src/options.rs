@@ -8,8 +8,8 @@ pub struct Options {
     /// Bytes of blocks of tables kept in memory; all reads share them. 8 MiB: the files are
     /// in the page cache anyway, and the node has better uses for its memory.
     pub cache_bytes: u64,
-    /// Bytes of recent writes kept in memory before they go to a table; twice as much while
-    /// one is written. 8 MiB.
+    /// Bytes of recent writes kept in memory before they go to a table; up to five times as
+    /// much where the disk is slow to take them, and then commits wait. 8 MiB.
     pub memtable_bytes: u64,
     /// Bytes of commits that may wait for the writer; beyond, callers wait. 16 MiB.
     pub queue_bytes: u32,
@@ -20,6 +20,7 @@ pub struct Options {
     /// Bytes that must be free on the disk; with less, commits get [`store::Error::Full`]
     /// and nothing changes. 256 MiB: what a journal and the tables made of it may still take.
     pub free_bytes_min: u64,
+    /// Acknowledges what may be lost. Only for the test that must see it caught.
     #[doc(hidden)]
     pub unsafe_ack_before_sync_for_tests: bool,
 }

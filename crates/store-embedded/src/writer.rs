@@ -82,13 +82,12 @@ impl Writer {
     /// Writes a group. Answers whether there may be another.
     fn write(&mut self, jobs: Vec<Job>) -> bool {
         let closing = jobs.iter().any(|job| matches!(job.work, Work::Close));
-        let shares: Vec<_> = jobs.iter().map(|job| job.share.is_some()).collect();
         let refusal = self.refusal();
         let now = self.time.now();
         let mut group = Group::new(&self.folder, &self.time);
-        let mut replies = Vec::with_capacity(shares.len());
+        let mut replies = Vec::with_capacity(jobs.len());
         let mut touched = Vec::new();
-        let mut held = Vec::with_capacity(shares.len());
+        let mut held = Vec::with_capacity(jobs.len());
         for Job { work, share } in jobs {
             held.push(share);
             match work {
