@@ -7,6 +7,7 @@ use crate::{
     connection::{self, Connection},
 };
 use ahash::RandomState;
+use http::{HeaderMap, Method, Response};
 use protocol::{Problem, client::Disconnect};
 use slab::Slab;
 use std::{
@@ -67,6 +68,14 @@ impl CoreSockets {
             Rc::new(Hub { core, connections: RefCell::default(), channels: RefCell::default() });
         tokio::task::spawn_local(run(node.clone(), hub.clone(), inbox));
         Self { node, hub }
+    }
+
+    /// The answer to a request that asks for a socket; see [`crate::accept`].
+    ///
+    /// # Errors
+    /// Those of [`crate::accept`].
+    pub fn accept(&self, method: &Method, headers: &HeaderMap) -> Result<Response<()>, Problem> {
+        crate::accept(&self.node.config, method, headers)
     }
 
     /// Serves one accepted WebSocket until it closes. `received` are bytes that were read

@@ -1,0 +1,200 @@
+//! State documents.
+
+use crate::{Client, Error};
+use serde::Deserialize;
+use serde_json::Value as Json;
+use std::{collections::VecDeque, fmt::Write, time::Duration};
+
+/// A pause after a failed question for changes.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A state document of the caller's tenant.
+#[derive(Clone)]
+pub struct Document {
+    client: Client,
+    path: String,
+}
+
+/// An entry of a document.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// The revision of its latest change.
+    pub revision: u64,
+    /// Its value.
+    pub value: Json,
+}
+
+/// A document as a whole.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Snapshot {
+    /// The life of the document.
+    pub epoch: String,
+    /// The revision of its latest change.
+    pub revision: u64,
+    /// Its entries, by key.
+    pub entries: Vec<Entry>,
+}
+
+/// A change of an entry.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Change {
+    /// Which entry.
+    pub key: String,
+    /// The revision that it made.
+    pub revision: u64,
+    /// The new value; none if the entry was deleted.
+    pub value: Option<Json>,
+    /// Whether the entry was deleted.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+/// An applied change.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Applied {
+    /// The life of the document.
+    pub epoch: String,
+    /// The revision that it made.
+    pub revision: u64,
+    /// The value now.
+    pub value: Option<Json>,
+}
+
+#[derive(Deserialize)]
+struct Changes {
+    epoch: String,
+    revision: u64,
+    changes: Vec<Change>,
+}
+
+/// What a [`Follower`] tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The document as it is: first of all, and where changes can no longer be told.
+    Snapshot(Snapshot),
+    /// A change after what was told before.
+    Change(Change),
+}
+
+impl Document {
+    pub(crate) fn new(client: Client, scope: &str, id: &str) -> Self {
+        let path = format!("/crosstown/v1/state/{}/{}", escaped(scope), escaped(id));
+        Self { client, path }
+    }
+
+    /// The whole document.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.client.get(&self.path).await
+    }
+
+    /// Sets an entry. With `if_revision`, only if that is the entry's revision (0: there is
+    /// none); else the error's code is `conflict` and its document holds the entry as it is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put(
+        &self,
+        key: &str,
+        value: &Json,
+        if_revision: Option<u64>,
+    ) -> Result<Applied, Error> {
+        self.client.put(&self.entry(key, if_revision), value).await
+    }
+
+    /// Merges `patch` into an entry (RFC 7396).
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn patch(
+        &self,
+        key: &str,
+        patch: &Json,
+        if_revision: Option<u64>,
+    ) -> Result<Applied, Error> {
+        self.client.patch(&self.entry(key, if_revision), patch).await
+    }
+
+    /// Deletes an entry.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub async fn delete(&self, key: &str, if_revision: Option<u64>) -> Result<(), Error> {
+        self.client.delete(&self.entry(key, if_revision)).await
+    }
+
+    /// Follows the document from now on, beginning with a snapshot.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        Follower { document: self.clone(), known: None, waiting: VecDeque::new() }
+    }
+
+    fn entry(&self, key: &str, if_revision: Option<u64>) -> String {
+        let path = format!("{}/entries/{}", self.path, escaped(key));
+        if_revision.map_or(path.clone(), |revision| format!("{path}?if_revision={revision}"))
+    }
+}
+
+/// Tells the changes of a document; see [`Document::follow`].
+pub struct Follower {
+    document: Document,
+    known: Option<(String, u64)>,
+    waiting: VecDeque<Change>,
+}
+
+impl Follower {
+    /// Waits for the next event, through interruptions of any length.
+    ///
+    /// # Errors
+    /// A refusal that no waiting will change, for instance `forbidden`.
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            if let Some(change) = self.waiting.pop_front() {
+                return Ok(Event::Change(change));
+            }
+            let asked = match &self.known {
+                None => match self.document.snapshot().await {
+                    Ok(snapshot) => {
+                        self.known = Some((snapshot.epoch.clone(), snapshot.revision));
+                        return Ok(Event::Snapshot(snapshot));
+                    }
+                    Err(error) => Err(error),
+                },
+                Some((epoch, revision)) => {
+                    let query = format!("epoch={epoch}&revision={revision}&wait_ms=20000");
+                    let path = format!("{}/changes?{query}", self.document.path);
+                    self.document.client.get::<Changes>(&path).await
+                }
+            };
+            match asked {
+                Ok(changes) => {
+                    self.known = Some((changes.epoch, changes.revision));
+                    self.waiting = changes.changes.into();
+                }
+                Err(error) if error.code() == Some("lagged") => self.known = None,
+                Err(Error::Refused { status, .. }) if status == 429 || status >= 500 => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(Error::Unreachable { .. }) => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A part of a path, with everything but unreserved characters escaped (RFC 3986).
+fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! The command line.
+
+mod api_key;
+mod token;
+
+use crate::{config::Config, conformance, demo, node, services};
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// The communication layer of a multi-service, multi-agent platform, in one binary.
+#[derive(Parser)]
+#[command(name = "crosstown", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct ConfigArgs {
+    /// The configuration. Without it `crosstown.toml` is read, if there is one; every key has
+    /// a default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn load(&self) -> Result<Config, String> {
+        Config::load(self.config.as_deref())
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(ConfigArgs),
+    /// Check a configuration and print what it comes to, secrets redacted.
+    Check(ConfigArgs),
+    /// Make a token that a configured issuer with a shared secret would sign.
+    Token(token::TokenArgs),
+    /// Make, list and delete API keys, through a running node's admin listener.
+    #[command(subcommand)]
+    ApiKey(api_key::ApiKeyCommand),
+    /// See it work: a server, two services and a page in your browser.
+    Demo(demo::DemoArgs),
+    /// Hold a part of Crosstown against published test vectors.
+    #[command(subcommand)]
+    Conformance(conformance::Suite),
+    /// The demo's services.
+    #[command(subcommand, hide = true)]
+    Example(services::Example),
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// One line that says what is wrong and what to do.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
+    match cli.command {
+        Command::Serve(args) => node::serve(args.config.as_deref(), args.load()?),
+        Command::Check(args) => {
+            let config = args.load()?;
+            node::check(&config)?;
+            print!("{}", config.printed());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Token(args) => token::run(&args),
+        Command::ApiKey(command) => api_key::run(command),
+        Command::Demo(args) => demo::run(args),
+        Command::Conformance(suite) => conformance::run(&suite),
+        Command::Example(example) => services::run(example),
+    }
+}
+
+/// A runtime for a command that only waits for answers.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start a runtime: {error}"))
+}

@@ -1,0 +1,259 @@
+//! The configuration: one file, composed of each part's own, every key with a default.
+
+use serde::Deserialize;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use traffic_cop::{identity, limit, session, state};
+
+/// Everything that can be configured.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Where data is kept.
+    pub(crate) store: StoreConfig,
+    /// The listener for clients.
+    pub(crate) edge: gateway::Config,
+    /// The listener for operators.
+    pub(crate) admin: AdminConfig,
+    /// Which requests go to which service.
+    pub(crate) routes: Vec<gateway::RouteConfig>,
+    /// Where the services run.
+    pub(crate) services: soa::Config,
+    /// Whose credentials are taken.
+    pub(crate) identity: identity::Config,
+    /// Bounds of sessions.
+    pub(crate) sessions: session::Config,
+    /// Bounds of documents.
+    pub(crate) state: state::Config,
+    /// Sockets and channels.
+    pub(crate) realtime: realtime::Config,
+    /// Rate limits.
+    pub(crate) limits: Vec<limit::Rule>,
+    /// Shutting down.
+    pub(crate) shutdown: ShutdownConfig,
+}
+
+/// Where data is kept.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StoreConfig {
+    /// `embedded:DIR` or `memory:`; the scheme picks the engine.
+    pub(crate) url: String,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { url: "embedded:crosstown-data".into() }
+    }
+}
+
+/// What a store's URL names.
+pub(crate) enum Engine {
+    Memory,
+    Embedded(PathBuf),
+}
+
+impl StoreConfig {
+    pub(crate) fn engine(&self) -> Result<Engine, String> {
+        match self.url.split_once(':') {
+            Some(("memory", "")) => Ok(Engine::Memory),
+            Some(("embedded", dir)) if !dir.is_empty() => Ok(Engine::Embedded(dir.into())),
+            Some(_) | None => Err(format!(
+                "`store.url = \"{}\"` is not a store; use `embedded:DIR` or `memory:`",
+                self.url
+            )),
+        }
+    }
+}
+
+/// The listener for operators.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminConfig {
+    /// Where it listens; a loopback address.
+    pub(crate) listen: SocketAddr,
+    /// Where its key is kept. It is made at the first start, readable by its owner only.
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 8081).into(), key_file: None }
+    }
+}
+
+impl AdminConfig {
+    /// The key's file: beside the data, unless configured.
+    pub(crate) fn key_file(&self, store: &StoreConfig) -> PathBuf {
+        let beside = || match store.engine() {
+            Ok(Engine::Embedded(dir)) => dir.with_extension("admin-key"),
+            Ok(Engine::Memory) | Err(_) => PathBuf::from("crosstown.admin-key"),
+        };
+        self.key_file.clone().unwrap_or_else(beside)
+    }
+}
+
+/// Shutting down.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ShutdownConfig {
+    /// How long requests in flight may still take; then they are cut off.
+    #[serde(with = "types::duration")]
+    pub(crate) drain: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(15) }
+    }
+}
+
+impl Config {
+    /// Reads `file`, or `crosstown.toml` if it is there, or takes the defaults.
+    ///
+    /// # Errors
+    /// File, line, what is wrong and what to do, in one line.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, String> {
+        let default = Path::new("crosstown.toml");
+        let path = match file {
+            Some(path) => path,
+            None if default.exists() => default,
+            None => return Ok(Self::default()),
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads a configuration; `name` stands for the file in messages.
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or(""));
+            let line = before.matches('\n').count() + 1;
+            let message = error.message().replace('\n', " ");
+            format!("{name}:{line}: {message}")
+        })?;
+        if !config.edge.routes.is_empty() {
+            return Err(format!("{name}: routes stand at the top: `[[routes]]`, not under `edge`"));
+        }
+        config.edge.routes = std::mem::take(&mut config.routes);
+        config.check().map_err(|why| format!("{name}: {why}"))?;
+        Ok(config)
+    }
+
+    /// Refuses what no single part can see to be wrong.
+    fn check(&self) -> Result<(), String> {
+        self.store.engine()?;
+        self.realtime.check()?;
+        if !self.admin.listen.ip().is_loopback() {
+            return Err(format!(
+                "`admin.listen = \"{}\"` can be reached by others; use a loopback address",
+                self.admin.listen
+            ));
+        }
+        let waiving = self.identity.issuers.iter().find(|issuer| !issuer.waive.is_empty());
+        if let Some(issuer) = waiving
+            && !self.edge.listen.ip().is_loopback()
+        {
+            return Err(format!(
+                "the issuer `{}` waives required claims, which is for loopback listeners only; \
+                 remove `waive`, or listen on a loopback address",
+                issuer.name
+            ));
+        }
+        for route in &self.edge.routes {
+            if !self.services.contains_key(&route.service) {
+                return Err(format!(
+                    "the route `{}` leads to the service `{}`, which is not configured; \
+                     add `[services.{}]`",
+                    route.name, route.service, route.service
+                ));
+            }
+        }
+        for limit in &self.limits {
+            let unknown = limit
+                .routes
+                .iter()
+                .find(|name| !self.edge.routes.iter().any(|route| route.name == **name));
+            if let Some(route) = unknown.filter(|name| !name.starts_with('_')) {
+                return Err(format!("the limit `{}` covers the route `{route}`, which is not configured", limit.name));
+            }
+        }
+        if !(1..=1_000).contains(&self.sessions.per_user_max) {
+            return Err("`sessions.per_user_max` must be 1 to 1000".into());
+        }
+        if self.sessions.metadata_bytes_max > 64 * 1024 {
+            return Err("`sessions.metadata_bytes_max` must be at most 65536".into());
+        }
+        if self.state.value_bytes_max > 128 * 1024 {
+            return Err("`state.value_bytes_max` must be at most 131072".into());
+        }
+        if !(64..=100_000).contains(&self.state.history_max) {
+            return Err("`state.history_max` must be 64 to 100000".into());
+        }
+        if !(1..=64).contains(&self.state.depth_max) {
+            return Err("`state.depth_max` must be 1 to 64".into());
+        }
+        Ok(())
+    }
+
+    /// The configuration as it came out, secrets redacted.
+    pub(crate) fn printed(&self) -> String {
+        format!("{self:#?}\n")
+    }
+}
+
+/// The shared secret of an issuer, for making tokens.
+pub(crate) fn shared_secret(issuer: &identity::issuer::Config) -> Result<Vec<u8>, String> {
+    match (&issuer.secret, &issuer.secret_file) {
+        (Some(secret), _) => Ok(secret.clone().into_bytes()),
+        (None, Some(path)) => std::fs::read(path)
+            .map(|bytes| bytes.trim_ascii_end().to_vec())
+            .map_err(|error| format!("cannot read {}: {error}", path.display())),
+        (None, None) => Err(format!(
+            "the issuer `{}` has no shared secret; only it can sign its tokens",
+            issuer.name
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str, expected: &str) {
+        let message = Config::parse(text, "c.toml").map(|_| ()).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let config = Config::parse("", "c.toml").unwrap();
+        assert_eq!(config.edge.listen.to_string(), "127.0.0.1:8080");
+        assert!(config.printed().contains("embedded:crosstown-data"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line() {
+        refused("[edge]\nlisten = \"127.0.0.1:80\"\nlissen = 1", "c.toml:3: unknown field `lissen`");
+        refused("[edge]\n\nheader_timeout = \"10\"", "c.toml:3: `10` is not a duration");
+        refused("[[limits]]\nname = \"a\"\nper = \"user\"\nrequests = 0\nperiod = \"1s\"", "`requests`");
+        refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
+        refused("[store]\nurl = \"oracle://x\"", "`embedded:DIR` or `memory:`");
+        refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
+        refused("= 1", "c.toml:1:");
+    }
+
+    #[test]
+    fn an_issuer_that_waives_claims_stays_on_loopback() {
+        let issuer = "[[identity.issuers]]\nname = \"t\"\nalgorithms = [\"HS256\"]\n\
+            secret = \"s\"\nwaive = [\"exp\"]\n";
+        let open = "[edge]\nlisten = \"0.0.0.0:8080\"\ninsecure = true\n";
+        assert!(Config::parse(issuer, "c.toml").is_ok());
+        refused(&format!("{open}{issuer}"), "loopback listeners only");
+    }
+}

@@ -1,0 +1,44 @@
+//! `crosstown demo`: a server, two services and a page, all as processes of their own; with
+//! `--once`, the same story told by clients that this process runs over loopback.
+
+mod processes;
+mod socket;
+mod story;
+
+use crate::demo::processes::Town;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// Walk the story once, tell each step, and exit.
+    #[arg(long)]
+    once: bool,
+    /// The port of the page; any free one, unless told.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+}
+
+pub(crate) fn run(args: DemoArgs) -> Result<ExitCode, String> {
+    let runtime = crate::cli::runtime()?;
+    runtime.block_on(async {
+        let mut town = Town::start(args.port).await?;
+        if args.once {
+            let told = story::tell(&mut town).await;
+            town.stop().await;
+            return match told {
+                Ok(steps) => {
+                    println!("\nThe story is told: {steps} steps, all as promised.");
+                    Ok(ExitCode::SUCCESS)
+                }
+                Err(why) => Err(format!("the story stopped: {why}")),
+            };
+        }
+        println!("\n  Open  {}  in your browser.", town.base());
+        println!("  Then open the link that the page shows in a second tab.\n");
+        println!("  Data is in {}; press Ctrl-C to stop and delete it.", town.folder().display());
+        town.watch().await?;
+        town.stop().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,132 @@
+//! The product's own handlers, as the gateway mounts them.
+
+use axum::Router;
+use bytes::Bytes;
+use gateway::{Auth, LocalBoxFuture, Mount, MountPoint};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use protocol::{Code, Problem};
+use realtime::CoreSockets;
+use soa::Body;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::runtime::Handle;
+use tower::ServiceExt;
+use types::Caller;
+
+/// Bytes of a body that the API takes.
+const API_BODY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Everything that is mounted on a core.
+pub(super) fn all(api: Router, control: Handle, sockets: CoreSockets) -> Vec<MountPoint> {
+    let mut mounts = vec![
+        MountPoint {
+            prefix: "/crosstown/v1/".into(),
+            name: "_api",
+            auth: Auth::Required,
+            body_bytes_max: API_BODY_BYTES_MAX,
+            mount: Rc::new(Api { router: api, control }),
+        },
+        MountPoint {
+            prefix: "/connection/websocket".into(),
+            name: "_sockets",
+            auth: Auth::Optional,
+            body_bytes_max: 0,
+            mount: Rc::new(Sockets { sockets: sockets.clone(), serve: Serve::Client }),
+        },
+    ];
+    if cfg!(feature = "echo") {
+        mounts.push(MountPoint {
+            prefix: "/debug/echo".into(),
+            name: "_echo",
+            auth: Auth::None,
+            body_bytes_max: 0,
+            mount: Rc::new(Sockets { sockets, serve: Serve::Echo }),
+        });
+    }
+    mounts
+}
+
+/// The HTTP API. It waits for stores, so it runs on the control runtime.
+struct Api {
+    router: Router,
+    control: Handle,
+}
+
+impl Mount for Api {
+    fn call(&self, request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+        let answer = self.control.spawn(self.router.clone().oneshot(request));
+        Box::pin(async move {
+            match answer.await {
+                Ok(Ok(response)) => response.map(|body| {
+                    Body::from(body.map_err(|error| Box::new(error).into()).boxed_unsync())
+                }),
+                Ok(Err(never)) => match never {},
+                Err(error) => {
+                    tracing::error!(%error, "a request to the API has failed");
+                    refusal(&Problem::new(Code::Internal, "the request failed"))
+                }
+            }
+        })
+    }
+}
+
+enum Serve {
+    /// The client protocol.
+    Client,
+    /// Every message comes back.
+    Echo,
+}
+
+/// Sockets. They stay on their core.
+struct Sockets {
+    sockets: CoreSockets,
+    serve: Serve,
+}
+
+impl Mount for Sockets {
+    fn call(&self, mut request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+        let response = self.sockets.accept(request.method(), request.headers());
+        let response = match response {
+            Ok(response) => response.map(|()| Body::Empty),
+            Err(problem) => return Box::pin(std::future::ready(refusal(&problem))),
+        };
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let ip = request.extensions().get().copied().unwrap_or(unknown);
+        let caller = request.extensions().get::<Arc<Caller>>().cloned();
+        let upgraded = hyper::upgrade::on(&mut request);
+        let sockets = self.sockets.clone();
+        let echo = matches!(self.serve, Serve::Echo);
+        tokio::task::spawn_local(async move {
+            let Ok(upgraded) = upgraded.await else { return };
+            let Ok(socket) = gateway::into_tcp(upgraded) else {
+                return tracing::error!("an upgraded connection is not the gateway's");
+            };
+            // Nothing of HTTP is left of the connection; it counts as one until it ends.
+            let _permit = socket.permit;
+            // The future that serves is started afresh, so that this one's room is not kept.
+            if echo {
+                serve_echo(sockets, socket.stream, socket.early).await;
+            } else {
+                sockets.serve(socket.stream, socket.early, caller, ip).await;
+            }
+        });
+        Box::pin(std::future::ready(response))
+    }
+}
+
+#[cfg(feature = "echo")]
+async fn serve_echo(sockets: CoreSockets, stream: tokio::net::TcpStream, early: Bytes) {
+    sockets.echo(stream, early).await;
+}
+
+#[cfg(not(feature = "echo"))]
+async fn serve_echo(_: CoreSockets, _: tokio::net::TcpStream, _: Bytes) {}
+
+fn refusal(problem: &Problem) -> Response<Body> {
+    problem.to_response().map(Body::from)
+}

@@ -1,0 +1,300 @@
+//! Starting, reloading and stopping a node.
+
+use crate::{
+    config::{Config, Engine},
+    key_server::KeyServer,
+    node::{admin, mounts},
+};
+use api::admin::Vitals;
+use async_trait::async_trait;
+use clock::{SharedClock, SystemClock};
+use gateway::{Gateway, Parts};
+use protocol::Problem;
+use realtime::{CoreSockets, Publications, Realtime};
+use serde_json::value::RawValue;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use store::{Bucket, SharedStore};
+use store_embedded::EmbeddedStore;
+use store_memory::MemoryStore;
+use tokio::{net::TcpListener, runtime::Handle};
+use traffic_cop::{
+    analytics::Analytics,
+    genesis::Genesis,
+    identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
+    limit::Limits,
+    session::Sessions,
+    state::States,
+};
+use types::Caller;
+
+/// A running node.
+pub(crate) struct Node {
+    gateway: Arc<Gateway>,
+    realtime: Arc<Realtime>,
+    limits: Arc<Limits>,
+    admin: SocketAddr,
+    config_file: Option<PathBuf>,
+    drain: Duration,
+    /// Closed last, when nothing writes any more.
+    embedded: Option<Arc<EmbeddedStore>>,
+}
+
+impl Node {
+    /// Starts a node on the control runtime `control`.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do.
+    pub(crate) fn start(
+        control: &Handle,
+        config: Config,
+        config_file: Option<&Path>,
+    ) -> Result<Arc<Self>, String> {
+        let clock = SystemClock::shared();
+        let (store, embedded) = open_store(&config, &clock)?;
+        let told = |problem: Problem| problem.detail;
+        let genesis = control.block_on(Genesis::open(&store, &*clock)).map_err(told)?;
+
+        let revocations = Revocations::default();
+        let sessions = Arc::new(Sessions::new(
+            store.clone(),
+            clock.clone(),
+            config.sessions.clone(),
+            revocations.clone(),
+        ));
+        let issuers = Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
+        let api_keys = ApiKeys::new(store.clone(), clock.clone(), revocations.clone());
+        let identity = Arc::new(Identity::new(
+            &config.identity,
+            issuers,
+            api_keys.clone(),
+            sessions.clone(),
+            revocations,
+            clock.clone(),
+        ));
+        let states =
+            Arc::new(States::new(store.clone(), clock.clone(), config.state.clone(), genesis));
+        let limits = Arc::new(Limits::new(config.limits.clone()));
+        let analytics = Arc::new(Analytics::default());
+
+        let realtime = Realtime::new(
+            config.realtime.clone(),
+            realtime::Parts {
+                identity: identity.clone(),
+                sessions: sessions.clone(),
+                states: states.clone(),
+                analytics: analytics.clone(),
+                store: store.clone(),
+                genesis,
+                clock: clock.clone(),
+                control: control.clone(),
+            },
+        );
+        sessions.set_connections(realtime.clone());
+        let public = api::public(&api::Parts {
+            sessions,
+            states,
+            channels: Arc::new(Channels(realtime.publications())),
+            analytics: analytics.clone(),
+            clock: clock.clone(),
+        });
+        let make_mounts: gateway::MakeMounts = {
+            let (realtime, control) = (realtime.clone(), control.clone());
+            Arc::new(move |_| {
+                let sockets = CoreSockets::start(realtime.clone());
+                mounts::all(public.clone(), control.clone(), sockets)
+            })
+        };
+
+        let key = admin::key(&config.admin.key_file(&config.store), &*clock)?;
+        let listener = control.block_on(TcpListener::bind(config.admin.listen));
+        let listener = listener.map_err(|error| {
+            format!(
+                "cannot listen on {}: {error}; set `admin.listen` to a free port",
+                config.admin.listen
+            )
+        })?;
+        let admin = listener.local_addr().map_err(|error| error.to_string())?;
+
+        let gateway = Gateway::start(
+            config.edge.clone(),
+            &config.services,
+            Parts {
+                identity,
+                limits: limits.clone(),
+                analytics: analytics.clone(),
+                clock: clock.clone(),
+                control: control.clone(),
+                make_mounts,
+            },
+        )
+        .map_err(|error| error.to_string())?;
+
+        let node = Arc::new(Self {
+            gateway: Arc::new(gateway),
+            realtime,
+            limits: limits.clone(),
+            admin,
+            config_file: config_file.map(Path::to_owned),
+            drain: config.shutdown.drain,
+            embedded,
+        });
+        let admin_parts = api::admin::Parts {
+            key_hash: traffic_cop::secret_hash(&key).into(),
+            api_keys,
+            analytics: analytics.clone(),
+            limits: limits.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            vitals: node.vitals(),
+            config: config.printed().into(),
+            reload: node.reloader(),
+        };
+        control.spawn(admin::serve(listener, api::admin::routes(admin_parts)));
+        control.spawn(keep_time(analytics, limits, clock));
+        control.spawn(sweep(store));
+        Ok(node)
+    }
+
+    /// Where clients connect.
+    pub(crate) fn edge(&self) -> SocketAddr {
+        self.gateway.local_addr()
+    }
+
+    /// Where operators connect.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Reads the configuration again and applies what can change while running: routes,
+    /// services and limits.
+    ///
+    /// # Errors
+    /// One line; then nothing has changed.
+    pub(crate) fn reload(&self) -> Result<String, String> {
+        let config = Config::load(self.config_file.as_deref())?;
+        let rules = config.limits.clone();
+        self.gateway.reload(config.edge, &config.services).map_err(|error| error.to_string())?;
+        self.limits.replace(rules);
+        Ok("routes, services and limits are as configured now; the rest needs a restart".into())
+    }
+
+    /// Lets what is in flight finish, then closes the store.
+    pub(crate) async fn shut_down(&self) {
+        self.realtime.drain();
+        let cut = self.gateway.drain(self.drain).await;
+        if cut > 0 {
+            tracing::warn!(cut, "connections were cut off at the end of the drain time");
+        }
+        if let Some(store) = self.embedded.clone() {
+            let closed = tokio::task::spawn_blocking(move || store.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the store did not close in order");
+            }
+        }
+    }
+
+    fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
+        let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
+        Arc::new(move || {
+            Vitals {
+                connections: gateway.connections(),
+                sockets: realtime.connection_count(),
+                in_flight: gateway.in_flight(),
+                draining: gateway.is_draining(),
+            }
+        })
+    }
+
+    fn reloader(self: &Arc<Self>) -> Arc<dyn Fn() -> Result<String, String> + Send + Sync> {
+        let node = Arc::downgrade(self);
+        Arc::new(move || match node.upgrade() {
+            Some(node) => node.reload(),
+            None => Err("the node is shutting down".into()),
+        })
+    }
+}
+
+/// Checks what a start would check, without starting.
+///
+/// # Errors
+/// One line that says what is wrong and what to do.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
+    soa::Services::compile(&config.services, None).map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn open_store(
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<(SharedStore, Option<Arc<EmbeddedStore>>), String> {
+    match config.store.engine()? {
+        Engine::Memory => {
+            tracing::warn!("the store is `memory:`: nothing survives the end of this process");
+            Ok((Arc::new(MemoryStore::new(clock.clone())), None))
+        }
+        Engine::Embedded(dir) => {
+            let options = store_embedded::Options::default();
+            let opened = EmbeddedStore::open(&dir, options, clock.clone());
+            let store = Arc::new(opened.map_err(|error| chain(&error))?);
+            Ok((store.clone(), Some(store)))
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+/// Moves the analytics on each second, and forgets limits that nobody draws on.
+async fn keep_time(analytics: Arc<Analytics>, limits: Arc<Limits>, clock: SharedClock) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut count = 0_u64;
+    loop {
+        second.tick().await;
+        analytics.tick(clock.now());
+        count += 1;
+        if count.is_multiple_of(10) {
+            limits.expire(clock.elapsed());
+        }
+    }
+}
+
+/// Deletes what has expired, a bucket at a time, all of them within about two minutes.
+async fn sweep(store: SharedStore) {
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        for bucket in Bucket::all() {
+            pace.tick().await;
+            if let Err(error) = store.sweep(bucket).await {
+                tracing::warn!(%error, "what has expired could not be swept");
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        }
+    }
+}
+
+/// Channels, as the HTTP API publishes to them.
+struct Channels(Publications);
+
+#[async_trait]
+impl api::Channels for Channels {
+    async fn publish(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        data: Box<RawValue>,
+    ) -> Result<u64, Problem> {
+        self.0.publish(caller, channel, data, "").await
+    }
+}
