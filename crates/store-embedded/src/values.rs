@@ -192,3 +192,25 @@ pub(crate) fn read_remembered(key: &[u8], value: &[u8]) -> Result<Remembered, Er
     }
     Ok(Remembered { digest, at, reply: Committed { position, sequences } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_or_another_key_is_noticed() {
+        let stored = Stored { value: "value".into(), revision: 3, expires: Some(Timestamp(9)) };
+        let sealed = record(b"key", &stored);
+        assert_eq!(read_record(b"key", &sealed).unwrap(), stored);
+        let error = read_record(b"kez", &sealed).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { detail } if detail.contains("kez")));
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read_record(b"key", &damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..sealed.len() {
+            assert!(read_record(b"key", &sealed[..len]).is_err(), "{len} bytes");
+        }
+    }
+}

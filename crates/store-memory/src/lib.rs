@@ -1,6 +1,6 @@
 //! The store in memory: the reference, with fault injection.
 //!
-//! [`MemoryStore`] keeps every promise of [`store::Store`] for as long as the process lives, in
+//! [`MemoryStore`] keeps every promise of [`::store::Store`] for as long as the process lives, in
 //! the plainest way there is; other engines are compared with it. [`Faults`] let the layers
 //! above meet what a real engine does on a bad day, reproducibly.
 
