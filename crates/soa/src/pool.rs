@@ -143,6 +143,7 @@ impl Link {
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
+            .max_header_size(32 * 1024)
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
             .await

@@ -194,7 +194,8 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         }
         httparse::Error::Version => {
             let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-            let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+            let mut words = line.split(|byte| *byte == b' ').skip(2);
+            let version = words.next().filter(|_| words.next().is_none()).unwrap_or_default();
             match version {
                 [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                     if major.is_ascii_digit() && minor.is_ascii_digit() =>

@@ -1,0 +1,8 @@
+//! The edge over real sockets: what a client sees, and what a service is sent.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod framing;
+mod http2;
+mod proxy;
+mod support;
