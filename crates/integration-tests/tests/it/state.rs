@@ -1,0 +1,135 @@
+use client::{Client, Event};
+use integration_tests::{Server, Socket};
+use serde_json::{Value as Json, json};
+
+#[tokio::test]
+async fn every_follower_sees_one_order() {
+    let server = Server::start("");
+    let service = |key: String| Client::new(&server.base(), &key).unwrap();
+    let orders = service(server.api_key("acme", "orders").await);
+    let billing = service(server.api_key("acme", "billing").await);
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let channel = json!({ "channel": "state:pillar:sales", "recoverable": true });
+    socket.ask("subscribe", channel).await.unwrap();
+    let mut follower = billing.document("pillar", "sales").follow();
+    assert!(matches!(follower.next().await.unwrap(), Event::Snapshot(_)));
+
+    let document = orders.document("pillar", "sales");
+    let writers = (0..8).map(|writer| {
+        let document = document.clone();
+        tokio::spawn(async move {
+            for n in 0..10 {
+                let key = format!("order-{writer}-{n}");
+                document.put(&key, &json!({ "n": n }), Some(0)).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let mut by_socket = Vec::new();
+    for _ in 0..80 {
+        let push = socket.push().await;
+        let data = &push["pub"]["data"];
+        by_socket
+            .push((data["revision"].as_u64().unwrap(), data["key"].as_str().unwrap().to_owned()));
+    }
+    let mut by_service = Vec::new();
+    while by_service.len() < 80 {
+        if let Event::Change(change) = follower.next().await.unwrap() {
+            by_service.push((change.revision, change.key));
+        }
+    }
+    assert!(by_socket.is_sorted());
+    assert_eq!(by_socket, by_service);
+}
+
+#[tokio::test]
+async fn writes_may_be_conditional() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let document = ann.document("user", "ann");
+    let first = document.put("cart", &json!({ "a": 1, "b": { "c": 2 } }), Some(0)).await.unwrap();
+    let again = document.put("cart", &json!({}), Some(0)).await.unwrap_err();
+    assert_eq!(again.code(), Some("conflict"));
+    let client::Error::Refused { document: told, status, .. } = again else { panic!() };
+    assert_eq!((status, &told["revision"]), (409, &json!(first.revision)));
+    assert_eq!(told["value"]["a"], 1);
+    let patch = json!({ "a": null, "b": { "d": 3 } });
+    let patched = document.patch("cart", &patch, Some(first.revision));
+    assert_eq!(patched.await.unwrap().value, Some(json!({ "b": { "c": 2, "d": 3 } })));
+    assert_eq!(
+        document.delete("cart", Some(first.revision)).await.unwrap_err().code(),
+        Some("conflict")
+    );
+    document.delete("cart", None).await.unwrap();
+    assert_eq!(document.delete("cart", None).await.unwrap_err().code(), Some("not_found"));
+    let history: Json = ann.get("/crosstown/v1/state/user/ann/history").await.unwrap();
+    let entries = history["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 3);
+    assert_eq!((&entries[2]["deleted"], &entries[2]["by"]), (&json!(true), &json!("ann")));
+}
+
+#[tokio::test]
+async fn increments_under_contention_are_all_counted() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let document = ann.document("tenant", "self");
+    document.put("count", &json!(0), None).await.unwrap();
+    let workers = (0..16).map(|_| {
+        let document = document.clone();
+        tokio::spawn(async move {
+            let mut done = 0;
+            while done < 5 {
+                let snapshot = document.snapshot().await.unwrap();
+                let entry = &snapshot.entries[0];
+                let next = json!(entry.value.as_u64().unwrap() + 1);
+                done += u64::from(document.put("count", &next, Some(entry.revision)).await.is_ok());
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    assert_eq!(document.snapshot().await.unwrap().entries[0].value, json!(80));
+}
+
+#[tokio::test]
+async fn documents_are_open_to_whom_they_belong() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let bob = server.client("acme", "bob");
+    ann.document("user", "ann").put("k", &json!(1), None).await.unwrap();
+    let code = |outcome: Result<client::Snapshot, client::Error>| {
+        outcome.map_err(|error| error.code().unwrap_or("?").to_owned())
+    };
+    assert_eq!(code(bob.document("user", "ann").snapshot().await), Err("forbidden".into()));
+    let put = bob.document("service", "orders").put("k", &json!(1), None).await;
+    assert_eq!(put.unwrap_err().code(), Some("forbidden"));
+    assert!(bob.document("service", "orders").snapshot().await.is_ok());
+    let stranger = server.client("other", "ann");
+    assert_eq!(stranger.document("user", "ann").snapshot().await.unwrap().entries, vec![]);
+    for (scope, id) in [("city", "x"), ("session", "x"), ("tenant", "acme"), ("pillar", "a b")] {
+        assert_eq!(code(ann.document(scope, id).snapshot().await), Err("bad_request".into()));
+    }
+}
+
+#[tokio::test]
+async fn who_was_away_too_long_is_told_to_take_a_snapshot() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let document = ann.document("user", "ann");
+    let applied = document.put("k", &json!(1), None).await.unwrap();
+    let ask = |epoch: &str, revision: u64| {
+        let query = format!("epoch={epoch}&revision={revision}");
+        let (ann, path) = (ann.clone(), format!("/crosstown/v1/state/user/ann/changes?{query}"));
+        async move { ann.get::<Json>(&path).await.map_err(|error| error.code().unwrap().to_owned()) }
+    };
+    assert_eq!(ask("1234", 1).await, Err("lagged".into()));
+    assert_eq!(ask(&applied.epoch, 1_000).await, Err("lagged".into()));
+    let none = ask(&applied.epoch, applied.revision).await.unwrap();
+    assert_eq!(none["changes"], json!([]));
+    document.put("k", &json!(2), None).await.unwrap();
+    let one = ask(&applied.epoch, applied.revision).await.unwrap();
+    assert_eq!(one["changes"][0]["value"], 2);
+}
