@@ -107,7 +107,8 @@ impl Client {
         Self { authorization: format!("Bearer {credential}"), ..self.clone() }
     }
 
-    /// Sends a request and returns the answer, whatever its status.
+    /// Sends a request and returns the answer, whatever its status. A `GET` that got no answer
+    /// is sent once more, since a kept connection may have ended unnoticed.
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -117,7 +118,23 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Error> {
-        let unreachable = |detail: String| Error::Unreachable { address: self.base.clone(), detail };
+        let first = self.send(method.clone(), path, body.clone()).await;
+        match first {
+            Err(Error::Unreachable { .. }) if method == Method::GET => {
+                self.send(method, path, body).await
+            }
+            Ok(_) | Err(_) => first,
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Error> {
+        let unreachable =
+            |detail: String| Error::Unreachable { address: self.base.clone(), detail };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))

@@ -95,6 +95,16 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
+    /// Checks what [`Gateway::start`] would, without listening.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says in one line what to change.
+    pub fn check(config: &Config, services: &soa::Config) -> Result<(), ConfigError> {
+        config.check()?;
+        let services = Services::compile(services, None)?;
+        Table::compile(config, &services, &Analytics::default()).map(|_| ())
+    }
+
     /// Listens and serves.
     ///
     /// # Errors

@@ -225,7 +225,7 @@ impl Node {
 /// One line that says what is wrong and what to do.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
-    soa::Services::compile(&config.services, None).map(|_| ()).map_err(|error| error.to_string())
+    Gateway::check(&config.edge, &config.services).map_err(|error| error.to_string())
 }
 
 fn open_store(
