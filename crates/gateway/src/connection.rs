@@ -5,7 +5,7 @@ use crate::{
     core::Core,
     exchange,
     fields::CallerFields,
-    framing::{Bounds, FIELDS_MAX},
+    framing::Bounds,
     guard::{GuardedIo, Patience},
     watch::Watch,
 };
@@ -159,7 +159,8 @@ async fn serve_h1(
     let connection = hyper::server::conn::http1::Builder::new()
         // The guard keeps the time.
         .header_read_timeout(None)
-        .max_headers(FIELDS_MAX)
+        // The codec takes 100 fields at most, as the guard does; setting it again costs an
+        // allocation a request.
         .max_buf_size(128 * 1024)
         .serve_connection(guard, service)
         .with_upgrades();

@@ -18,7 +18,7 @@ use http::{
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use protocol::{Code, Problem};
 use soa::{Body, Inbound, Inflow, InflowFailure, Reply};
-use std::{borrow::Cow, convert::Infallible, fmt::Write, rc::Rc, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, rc::Rc, sync::Arc};
 use traffic_cop::{
     analytics::RouteId,
     identity::Identity,
@@ -81,26 +81,34 @@ struct Trace {
 
 impl Trace {
     fn new(conn: &Conn, headers: &HeaderMap) -> Self {
-        let mut text = String::with_capacity(55);
         let begun = headers
             .get(fields::TRACEPARENT)
             .and_then(|value| value.to_str().ok())
             .filter(|value| is_traceparent(value));
         let core = &conn.core;
-        // Nonzero, as the trace context wants ids to be.
-        let span = core.random() | 1;
-        let written = match begun {
-            Some(begun) => write!(text, "{}{span:016x}{}", &begun[..36], &begun[52..55]),
+        let mut text = Vec::with_capacity(55);
+        match begun {
+            Some(begun) => text.extend_from_slice(&begun.as_bytes()[..36]),
             None => {
-                let (high, low) = (core.random() | 1, core.random());
-                write!(text, "00-{high:016x}{low:016x}-{span:016x}-00")
+                text.extend_from_slice(b"00-");
+                push_hex(&mut text, core.random() | 1);
+                push_hex(&mut text, core.random());
+                text.push(b'-');
             }
-        };
-        written.expect("a string takes what is written");
+        }
+        // Nonzero, as the trace context wants ids to be.
+        push_hex(&mut text, core.random() | 1);
+        text.extend_from_slice(begun.map_or(b"-00", |begun| &begun.as_bytes()[52..]));
         let bytes = Bytes::from(text);
         let value = |bytes| HeaderValue::from_maybe_shared(bytes).expect("it is visible ASCII");
         Self { id: value(bytes.slice(36..52)), parent: value(bytes), continued: begun.is_some() }
     }
+}
+
+fn push_hex(text: &mut Vec<u8>, number: u64) {
+    let digits =
+        (0..16).rev().map(|place| b"0123456789abcdef"[(number >> (place * 4)) as usize & 15]);
+    text.extend(digits);
 }
 
 /// Version 00 of the trace context, in lowercase and without a zero id.
@@ -460,6 +468,8 @@ fn fit(
     if !trace.continued {
         headers.remove("tracestate");
     }
+    // One growth instead of several.
+    headers.reserve(10);
     headers.insert(fields::TRACEPARENT, trace.parent.clone());
     headers.insert(fields::REQUEST_ID, trace.id.clone());
     headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());

@@ -12,7 +12,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 /// Any error.
@@ -187,10 +187,10 @@ impl Answer {
         Self { incoming, link: Some(link), lease: Some(lease), pool }
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>) {
+    fn finish(&mut self) {
         self.lease = None;
         if let Some(mut link) = self.link.take()
-            && link.is_idle(cx)
+            && link.is_idle()
         {
             self.pool.put(link);
         }
@@ -214,10 +214,12 @@ impl http_body::Body for Answer {
         let this = &mut *self;
         let mut driven = false;
         loop {
-            match Pin::new(&mut this.incoming).poll_frame(cx) {
+            // Only the connection fills it, and only when driven.
+            let mut unheard = Context::from_waker(Waker::noop());
+            match Pin::new(&mut this.incoming).poll_frame(&mut unheard) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if this.incoming.is_end_stream() {
-                        this.finish(cx);
+                        this.finish();
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -226,7 +228,7 @@ impl http_body::Body for Answer {
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 Poll::Ready(None) => {
-                    this.finish(cx);
+                    this.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Pending if driven => return Poll::Pending,

@@ -16,7 +16,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -71,12 +71,10 @@ impl Pool {
         let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
         let mut last: Option<BoxError> = None;
         let mut fresh = false;
-        while let Some(instance) =
-            service.choose(&tried, self.inner().clock.elapsed(), self.inner().random())
+        while let Some(instance) = service.choose(&tried, self.inner().now(), self.inner().random())
         {
             let lease = Lease::new(instance);
-            let pooled =
-                if fresh { None } else { poll_fn(|cx| Poll::Ready(self.take(instance, cx))).await };
+            let pooled = if fresh { None } else { self.take(instance) };
             let reused = pooled.is_some();
             let link = match pooled {
                 Some(link) => link,
@@ -134,7 +132,8 @@ impl Pool {
         let mut head = pin!(link.sender.try_send_request(request));
         let response = poll_fn(|cx| {
             link.drive(cx);
-            head.as_mut().poll(cx)
+            // Only the connection completes it, and only when driven.
+            head.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         })
         .await
         .map_err(|mut failed| match failed.take_message() {
@@ -157,11 +156,13 @@ impl Pool {
         strip_hop_by_hop(headers);
         tracing::trace!(service = service.name, instance = instance.authority(), "answered");
         let body = if incoming.is_end_stream() {
-            if poll_fn(|cx| Poll::Ready(link.is_idle(cx))).await {
+            if link.is_idle() {
                 self.put(link);
             }
             Body::Empty
         } else {
+            // Before the body is asked for, which would wake this task for nothing.
+            link.drive_unheard();
             Body::Answer(Answer::new(incoming, link, lease, self.clone()))
         };
         Ok(Reply::Answer(Response::from_parts(parts, body)))

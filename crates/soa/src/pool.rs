@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) clock: SharedClock,
     idle: RefCell<AHashMap<u64, VecDeque<Idle>>>,
     random: Cell<u64>,
+    /// The time of the last sweep: near enough for what takes seconds.
+    now: Cell<Duration>,
 }
 
 struct Idle {
@@ -47,7 +49,8 @@ impl Pool {
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
         let seed = u64::from_le_bytes(clock::random(&*clock)) | 1;
-        let inner = Inner { clock, idle: RefCell::default(), random: Cell::new(seed) };
+        let now = Cell::new(clock.elapsed());
+        let inner = Inner { clock, idle: RefCell::default(), random: Cell::new(seed), now };
         Self(Rc::new(inner))
     }
 
@@ -55,9 +58,9 @@ impl Pool {
     /// about once a second.
     pub fn sweep(&self) {
         let now = self.0.clock.elapsed();
-        let mut context = Context::from_waker(Waker::noop());
+        self.0.now.set(now);
         self.0.idle.borrow_mut().retain(|_, links| {
-            links.retain_mut(|idle| idle.until > now && idle.link.is_idle(&mut context));
+            links.retain_mut(|idle| idle.until > now && idle.link.is_idle());
             !links.is_empty()
         });
     }
@@ -78,11 +81,11 @@ impl Pool {
     }
 
     /// An unused connection to `instance` that is alive as far as this node can know.
-    pub(crate) fn take(&self, instance: &Instance, cx: &mut Context<'_>) -> Option<Box<Link>> {
+    pub(crate) fn take(&self, instance: &Instance) -> Option<Box<Link>> {
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.get_mut(&instance.id)?;
         while let Some(mut last) = links.pop_back() {
-            if last.link.is_idle(cx) {
+            if last.link.is_idle() {
                 return Some(last.link);
             }
         }
@@ -90,7 +93,7 @@ impl Pool {
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {
-        let until = self.0.clock.elapsed() + link.idle_timeout;
+        let until = self.0.now.get() + link.idle_timeout;
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.entry(link.slot.instance().id).or_default();
         if links.len() >= link.idle_max {
@@ -101,6 +104,11 @@ impl Pool {
 }
 
 impl Inner {
+    /// About the time; never ahead of it.
+    pub(crate) fn now(&self) -> Duration {
+        self.now.get()
+    }
+
     /// xorshift64* (Marsaglia 2003; Vigna 2016): to spread load, not to keep secrets.
     pub(crate) fn random(&self) -> u64 {
         let mut x = self.random.get();
@@ -142,7 +150,7 @@ impl Link {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::Builder::new()
-            .max_headers(100)
+            // At most 100 fields: the codec's default, cheaper than saying so.
             .max_header_size(32 * 1024)
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
@@ -173,8 +181,15 @@ impl Link {
     }
 
     /// Whether it is alive and waits for a request, after a look at its socket.
-    pub(crate) fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.drive(cx) && self.sender.is_ready()
+    pub(crate) fn is_idle(&mut self) -> bool {
+        !self.drive_unheard() && self.sender.is_ready()
+    }
+
+    /// As [`Link::drive`], for when nobody has to be woken: whoever drives it next does so for
+    /// a reason of his own. What hyper's halves tell one another then wakes no task, which is
+    /// running anyway.
+    pub(crate) fn drive_unheard(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()))
     }
 
     /// The socket and the bytes already read from it, after an upgrade.
