@@ -179,7 +179,10 @@ impl Config {
                 .iter()
                 .find(|name| !self.edge.routes.iter().any(|route| route.name == **name));
             if let Some(route) = unknown.filter(|name| !name.starts_with('_')) {
-                return Err(format!("the limit `{}` covers the route `{route}`, which is not configured", limit.name));
+                return Err(format!(
+                    "the limit `{}` covers the route `{route}`, which is not configured",
+                    limit.name
+                ));
             }
         }
         if !(1..=1_000).contains(&self.sessions.per_user_max) {
@@ -239,9 +242,15 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_line() {
-        refused("[edge]\nlisten = \"127.0.0.1:80\"\nlissen = 1", "c.toml:3: unknown field `lissen`");
+        refused(
+            "[edge]\nlisten = \"127.0.0.1:80\"\nlissen = 1",
+            "c.toml:3: unknown field `lissen`",
+        );
         refused("[edge]\n\nheader_timeout = \"10\"", "c.toml:3: `10` is not a duration");
-        refused("[[limits]]\nname = \"a\"\nper = \"user\"\nrequests = 0\nperiod = \"1s\"", "`requests`");
+        refused(
+            "[[limits]]\nname = \"a\"\nper = \"user\"\nrequests = 0\nperiod = \"1s\"",
+            "`requests`",
+        );
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
         refused("[store]\nurl = \"oracle://x\"", "`embedded:DIR` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");

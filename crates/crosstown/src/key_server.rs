@@ -45,7 +45,10 @@ impl FetchKeys for KeyServer {
         let answer = async {
             let response = self.client.request(request).await?;
             if response.status() != StatusCode::OK {
-                return Err(BoxError::from(format!("the key server answers {}", response.status())));
+                return Err(BoxError::from(format!(
+                    "the key server answers {}",
+                    response.status()
+                )));
             }
             let body = Limited::new(response.into_body(), BYTES_MAX).collect().await?;
             Ok(body.to_bytes().to_vec())

@@ -18,10 +18,15 @@ pub(crate) fn serve(file: Option<&Path>, config: Config) -> Result<ExitCode, Str
     log_to_stderr();
     let runtime = control_runtime()?;
     let node = Node::start(runtime.handle(), config, file)?;
-    eprintln!("crosstown serves http://{} and, for operators, http://{}", node.edge(), node.admin());
+    eprintln!(
+        "crosstown serves http://{} and, for operators, http://{}",
+        node.edge(),
+        node.admin()
+    );
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        let listen =
+            |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;

@@ -80,7 +80,8 @@ fn web(client: Client) -> Router {
 
 /// Makes a session for a visitor; its token is the visitor's credential from now on.
 async fn enter(State(client): State<Arc<Client>>) -> Response {
-    let visitor = format!("visitor-{}", &traffic_cop::random_secret(&*clock::SystemClock::shared())[..8]);
+    let visitor =
+        format!("visitor-{}", &traffic_cop::random_secret(&*clock::SystemClock::shared())[..8]);
     let path = format!("/crosstown/v1/sessions?user={}", visitor.replace('_', "-"));
     match client.post::<Value>(&path, &json!({ "kind": "web", "ttl": "1h" })).await {
         Ok(session) => Json(session).into_response(),

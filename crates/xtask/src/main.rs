@@ -1,2 +1,40 @@
-//! Chores.
-fn main() {}
+//! The project's own chores.
+//!
+//! ```text
+//! cargo xtask install        what the tests need: Debian, npm and PyPI packages
+//! cargo xtask check          format, lints, docs, layers, error pages
+//! cargo xtask test [--long]  everything; the last line counts
+//! cargo xtask bench NAME     gateway or sockets, against a named peer
+//! ```
+
+mod bench;
+mod check;
+mod command;
+mod install;
+mod layers;
+mod pages;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["install"] => install::all(),
+        ["check"] => check::run_all(),
+        ["test", rest @ ..] => test::run_all(rest),
+        ["bench", name] => bench::run(name),
+        _ => {
+            Err("usage: cargo xtask install | check | test [--long] | bench gateway|sockets".into())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

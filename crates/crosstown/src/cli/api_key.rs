@@ -61,7 +61,10 @@ impl NodeArgs {
         let config = self.config.load()?;
         let file = config.admin.key_file(&config.store);
         let key = std::fs::read_to_string(&file).map_err(|error| {
-            format!("cannot read the admin key {}: {error}; has the node been started?", file.display())
+            format!(
+                "cannot read the admin key {}: {error}; has the node been started?",
+                file.display()
+            )
         })?;
         Client::new(&format!("http://{}", config.admin.listen), key.trim())
             .map_err(|error| error.to_string())
@@ -85,7 +88,9 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<ExitCode, String> {
                 if json {
                     println!("{}", Json::Array(keys));
                 } else if keys.is_empty() {
-                    println!("The tenant has no API keys. Make one with `crosstown api-key create`.");
+                    println!(
+                        "The tenant has no API keys. Make one with `crosstown api-key create`."
+                    );
                 } else {
                     for key in keys {
                         let text = |name: &str| key[name].as_str().unwrap_or("-").to_owned();

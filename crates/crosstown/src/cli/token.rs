@@ -41,8 +41,15 @@ pub(crate) fn run(args: &TokenArgs) -> Result<ExitCode, String> {
             .ok_or_else(|| format!("there is no issuer `{name}` in the configuration"))?,
         None => match issuers.as_slice() {
             [only] => only,
-            [] => return Err("no issuer is configured; add an `[[identity.issuers]]` with a `secret_file`".into()),
-            _ => return Err("several issuers are configured; say which with `--issuer NAME`".into()),
+            [] => {
+                return Err(
+                    "no issuer is configured; add an `[[identity.issuers]]` with a `secret_file`"
+                        .into(),
+                );
+            }
+            _ => {
+                return Err("several issuers are configured; say which with `--issuer NAME`".into());
+            }
         },
     };
     let secret = config::shared_secret(issuer)?;

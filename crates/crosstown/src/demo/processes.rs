@@ -35,8 +35,9 @@ impl Ports {
     /// Free ports. They are held together while they are chosen, so no two are the same.
     fn choose(edge: u16) -> Result<Self, String> {
         let bind = |port: u16| {
-            TcpListener::bind(("127.0.0.1", port))
-                .map_err(|error| format!("port {port} cannot be used: {error}; choose another with --port"))
+            TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+                format!("port {port} cannot be used: {error}; choose another with --port")
+            })
         };
         let held = [bind(edge)?, bind(0)?, bind(0)?, bind(0)?];
         let mut ports = [0; 4];

@@ -31,7 +31,8 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
     for tab in [&mut first, &mut second] {
         tab.ask("subscribe", json!({ "channel": CHANNEL, "recoverable": true })).await?;
     }
-    let own = [first.rpc("session.get", json!({})).await?, second.rpc("session.get", json!({})).await?];
+    let own =
+        [first.rpc("session.get", json!({})).await?, second.rpc("session.get", json!({})).await?];
     expect(own[0]["id"] == own[1]["id"], || format!("two sessions: {} {}", own[0], own[1]))?;
     steps.tell("Two tabs connect; both are bound to the same session");
 
@@ -59,7 +60,8 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
     steps.tell(&format!(
         "One tab writes a note (revision {}); the summary service answers it; both tabs and \
          another service see revisions {:?} in that order",
-        done["revision"], by_service.iter().flatten().collect::<Vec<_>>()
+        done["revision"],
+        by_service.iter().flatten().collect::<Vec<_>>()
     ));
 
     let stale = json!({ "document": DOCUMENT, "key": "note", "value": 1, "if_revision": 999 });
@@ -82,7 +84,9 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
     let recovered = second.ask("subscribe", back).await?;
     let missed = recovered["publications"].as_array().map_or(0, Vec::len);
     expect(recovered["recovered"] == true && missed >= 3, || format!("recovery: {recovered}"))?;
-    steps.tell(&format!("A tab loses its network, comes back, and gets the {missed} changes it missed"));
+    steps.tell(&format!(
+        "A tab loses its network, comes back, and gets the {missed} changes it missed"
+    ));
 
     let visitor = Client::new(&base, &token).map_err(said)?;
     let mut allowed = 0;
@@ -115,7 +119,9 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
     })?;
     steps.tell(&format!(
         "Traffic of the last hour: {} requests, {} of them limited, p99 {} ms",
-        traffic["total"]["requests"], traffic["total"]["limited"], traffic["total"]["latency_ms_p99"]
+        traffic["total"]["requests"],
+        traffic["total"]["limited"],
+        traffic["total"]["latency_ms_p99"]
     ));
 
     let document = visitor.document("pillar", "demo");

@@ -47,10 +47,7 @@ pub(super) fn key(file: &Path, clock: &dyn Clock) -> Result<String, String> {
 /// Answers operators until dropped.
 pub(crate) async fn serve(listener: TcpListener, routes: Router) {
     let mut server = Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10));
+    server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };

@@ -200,13 +200,11 @@ impl Node {
 
     fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
         let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
-        Arc::new(move || {
-            Vitals {
-                connections: gateway.connections(),
-                sockets: realtime.connection_count(),
-                in_flight: gateway.in_flight(),
-                draining: gateway.is_draining(),
-            }
+        Arc::new(move || Vitals {
+            connections: gateway.connections(),
+            sockets: realtime.connection_count(),
+            in_flight: gateway.in_flight(),
+            draining: gateway.is_draining(),
         })
     }
 

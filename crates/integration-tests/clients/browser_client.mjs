@@ -1,0 +1,34 @@
+// npm `centrifuge`, in a real Chromium.
+import { readFile } from "node:fs/promises";
+import http from "node:http";
+import { browse } from "./browser.mjs";
+import { network } from "./proxy.mjs";
+
+const [url, token, peerToken] = process.argv.slice(2);
+const files = {
+  "/centrifuge.js": new URL("./node_modules/centrifuge/dist/centrifuge.js", import.meta.url),
+  "/story.mjs": new URL("./story.mjs", import.meta.url),
+};
+const server = http.createServer(async (request, response) => {
+  const file = files[request.url];
+  response.setHeader("content-type", file ? "text/javascript" : "text/html");
+  response.end(file ? await readFile(file) : "<!doctype html><script src=centrifuge.js></script>");
+});
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const net = await network(url);
+const browser = await browse();
+try {
+  const page = await browser.newPage();
+  page.on("console", (message) => console.log(message.text()));
+  await page.exposeFunction("cut", () => net.cut());
+  await page.exposeFunction("restore", () => net.restore());
+  await page.goto(`http://127.0.0.1:${server.address().port}/`);
+  await page.evaluate(async (given) => {
+    const { story } = await import("/story.mjs");
+    await story(window.Centrifuge, {}, { ...given, cut: window.cut, restore: window.restore });
+  }, { url: net.url, peerUrl: url, token, peerToken });
+} finally {
+  await browser.close();
+  net.close();
+  server.close();
+}

@@ -1,0 +1,110 @@
+"""PyPI `centrifuge-python`: connect, subscribe, publish, RPC, lose the network, recover."""
+
+import asyncio
+import sys
+from urllib.parse import urlsplit
+
+from centrifuge import Client, ClientEventHandler, CentrifugeError, SubscriptionEventHandler
+
+
+class Network:
+    """Forwards TCP to the node until told to drop everything."""
+
+    def __init__(self, target):
+        parts = urlsplit(target)
+        self.host, self.port = parts.hostname, parts.port
+        self.up, self.open = True, set()
+
+    async def start(self):
+        self.server = await asyncio.start_server(self.forward, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    async def forward(self, reader, writer):
+        if not self.up:
+            return writer.close()
+        node_reader, node_writer = await asyncio.open_connection(self.host, self.port)
+        self.open |= {writer, node_writer}
+        await asyncio.gather(self.pump(reader, node_writer), self.pump(node_reader, writer))
+
+    async def pump(self, reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            self.open.discard(writer)
+            writer.close()
+
+    def cut(self):
+        self.up = False
+        for writer in list(self.open):
+            writer.transport.abort()
+
+
+class Lost(ClientEventHandler):
+    def __init__(self):
+        self.lost = asyncio.Event()
+
+    async def on_connecting(self, _):
+        self.lost.set()
+
+
+class Room(SubscriptionEventHandler):
+    def __init__(self):
+        self.got, self.recoveries = [], []
+
+    async def on_publication(self, context):
+        self.got.append(context.pub.data["n"])
+
+    async def on_subscribed(self, context):
+        self.recoveries.append((context.was_recovering, context.recovered))
+
+    async def arrived(self, count):
+        while len(self.got) < count:
+            await asyncio.sleep(0.01)
+
+
+async def main(url, token, peer_token):
+    network = Network(url)
+    through = await network.start()
+    socket = lambda base: base.replace("http", "ws") + "/connection/websocket"
+    events, room = Lost(), Room()
+    fast = {"min_reconnect_delay": 0.05, "max_reconnect_delay": 0.3}
+    client = Client(socket(through), token=token, events=events, **fast)
+    peer = Client(socket(url), token=peer_token, **fast)
+    await asyncio.gather(client.connect(), peer.connect())
+    await asyncio.gather(client.ready(10), peer.ready(10))
+    subscription = client.new_subscription("room", room, recoverable=True)
+    await subscription.subscribe()
+    await subscription.ready(10)
+
+    async def publish(start, end):
+        for n in range(start, end):
+            await peer.publish("room", {"n": n})
+
+    await publish(0, 20)
+    await asyncio.wait_for(room.arrived(20), 20)
+    put = await client.rpc("state.put", {"document": "user:ann", "key": "p", "value": [1]})
+    assert put.data["value"] == [1], put
+    try:
+        await client.rpc("no.such", {})
+        raise AssertionError("a missing method was not refused")
+    except CentrifugeError:
+        pass
+
+    for turn in range(3):
+        events.lost.clear()
+        network.cut()
+        await asyncio.wait_for(events.lost.wait(), 20)
+        await publish(20 + turn * 20, 40 + turn * 20)
+        network.up = True
+        await asyncio.wait_for(room.arrived(40 + turn * 20), 20)
+    assert room.got == list(range(80)), room.got
+    assert room.recoveries[1:] == [(True, True)] * 3, room.recoveries
+    await asyncio.gather(client.disconnect(), peer.disconnect())
+    print("3 losses of the network, nothing lost: 80 publications in order")
+
+
+asyncio.run(asyncio.wait_for(main(*sys.argv[1:]), 120))

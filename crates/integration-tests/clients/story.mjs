@@ -1,0 +1,59 @@
+// What every unmodified client has to manage; the same in Node and in a browser.
+export async function story(Centrifuge, options, { url, token, peerToken, cut, restore, peerUrl }) {
+  const say = (text) => console.log(text);
+  const must = (holds, text) => { if (!holds) throw new Error(text); };
+  const within = (promise, what) => Promise.race([
+    promise, new Promise((_, reject) => setTimeout(() => reject(new Error(`no ${what} in 20 s`)), 20000)),
+  ]);
+  const socketUrl = (base) => base.replace("http", "ws") + "/connection/websocket";
+  const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, ...options };
+  const client = new Centrifuge(socketUrl(url), { token, ...fast });
+  const peer = new Centrifuge(socketUrl(peerUrl), { token: peerToken, ...fast });
+
+  client.connect(); peer.connect();
+  await within(Promise.all([client.ready(), peer.ready()]), "connection");
+  say("connected");
+
+  const got = [];
+  const subscription = client.newSubscription("room", { recoverable: true });
+  const recoveries = [];
+  subscription.on("publication", (event) => got.push(event.data.n));
+  subscription.on("subscribed", (event) => recoveries.push([event.wasRecovering, event.recovered]));
+  subscription.subscribe();
+  await within(subscription.ready(), "subscription");
+  say("subscribed");
+
+  const publish = async (from, to) => { for (let n = from; n < to; n++) await peer.publish("room", { n }); };
+  const arrived = (count) => within((async () => {
+    while (got.length < count) await new Promise((resolve) => setTimeout(resolve, 10));
+  })(), `publication ${count}`);
+  await publish(0, 20);
+  await arrived(20);
+  say("20 publications arrived");
+
+  const put = await client.rpc("state.put", { document: "user:ann", key: "k", value: { a: 1 } });
+  must(put.data.revision >= 1, "no revision");
+  const patched = await client.rpc("state.patch", { document: "user:ann", key: "k", value: { b: 2 } });
+  must(patched.data.value.a === 1 && patched.data.value.b === 2, "the patch was not merged");
+  let refused;
+  try { await client.rpc("no.such", {}); } catch (error) { refused = error; }
+  must(refused && refused.code === 104, "a missing method was not refused with 104");
+  must((await subscription.history({ limit: 5, reverse: true })).publications[0].data.n === 19, "history");
+  say("rpc and history answered");
+
+  for (let round = 0; round < 3; round++) {
+    const from = 20 + round * 20;
+    const away = within(new Promise((resolve) => client.once("connecting", resolve)), "loss");
+    await cut();
+    await away;
+    await publish(from, from + 20);
+    await restore();
+    await arrived(from + 20);
+  }
+  must(got.every((n, at) => n === at), `lost or reordered: ${got}`);
+  must(recoveries.length === 4 && recoveries.slice(1).every(([was, ok]) => was && ok), JSON.stringify(recoveries));
+  say("3 losses of the network, nothing lost: 80 publications in order");
+
+  client.disconnect(); peer.disconnect();
+  return got.length;
+}

@@ -1,0 +1,113 @@
+//! Clients that we did not write, unmodified.
+
+use integration_tests::{Server, binary, repository};
+use serde_json::json;
+use std::{
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+/// Where `cargo xtask install` puts the clients' packages.
+fn tools() -> PathBuf {
+    let binary = binary();
+    let target = binary.ancestors().nth(2).expect("target/<profile>/crosstown").to_owned();
+    assert!(
+        target.join("clients/node_modules").exists() && target.join("python/bin").exists(),
+        "the client packages are missing; install them with `cargo xtask install`"
+    );
+    target
+}
+
+fn told(what: &str, output: &Output) -> String {
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {out}{error}");
+    out
+}
+
+/// Runs a script with Node, from a folder in which it finds its packages.
+fn node(script: &str, args: &[&str]) -> String {
+    let home = tools().join("clients");
+    for entry in std::fs::read_dir(repository().join("crates/integration-tests/clients")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().extension().is_some_and(|extension| extension == "mjs") {
+            std::fs::copy(entry.path(), home.join(entry.file_name())).unwrap();
+        }
+    }
+    let output =
+        Command::new("node").arg(home.join(script)).args(args).output().expect("node runs");
+    told(script, &output)
+}
+
+fn with_tokens(run: impl Fn(&[&str]) -> String) {
+    let server = Server::start("");
+    let service = json!({ "kind": "service" });
+    let (ann, peer) = (server.token("acme", "ann"), server.token_with("acme", "peer", service));
+    let said = run(&[&server.base(), &ann, &peer]);
+    assert!(said.contains("nothing lost: 80 publications in order"), "{said}");
+}
+
+#[test]
+fn npm_centrifuge_works_unmodified() {
+    with_tokens(|args| node("node_client.mjs", args));
+}
+
+#[test]
+fn npm_centrifuge_works_in_chromium() {
+    with_tokens(|args| node("browser_client.mjs", args));
+}
+
+#[test]
+fn pypi_centrifuge_python_works_unmodified() {
+    with_tokens(|args| {
+        let script = repository().join("crates/integration-tests/clients/python_client.py");
+        let python = tools().join("python/bin/python");
+        told("python", &Command::new(python).arg(script).args(args).output().expect("python runs"))
+    });
+}
+
+#[test]
+fn kosoku_passes_every_core_case() {
+    let server = Server::start("");
+    let (host, port) = server.edge();
+    let address = format!("{host}:{port}");
+    let kosoku = tools().join("python/bin/kosoku");
+    let report = tempfile::tempdir().unwrap();
+    let output = Command::new(kosoku)
+        .args(["-p", "2", "-x", "9.*", "-x", "12.*", "-x", "13.*", "-o"])
+        .arg(report.path().join("report"))
+        .arg(format!("{address}/debug/echo"))
+        .output()
+        .expect("kosoku runs");
+    let said = told("kosoku", &output);
+    assert!(said.contains("247") && !said.to_lowercase().contains("failed"), "{said}");
+}
+
+#[test]
+fn the_demos_page_works_in_chromium() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut demo = Command::new(binary())
+        .args(["demo", "--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the demo starts");
+    let url = format!("http://127.0.0.1:{port}/");
+    let reached = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let picture = tools().join("demo.png");
+    let said = reached.then(|| {
+        // The door opens once the web service runs behind it.
+        std::thread::sleep(Duration::from_millis(500));
+        node("demo_page.mjs", &[&url, picture.to_str().unwrap()])
+    });
+    let stopped = Command::new("kill").args(["-INT", &demo.id().to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()) && demo.wait().is_ok());
+    assert!(
+        said.is_some_and(|said| said.contains("traffic is shown live")),
+        "the demo does not start"
+    );
+}

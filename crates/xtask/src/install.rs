@@ -1,0 +1,78 @@
+//! What the tests and benchmarks need from the machine.
+
+use crate::command::{command, root, run, target};
+use std::{fs, process::Stdio};
+
+/// For the tests: crash images are recorded with strace, pages are tested in Chromium.
+const FOR_TESTS: &[&str] = &["chromium", "strace"];
+
+/// Installs what the tests need; what is there already is left as it is.
+///
+/// # Errors
+/// What could not be installed.
+pub(crate) fn all() -> Result<(), String> {
+    debian(FOR_TESTS)?;
+    npm()?;
+    python()
+}
+
+/// Installs Debian packages that are missing.
+///
+/// # Errors
+/// If a package is missing and cannot be installed.
+pub(crate) fn debian(packages: &[&str]) -> Result<(), String> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|name| !is_installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing Debian packages: {}", missing.join(" "));
+    run("apt-get", &["-qq", "update"])?;
+    let mut args = vec!["-qq", "install", "-y", "--no-install-recommends"];
+    args.extend(&missing);
+    let status = command("apt-get", &args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| format!("apt-get cannot be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("apt-get could not install {missing:?}")) }
+}
+
+fn is_installed(package: &str) -> bool {
+    let asked = command("dpkg-query", &["-W", "-f=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
+    asked.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Client libraries from npm, in the build folder.
+fn npm() -> Result<(), String> {
+    let clients = root().join("crates/integration-tests/clients");
+    let home = target().join("clients");
+    fs::create_dir_all(&home)
+        .map_err(|error| format!("cannot make {}: {error}", home.display()))?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(clients.join(name), home.join(name))
+            .map_err(|error| format!("{name}: {error}"))?;
+    }
+    let home = home.to_string_lossy().into_owned();
+    if fs::metadata(format!("{home}/node_modules/centrifuge")).is_ok() {
+        return Ok(());
+    }
+    println!("installing npm packages");
+    run(
+        "npm",
+        &["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", &home],
+    )
+}
+
+/// Client libraries from PyPI, in a virtual environment in the build folder.
+fn python() -> Result<(), String> {
+    let home = target().join("python");
+    let pip = home.join("bin/pip").to_string_lossy().into_owned();
+    if fs::metadata(home.join("bin/kosoku")).is_ok() {
+        return Ok(());
+    }
+    println!("installing PyPI packages");
+    run("python3", &["-m", "venv", &home.to_string_lossy()])?;
+    run(&pip, &["-q", "install", "-r", "crates/integration-tests/clients/requirements.txt"])
+}

@@ -1,0 +1,107 @@
+//! Everything that has to pass, counted.
+
+use crate::{
+    check,
+    command::{command, run},
+    install,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    time::Instant,
+};
+
+/// Runs the checks and every test. `--long` runs the slow suites at their full length.
+///
+/// # Errors
+/// If anything failed.
+pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
+    let long = match args {
+        [] => false,
+        ["--long"] => true,
+        other => {
+            return Err(format!("`{}` is not understood; use --long or nothing", other.join(" ")));
+        }
+    };
+    let started = Instant::now();
+    install::all()?;
+    let (mut passed, mut failed) = (0, 0);
+    for (name, check) in check::ALL {
+        match check() {
+            Ok(()) => {
+                println!("check {name} ... ok");
+                passed += 1;
+            }
+            Err(why) => {
+                println!("check {name} ... FAILED\n{why}");
+                failed += 1;
+            }
+        }
+    }
+    // The binary that the integration tests start; the echo endpoint is for them only.
+    run("cargo", &["build", "--locked", "--package", "crosstown", "--features", "crosstown/echo"])?;
+    let (more_passed, more_failed) = cargo_test(long)?;
+    passed += more_passed;
+    failed += more_failed;
+    println!("took {} s", started.elapsed().as_secs());
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { Ok(()) } else { Err("not everything passed".into()) }
+}
+
+fn cargo_test(long: bool) -> Result<(u64, u64), String> {
+    let args =
+        ["test", "--workspace", "--locked", "--no-fail-fast", "--features", "crosstown/echo"];
+    let mut cargo = command("cargo", &args);
+    if long {
+        for (name, value) in LONG {
+            cargo.env(name, value);
+        }
+    }
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cargo cannot be started: {error}"))?;
+    let (mut passed, mut failed) = (0, 0);
+    let out = child.stdout.take().ok_or("cargo has no output")?;
+    for line in BufReader::new(out).lines() {
+        let line = line.map_err(|error| format!("cargo's output cannot be read: {error}"))?;
+        println!("{line}");
+        if let Some((more_passed, more_failed)) = counted(&line) {
+            passed += more_passed;
+            failed += more_failed;
+        }
+    }
+    let status = child.wait().map_err(|error| format!("cargo is lost: {error}"))?;
+    if !status.success() && failed == 0 {
+        return Err(format!("cargo test ended with {status} before it counted"));
+    }
+    Ok((passed, failed))
+}
+
+/// The slow suites' full length.
+const LONG: &[(&str, &str)] = &[
+    ("CRASH_IMAGES", "10000"),
+    ("CROSSTOWN_KILL_ROUNDS", "200"),
+    ("CROSSTOWN_ISOLATION_OPERATIONS", "1000000"),
+];
+
+/// `test result: ok. 3 passed; 0 failed; …`
+fn counted(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut numbers = counts.split("; ").map(|part| part.split_once(' '));
+    let passed = numbers.next()??.0.parse().ok()?;
+    let failed = numbers.next()??.0.parse().ok()?;
+    Some((passed, failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(counted(line), Some((3, 2)));
+        assert_eq!(counted("test x ... ok"), None);
+    }
+}
