@@ -78,9 +78,6 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
             return;
         }
     };
-    let watch = Watch::new(core.clock.clone());
-    let key = core.watches.borrow_mut().insert(Arc::clone(&watch));
-    let _watched = Watched { core: Rc::clone(&core), key };
     let (patience, bounds) = {
         let config = &core.snapshot().config;
         let patience = Patience {
@@ -96,6 +93,9 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         };
         (patience, bounds)
     };
+    let watch = Watch::new(core.clock.clone(), patience.write);
+    let key = core.watches.borrow_mut().insert(Arc::clone(&watch));
+    let _watched = Watched { core: Rc::clone(&core), key };
     let mut stream = stream;
     let mut cut = core.cut.clone();
     let first = tokio::select! {

@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     let number = conn.requests.get();
     conn.requests.set(number + 1);
     let trace = Trace::new(&conn, request.headers());
+    let is_h2 = request.version() == Version::HTTP_2;
     let mut answer = match conn.watch.refusal_at(number) {
         Some(refusal) => {
             ticket.route = conn.core.node.misframed;
@@ -48,7 +49,6 @@ pub(crate) async fn serve(
         }
         None => {
             let switching = asks_to_switch(&request);
-            let is_h1 = request.version() != Version::HTTP_2;
             let mut answer = match handle(&conn, request, &trace, &mut ticket).await {
                 Ok(answer) => answer,
                 Err(problem) => refused(&problem),
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
             // No byte after the head was read, so what follows cannot be told apart.
             let closes = switching && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
             let broken = ticket.inflow.as_ref().is_some_and(|inflow| inflow.failure().is_some());
-            if is_h1 && (closes || broken) {
+            if !is_h2 && (closes || broken) {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             answer
@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     };
     answer.headers_mut().insert(fields::REQUEST_ID, trace.id);
     ticket.status = answer.status().as_u16();
-    Ok(answer.map(|body| Outgoing::new(body, ticket)))
+    Ok(answer.map(|body| Outgoing::new(body, ticket, is_h2)))
 }
 
 fn refused(problem: &Problem) -> Response<Body> {

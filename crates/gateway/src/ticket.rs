@@ -1,6 +1,9 @@
 //! The record of one request, and the body that carries it to the end of the answer.
 
-use crate::{core::Core, watch::Watch};
+use crate::{
+    core::Core,
+    watch::{Owed, Watch},
+};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use soa::{Body, BoxError, Inflow};
@@ -65,11 +68,14 @@ impl Drop for Ticket {
 pub(crate) struct Outgoing {
     body: Body,
     ticket: Ticket,
+    owed: Option<Owed>,
 }
 
 impl Outgoing {
-    pub(crate) fn new(body: Body, ticket: Ticket) -> Self {
-        Self { body, ticket }
+    /// `is_h2`: whether the stream has flow control of its own.
+    pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool) -> Self {
+        let owed = is_h2.then(|| ticket.watch.owe());
+        Self { body, ticket, owed }
     }
 }
 
@@ -87,6 +93,9 @@ impl http_body::Body for Outgoing {
             && let Some(data) = frame.data_ref()
         {
             this.ticket.bytes_out += data.len() as u64;
+        }
+        if let Some(owed) = &this.owed {
+            owed.set(polled.is_ready());
         }
         polled
     }

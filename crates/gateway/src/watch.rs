@@ -6,6 +6,7 @@
 use crate::framing::Refusal;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use slab::Slab;
 use std::{
     sync::{
         Arc,
@@ -45,12 +46,15 @@ pub(crate) struct Watch {
     /// How many requests come before the one that was refused.
     refused_at: AtomicU64,
     refusal: Mutex<Option<Refusal>>,
+    /// Since when the client of an HTTP/2 stream owes us room for the answer.
+    owed: Mutex<Slab<u64>>,
+    write_timeout_ms: u64,
     cut: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Watch {
-    pub(crate) fn new(clock: CoarseClock) -> Arc<Self> {
+    pub(crate) fn new(clock: CoarseClock, write_timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             clock,
             read: Deadline::default(),
@@ -58,6 +62,8 @@ impl Watch {
             in_flight: AtomicU32::new(0),
             refused_at: AtomicU64::new(u64::MAX),
             refusal: Mutex::new(None),
+            owed: Mutex::default(),
+            write_timeout_ms: millis(write_timeout),
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
@@ -86,6 +92,16 @@ impl Watch {
         if self.write.pass(now_ms) || read {
             self.wake();
         }
+        let oldest = self.owed.lock().iter().map(|(_, since)| *since).min();
+        if oldest.is_some_and(|since| since < now_ms.saturating_sub(self.write_timeout_ms)) {
+            self.cut();
+        }
+    }
+
+    /// Watches the answer of one HTTP/2 stream, which has its own flow control.
+    pub(crate) fn owe(self: &Arc<Self>) -> Owed {
+        let key = self.owed.lock().insert(self.clock.now_ms());
+        Owed { watch: Arc::clone(self), key }
     }
 
     /// Ends the connection at once.
@@ -128,6 +144,29 @@ impl Watch {
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         *self.refusal.lock()
+    }
+}
+
+/// An answer whose client has to make room for it; too long, and its connection is cut.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    watch: Arc<Watch>,
+    key: usize,
+}
+
+impl Owed {
+    /// Bytes are there, so it is the client's turn; or it is ours.
+    pub(crate) fn set(&self, by_client: bool) {
+        let since = if by_client { self.watch.clock.now_ms() } else { u64::MAX };
+        if let Some(owed) = self.watch.owed.lock().get_mut(self.key) {
+            *owed = since;
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.watch.owed.lock().remove(self.key);
     }
 }
 

@@ -162,3 +162,19 @@ async fn a_drain_says_goodbye() {
     };
     tokio::join!(edge.gateway.drain(Duration::from_secs(1)), goodbye);
 }
+
+#[tokio::test]
+async fn a_client_that_makes_no_room_for_the_answer_is_cut() {
+    let origin = Origin::echo().await;
+    let edge = Edge::start(config(), &services(&[&origin.address]));
+    let mut client = edge.connect().await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    bytes.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    bytes.extend(frame(HEADERS, 5, 1, &block(&GOOD)));
+    client.send(bytes).await;
+    assert_eq!(answer(&mut client).await, (HEADERS, "200".into()));
+    let mut rest = Vec::new();
+    let _ = soon(client.0.read_to_end(&mut rest)).await;
+    assert_eq!((edge.gateway.connections(), edge.gateway.in_flight()), (0, 0));
+}
