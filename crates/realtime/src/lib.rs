@@ -1,12 +1,12 @@
 //! The socket edge.
 //!
 //! Clients speak Centrifugo's client protocol, version 2, in JSON. Each connection belongs to
-//! a core, is bound to a session, and has one bounded queue ([`queue`]). A core's sockets
-//! share a [`hub`]: who is subscribed to what. Behind the hubs stands the [`broker`]: it
+//! a core, is bound to a session, and has one bounded queue (`queue`). A core's sockets
+//! share a `hub`: who is subscribed to what. Behind the hubs stands the `broker`: it
 //! follows the store, so that publications of a channel leave in the order of their offsets,
 //! and it crosses to each core once, not once per connection.
 //!
-//! Channels are the tenant's own by construction ([`channel`]). A channel named
+//! Channels are the tenant's own by construction (`channel`). A channel named
 //! `state:{scope}:{id}` carries the changes of that document.
 //!
 //! Start at [`Realtime`] (one per node) and [`CoreSockets`] (one per core).

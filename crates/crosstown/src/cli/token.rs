@@ -26,6 +26,9 @@ pub(crate) struct TokenArgs {
     /// A role; may be given more than once.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<Role>,
+    /// Makes so many, for the users NAME-1 on.
+    #[arg(long, value_name = "N")]
+    count: Option<u32>,
     /// How long it holds, for instance 15m or 8h.
     #[arg(long, default_value = "1h", value_parser = types::duration::parse)]
     ttl: Duration,
@@ -58,7 +61,6 @@ pub(crate) fn run(args: &TokenArgs) -> Result<ExitCode, String> {
     }
     let now = clock::SystemClock::shared().now().as_secs();
     let mut claims = json!({
-        "sub": args.user,
         "kind": args.kind,
         "iat": now,
         "exp": now + args.ttl.as_secs(),
@@ -75,6 +77,13 @@ pub(crate) fn run(args: &TokenArgs) -> Result<ExitCode, String> {
     if !args.roles.is_empty() {
         claims[&issuer.roles_claim] = json!(args.roles);
     }
-    println!("{}", jws::sign(&secret, &claims).map_err(|error| error.to_string())?);
+    let users = match args.count {
+        None => vec![args.user.to_string()],
+        Some(count) => (1..=count).map(|n| format!("{}-{n}", args.user)).collect(),
+    };
+    for user in users {
+        claims["sub"] = json!(user);
+        println!("{}", jws::sign(&secret, &claims).map_err(|error| error.to_string())?);
+    }
     Ok(ExitCode::SUCCESS)
 }

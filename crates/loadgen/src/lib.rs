@@ -1,1 +1,0 @@
-//! Bounded load for benchmarks and tests: HTTP requests and idle sockets.
