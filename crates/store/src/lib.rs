@@ -120,7 +120,7 @@ pub trait Store: Send + Sync {
     /// it may have been forgotten (they are kept for ten minutes): scan again.
     async fn changes(&self, partition: &Partition, since: Position) -> Result<Changes, Error>;
 
-    /// Where this engine tells that a partition changed. Follow with [`watch`].
+    /// Where this engine tells that a partition changed. Follow with [`watch()`].
     fn hints(&self) -> &Hints;
 
     /// Partitions of `bucket` whose wake time has passed, at most `limit`.

@@ -95,7 +95,7 @@ pub fn watch(store: SharedStore) -> Watcher {
     Watcher { store, inbox: Arc::default(), positions: HashMap::new(), unfinished: None }
 }
 
-/// Follows any number of partitions; see [`watch`].
+/// Follows any number of partitions; see [`watch()`].
 pub struct Watcher {
     store: SharedStore,
     inbox: Arc<Inbox>,

@@ -3,8 +3,9 @@
 use crate::command::{command, root, run, target};
 use std::{fs, process::Stdio};
 
-/// For the tests: crash images are recorded with strace, pages are tested in Chromium.
-const FOR_TESTS: &[&str] = &["chromium", "strace"];
+/// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
+/// in a namespace of their own.
+const FOR_TESTS: &[&str] = &["chromium", "curl", "iproute2", "procps", "strace"];
 
 /// Installs what the tests need; what is there already is left as it is.
 ///

@@ -4,6 +4,7 @@
 
 mod cli;
 mod clients;
+mod guides;
 mod sessions;
 mod sockets;
 mod state;

@@ -1,0 +1,89 @@
+//! Every command of the guides, as they stand: each guide in a network and a process namespace
+//! of its own, so that its ports are free and its signals reach its own processes.
+
+use integration_tests::{binary, repository};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+/// The blocks of a page in one language.
+fn blocks(page: &str, language: &str) -> String {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let (mut found, mut inside) = (String::new(), false);
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(fence) => inside = fence == language,
+            None if inside => found.push_str(&format!("{line}\n")),
+            None => {}
+        }
+    }
+    assert!(!found.is_empty(), "{page} has no `{language}`");
+    found
+}
+
+fn run(page: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(binary(), bin.join("crosstown")).unwrap();
+    // There is no registry in the namespace: the packages are those of the client tests.
+    let packages = binary().ancestors().nth(2).unwrap().join("clients/node_modules");
+    std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
+    fs::write(bin.join("npm"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(bin.join("npm"), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let script = format!("set -euo pipefail\nip link set lo up\n{}", blocks(page, "sh"));
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("timeout")
+        .args(["120", "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["bash", "-c", &script])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .output()
+        .expect("unshare runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let log = fs::read_to_string(folder.path().join("crosstown.log")).unwrap_or_default();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{page}: {said}\n{error}\n{log}");
+}
+
+#[test]
+fn services() {
+    run("docs/guides/services.md");
+}
+
+#[test]
+fn sessions_and_state() {
+    run("docs/guides/sessions-and-state.md");
+}
+
+#[test]
+fn sockets() {
+    run("docs/guides/sockets.md");
+}
+
+#[test]
+fn limits_and_traffic() {
+    run("docs/guides/limits-and-traffic.md");
+}
+
+#[test]
+fn every_configuration_that_is_shown_is_accepted() {
+    for page in ["README.md", "docs/guides/sockets.md"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("crosstown.toml");
+        fs::write(&file, blocks(page, "toml")).unwrap();
+        let output =
+            Command::new(binary()).arg("check").arg("--config").arg(&file).output().unwrap();
+        assert!(output.status.success(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn every_guide_is_run() {
+    let guides = fs::read_dir(repository().join("docs/guides")).unwrap();
+    let this = fs::read_to_string(repository().join("crates/integration-tests/tests/it/guides.rs"));
+    let this = this.unwrap();
+    for guide in guides {
+        let name = guide.unwrap().file_name().into_string().unwrap();
+        assert!(this.contains(&format!("run(\"docs/guides/{name}\")")), "{name} is not run");
+    }
+}
