@@ -483,8 +483,5 @@ fn depth(value: &Json) -> usize {
     }
 }
 
-/// The states of a node, shared.
+/// The documents of a node, shared.
 pub type SharedStates = Arc<States>;
-
-#[cfg(test)]
-mod tests;
