@@ -11,6 +11,10 @@ mod services;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// A request makes a few dozen small allocations (docs/adr/0003).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run(cli::Cli::parse()) {
         Ok(code) => code,

@@ -17,7 +17,7 @@ use crate::{
     session::Sessions,
 };
 use clock::SharedClock;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{
@@ -31,6 +31,12 @@ use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role,
 
 /// A credential longer than this is refused unread.
 pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
+/// The fields that may carry a credential.
+static CREDENTIALS: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-session-token"),
+];
 /// How long a checked credential is trusted without asking again. Revocations on this node
 /// end it at once.
 const TRUSTED: Duration = Duration::from_secs(30);
@@ -119,9 +125,8 @@ impl Identity {
     /// `bad_request` if there are two, `unauthenticated` if it is of another scheme or too
     /// long.
     pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-        let names = [header::AUTHORIZATION.as_str(), "x-api-key", "x-session-token"];
         let mut found = None;
-        for name in names {
+        for name in &CREDENTIALS {
             for value in headers.get_all(name) {
                 let refused = |detail| Err(Problem::new(Code::Unauthenticated, detail));
                 let Ok(text) = value.to_str() else {
@@ -134,7 +139,7 @@ impl Identity {
                 if text.len() > CREDENTIAL_BYTES_MAX {
                     return refused("the credential is longer than 8 KiB");
                 }
-                found = if name != header::AUTHORIZATION.as_str() {
+                found = if *name != header::AUTHORIZATION {
                     Some(text)
                 } else {
                     match text.split_once(' ') {

@@ -13,6 +13,7 @@ pub use rule::{Per, Rule};
 use crate::limit::gcra::{Bucket, Rate, Taken};
 use ahash::RandomState;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 use protocol::{Code, Problem};
@@ -113,10 +114,11 @@ impl Limits {
             }
             let window = rule.period.as_secs().max(1);
             let _ = write!(policy, "\"{}\";q={};w={window}", rule.name, rule.requests);
-            parts.push(Part { rule: rule.name.clone(), rate, bucket });
+            let prefix = format!("\"{}\";r=", rule.name).into_bytes().into();
+            parts.push(Part { rule: rule.name.clone(), prefix, rate, bucket });
         }
         let policy = HeaderValue::from_str(&policy).ok();
-        Charge { parts: parts.into(), policy }
+        Charge(Arc::new(Buckets { parts: parts.into(), policy }))
     }
 
     fn bucket(&self, key: BucketKey) -> Arc<Bucket> {
@@ -168,14 +170,19 @@ fn network(ip: IpAddr) -> IpAddr {
 #[derive(Debug)]
 struct Part {
     rule: Arc<str>,
+    /// `"rule";r=`, as `RateLimit` begins.
+    prefix: Box<[u8]>,
     rate: Rate,
     bucket: Arc<Bucket>,
 }
 
 /// The buckets of one kind of request, ready to be charged.
 #[derive(Debug, Clone)]
-pub struct Charge {
-    parts: Arc<[Part]>,
+pub struct Charge(Arc<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    parts: Box<[Part]>,
     policy: Option<HeaderValue>,
 }
 
@@ -183,15 +190,16 @@ impl Charge {
     /// Whether no rule applies.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.0.parts.is_empty()
     }
 
     /// Charges `cost` to every bucket, or to none if one refuses. `now` is the time since the
     /// node's clock was made.
     #[must_use]
     pub fn take(&self, now: Duration, cost: u32) -> Decision {
+        let parts = &self.0.parts;
         let mut tightest: Option<(usize, Taken)> = None;
-        for (at, part) in self.parts.iter().enumerate() {
+        for (at, part) in parts.iter().enumerate() {
             match part.bucket.take(part.rate, now, cost) {
                 Ok(taken) => {
                     if tightest.is_none_or(|(_, other)| taken.remaining < other.remaining) {
@@ -199,14 +207,11 @@ impl Charge {
                     }
                 }
                 Err(refused) => {
-                    for earlier in &self.parts[..at] {
+                    for earlier in &parts[..at] {
                         earlier.bucket.give_back(earlier.rate, cost);
                     }
-                    return Decision {
-                        charge: self.clone(),
-                        tightest: Some((at, refused)),
-                        allowed: false,
-                    };
+                    let tightest = Some((at, refused));
+                    return Decision { charge: self.clone(), tightest, allowed: false };
                 }
             }
         }
@@ -233,14 +238,19 @@ impl Decision {
     /// draft-ietf-httpapi-ratelimit-headers-11 has them, and `Retry-After` on a refusal.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Some((at, taken)) = self.tightest else { return };
-        if let Some(policy) = &self.charge.policy {
+        let Buckets { parts, policy } = &*self.charge.0;
+        if let Some(policy) = policy {
             headers.insert(RATELIMIT_POLICY, policy.clone());
         }
-        let mut text = String::with_capacity(48);
+        // On the hot path: no formatting machinery.
+        let prefix = &parts[at].prefix;
+        let mut text = Vec::with_capacity(prefix.len() + 43);
+        text.extend_from_slice(prefix);
+        text.extend_from_slice(itoa::Buffer::new().format(taken.remaining).as_bytes());
+        text.extend_from_slice(b";t=");
         let reset = taken.reset.as_secs() + u64::from(taken.reset.subsec_nanos() > 0);
-        let rule = &self.charge.parts[at].rule;
-        let _ = write!(text, "\"{rule}\";r={};t={reset}", taken.remaining);
-        if let Ok(value) = HeaderValue::try_from(text) {
+        text.extend_from_slice(itoa::Buffer::new().format(reset).as_bytes());
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
             headers.insert(RATELIMIT, value);
         }
         if !self.allowed {
@@ -251,17 +261,15 @@ impl Decision {
     /// The refusal as an error for the client.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let problem = match self.tightest {
+        match self.tightest {
             None => Problem::new(Code::RateLimited, "a limit is used up"),
             Some((at, taken)) => {
-                let rule = &*self.charge.parts[at].rule;
+                let rule = &*self.charge.0.parts[at].rule;
                 Problem::new(Code::RateLimited, format!("the limit `{rule}` is used up"))
                     .member("limit", rule)
                     .retry_after(taken.retry_after)
             }
-        };
-        debug_assert!(!self.allowed);
-        problem
+        }
     }
 }
 

@@ -43,7 +43,7 @@ fn a_refusal_of_one_rule_charges_none() {
     for _ in 0..50 {
         assert!(!charge.take(Duration::ZERO, 1).allowed());
     }
-    let bucket = &charge.parts[0];
+    let bucket = &charge.0.parts[0];
     let probe = bucket.bucket.take(bucket.rate, Duration::ZERO, 1).unwrap();
     assert_eq!(probe.remaining, 98);
 }
