@@ -100,6 +100,12 @@ impl Server {
         ("127.0.0.1", self.edge)
     }
 
+    /// `http://127.0.0.1:PORT` of the operator's listener.
+    #[must_use]
+    pub fn admin_base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.admin)
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod guides;
+mod isolation;
 mod sessions;
 mod sockets;
 mod state;
