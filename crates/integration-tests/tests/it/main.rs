@@ -4,6 +4,7 @@
 
 mod cli;
 mod clients;
+mod crash;
 mod guides;
 mod isolation;
 mod sessions;
