@@ -4,8 +4,10 @@
 //! ports. A [`Socket`] is a plain WebSocket that speaks the client protocol in JSON. The
 //! tests themselves are one binary, `tests/it`.
 
+mod random;
 mod server;
 mod socket;
 
+pub use random::Random;
 pub use server::{Server, binary, repository};
 pub use socket::Socket;

@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod crash;
+mod durability;
 mod guides;
 mod isolation;
 mod sessions;
