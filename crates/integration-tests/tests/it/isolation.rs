@@ -3,7 +3,7 @@
 
 use client::{Answer, Client};
 use http::Method;
-use integration_tests::{Server, Socket};
+use integration_tests::{Random, Server, Socket};
 use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
@@ -36,18 +36,6 @@ impl World {
     }
 }
 
-/// Reproducible dice (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    }
-}
-
 struct Worker {
     world: Arc<World>,
     tenant: usize,
@@ -56,7 +44,7 @@ struct Worker {
     /// The operator's listener, with this tenant's credential.
     admin: Client,
     socket: Socket,
-    dice: Dice,
+    random: Random,
     count: u64,
     /// What this worker wrote: entries by document and key.
     entries: BTreeMap<(String, String), String>,
@@ -79,6 +67,10 @@ impl Worker {
                 assert_eq!(*owner, self.tenant, "{what} showed another tenant's session: {came}");
             }
         }
+    }
+
+    fn roll(&mut self, below: u64) -> u64 {
+        self.random.next() % below
     }
 
     async fn call(
@@ -125,20 +117,21 @@ impl Worker {
 
     /// A document that every tenant has under the same name, or one that is only ours.
     fn own_document(&mut self) -> String {
-        match self.dice.roll(3) {
+        match self.roll(3) {
             0 => format!("pillar/private-{}", TENANTS[self.tenant]),
             1 => format!("user/{}", self.name),
-            _ => format!("pillar/shared-{}", self.dice.roll(SHARED_NAMES)),
+            _ => format!("pillar/shared-{}", self.roll(SHARED_NAMES)),
         }
     }
 
     fn key(&mut self) -> String {
-        format!("{}-{}", self.name, self.dice.roll(20))
+        let number = self.roll(20);
+        format!("{}-{number}", self.name)
     }
 
     async fn step(&mut self) {
         self.world.operations.fetch_add(1, Ordering::Relaxed);
-        match self.dice.roll(100) {
+        match self.roll(100) {
             0..10 => self.put().await,
             10..32 => self.get().await,
             32..36 => self.delete().await,
@@ -165,7 +158,7 @@ impl Worker {
     async fn get(&mut self) {
         let (document, key) = (self.own_document(), self.key());
         let expected = self.entries.get(&(document.clone(), key.clone())).cloned();
-        if self.dice.roll(2) == 0 {
+        if self.roll(2) == 0 {
             let named = document.replacen('/', ":", 1);
             let data = json!({ "document": named, "key": key });
             let told = self.ask("rpc", json!({ "method": "state.get", "data": data }), "").await;
@@ -195,7 +188,7 @@ impl Worker {
 
     async fn read_whole(&mut self) {
         let document = self.own_document();
-        let part = ["", "/history?limit=20", "/changes"][self.dice.roll(3) as usize];
+        let part = ["", "/history?limit=20", "/changes"][self.roll(3) as usize];
         let answer = self.call(Method::GET, &format!("/state/{document}{part}"), None, "").await;
         assert!([200, 410].contains(&answer.status.as_u16()), "{}", answer.status);
         if part.is_empty() {
@@ -225,16 +218,16 @@ impl Worker {
     }
 
     async fn own_session(&mut self) {
-        if self.dice.roll(4) == 0 || self.sessions.is_empty() {
+        if self.roll(4) == 0 || self.sessions.is_empty() {
             let answer = self.call(Method::GET, "/sessions", None, "").await;
             let told: Json = serde_json::from_slice(&answer.body).unwrap();
             // One more: the socket's.
             assert_eq!(told["sessions"].as_array().unwrap().len(), self.sessions.len() + 1);
             return;
         }
-        let at = self.dice.roll(self.sessions.len() as u64) as usize;
+        let at = self.roll(self.sessions.len() as u64) as usize;
         let (id, secret) = self.sessions[at].clone();
-        let (method, path) = match self.dice.roll(6) {
+        let (method, path) = match self.roll(6) {
             0 => (Method::POST, format!("/sessions/{id}/refresh")),
             _ => (Method::GET, format!("/sessions/{id}")),
         };
@@ -244,8 +237,8 @@ impl Worker {
     }
 
     async fn publish(&mut self) {
-        let (channel, secret) = (format!("room-{}", self.dice.roll(SHARED_NAMES)), self.secret());
-        if self.dice.roll(2) == 0 {
+        let (channel, secret) = (format!("room-{}", self.roll(SHARED_NAMES)), self.secret());
+        if self.roll(2) == 0 {
             let body = json!({ "channel": channel, "data": secret });
             self.ask("publish", body, "").await.expect("a publication");
         } else {
@@ -256,7 +249,7 @@ impl Worker {
     }
 
     async fn history(&mut self) {
-        let channel = format!("room-{}", self.dice.roll(SHARED_NAMES));
+        let channel = format!("room-{}", self.roll(SHARED_NAMES));
         let body = json!({ "channel": channel, "limit": 30, "reverse": true });
         let told = self.ask("history", body, "").await.expect("a history");
         let own = format!("secret-of-{}-", TENANTS[self.tenant]);
@@ -267,12 +260,12 @@ impl Worker {
 
     /// Names what is really another tenant's.
     async fn trespass(&mut self) {
-        let dice = self.dice.roll(u64::MAX >> 34);
-        let other = TENANTS[(self.tenant + 1 + self.dice.roll(2) as usize) % 3];
+        let dice = self.roll(u64::MAX);
+        let other = TENANTS[(self.tenant + 1 + self.roll(2) as usize) % 3];
         let session = self.world.session_of_another(self.tenant, dice);
         let session = session.unwrap_or_else(|| "ses_none".into());
         let patch = || Some(json!({ "status": "suspended" }));
-        match self.dice.roll(12) {
+        match self.roll(12) {
             0 => {
                 self.refused(Method::GET, &format!("/sessions/{session}"), None, &session, 404)
                     .await
@@ -314,7 +307,7 @@ impl Worker {
                 assert_eq!((&told["entries"], &told["revision"]), (&json!([]), &json!(0)));
             }
             8 => {
-                let key = format!("{other}-0-{}", self.dice.roll(20));
+                let key = format!("{other}-0-{}", self.roll(20));
                 let path = format!("/state/pillar/private-{other}/entries/{key}");
                 self.refused(Method::DELETE, &path, None, "", 404).await;
             }
@@ -331,7 +324,7 @@ impl Worker {
             _ => {
                 let paths = ["/metrics", "/config", "/analytics/traffic"];
                 let own = [format!("/api-keys?tenant={other}"), format!("/api-keys/{other}/x")];
-                let at = self.dice.roll(5) as usize;
+                let at = self.roll(5) as usize;
                 let path = paths.get(at).copied().unwrap_or_else(|| &own[at - 3]);
                 let method = if at == 4 { Method::DELETE } else { Method::GET };
                 let answer = self.admin.call(method, path, None).await.expect("an answer");
@@ -356,14 +349,15 @@ impl Worker {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+fn operations_wanted() -> u64 {
+    let wanted = std::env::var("CROSSTOWN_ISOLATION_OPERATIONS");
+    wanted.map_or(100_000, |text| text.parse().expect("the number of operations"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tenant_reads_anothers() {
-    let operations = number("CROSSTOWN_ISOLATION_OPERATIONS", 100_000);
-    let seed = number("CROSSTOWN_SEED", 20_261_123);
+    let operations = operations_wanted();
+    let seed = Random::seed();
     println!("seed {seed}");
     let server = Server::start("");
     let world = Arc::new(World::default());
@@ -375,10 +369,10 @@ async fn no_tenant_reads_anothers() {
             client.post(&path, &json!(format!("secret-of-{tenant}-seed-0"))).await.unwrap();
     }
     let mut workers = Vec::new();
-    for tenant in 0..3 {
+    for (tenant, of) in TENANTS.into_iter().enumerate() {
         for n in 0..WORKERS {
-            let name = format!("{}-{n}", TENANTS[tenant]);
-            let token = server.token(TENANTS[tenant], &name);
+            let name = format!("{of}-{n}");
+            let token = server.token(of, &name);
             let mut socket = Socket::connect(&server.base(), &token).await;
             for room in 0..SHARED_NAMES {
                 let body = json!({ "channel": format!("room-{room}") });
@@ -393,7 +387,7 @@ async fn no_tenant_reads_anothers() {
                 client: Client::new(&server.base(), &token).unwrap(),
                 admin: Client::new(&server.admin_base(), &token).unwrap(),
                 socket,
-                dice: Dice(seed ^ ((tenant * WORKERS + n + 1) as u64) << 32),
+                random: Random::new(seed).branch((tenant * WORKERS + n) as u64),
                 count: 0,
                 entries: BTreeMap::new(),
                 sessions: Vec::new(),

@@ -4,7 +4,6 @@
 
 mod cli;
 mod clients;
-mod crash;
 mod durability;
 mod guides;
 mod isolation;
