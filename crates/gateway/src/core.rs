@@ -23,9 +23,8 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    runtime::Handle,
+    runtime::{Builder, Handle, LocalOptions},
     sync::{mpsc, watch},
-    task::LocalSet,
 };
 use traffic_cop::{
     analytics::{Analytics, Recorder, RouteId},
@@ -141,9 +140,9 @@ pub(crate) fn run(
     mut orders: mpsc::Receiver<Order>,
     cut: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, async move {
+    let options = LocalOptions::default();
+    let runtime = Builder::new_current_thread().enable_all().build_local(options)?;
+    runtime.block_on(async move {
         let mounts = make_mounts(id)
             .into_iter()
             .map(|point| Mounted { route: node.analytics.route(point.name, "crosstown"), point })

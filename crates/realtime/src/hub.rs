@@ -53,7 +53,7 @@ pub(crate) struct Hub {
 }
 
 impl CoreSockets {
-    /// The sockets of the core that calls this, inside its `LocalSet`.
+    /// The sockets of the core that calls this, inside its runtime.
     #[must_use]
     pub fn start(node: Arc<Realtime>) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
