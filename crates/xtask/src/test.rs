@@ -49,8 +49,10 @@ pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
 }
 
 fn cargo_test(long: bool) -> Result<(u64, u64), String> {
-    let args =
+    let build =
         ["test", "--workspace", "--locked", "--no-fail-fast", "--features", "crosstown/echo"];
+    // What passing tests print are their counts and seeds.
+    let args = [&build[..], &["--", "--show-output"]].concat();
     let mut cargo = command("cargo", &args);
     if long {
         for (name, value) in LONG {
