@@ -10,3 +10,4 @@ mod isolation;
 mod sessions;
 mod sockets;
 mod state;
+mod tenants;
