@@ -135,7 +135,8 @@ async fn prometheus(State(parts): State<Parts>) -> Response {
 }
 
 async fn config(State(parts): State<Parts>) -> Response {
-    ([(header::CONTENT_TYPE, "application/toml")], parts.config.to_string()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], parts.config.to_string())
+        .into_response()
 }
 
 async fn reload(State(parts): State<Parts>) -> Answer {
