@@ -40,7 +40,7 @@ enum Command {
     /// Make, list and delete API keys, through a running node's admin listener.
     #[command(subcommand)]
     ApiKey(api_key::ApiKeyCommand),
-    /// See it work: a server, two services and a page in your browser.
+    /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
     #[command(subcommand)]

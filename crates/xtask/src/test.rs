@@ -84,7 +84,7 @@ fn cargo_test(long: bool) -> Result<(u64, u64), String> {
 const LONG: &[(&str, &str)] = &[
     ("CRASH_IMAGES", "10000"),
     ("CROSSTOWN_KILL_ROUNDS", "200"),
-    ("CROSSTOWN_ISOLATION_OPERATIONS", "1000000"),
+    ("CROSSTOWN_TENANT_OPERATIONS", "1000000"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -6,7 +6,6 @@ mod cli;
 mod clients;
 mod durability;
 mod guides;
-mod isolation;
 mod sessions;
 mod sockets;
 mod state;
