@@ -585,6 +585,7 @@ async fn mount(
     {
         return Ok(limited(decision));
     }
+    ticket.declared = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
     fields::strip_claims(request.headers_mut(), true);
     request.headers_mut().insert(fields::TRACEPARENT, trace.parent.clone());
     request.headers_mut().insert(fields::REQUEST_ID, trace.id.clone());

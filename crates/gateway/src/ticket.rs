@@ -29,6 +29,8 @@ pub(crate) struct Ticket {
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) status: u16,
     pub(crate) inflow: Option<Rc<Inflow>>,
+    /// The declared length of a body that a mount reads by itself.
+    pub(crate) declared: u64,
     pub(crate) bytes_out: u64,
 }
 
@@ -42,6 +44,7 @@ impl Ticket {
             caller: None,
             status: CLIENT_LEFT,
             inflow: None,
+            declared: 0,
             bytes_out: 0,
             watch,
             core,
@@ -58,7 +61,7 @@ impl Drop for Ticket {
             tenant: self.caller.as_ref().map(|caller| &caller.tenant),
             status: self.status,
             latency: self.core.node.clock.elapsed().saturating_sub(self.started),
-            bytes_in: self.inflow.as_ref().map_or(0, |inflow| inflow.bytes()),
+            bytes_in: self.inflow.as_ref().map_or(self.declared, |inflow| inflow.bytes()),
             bytes_out: self.bytes_out,
         });
     }

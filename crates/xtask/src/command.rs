@@ -21,6 +21,12 @@ pub(crate) fn target() -> PathBuf {
 /// A command in the checkout.
 pub(crate) fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
+    // What cargo told us about ourselves would make some build scripts start afresh.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command.args(args).current_dir(root()).stdin(Stdio::null());
     command
 }

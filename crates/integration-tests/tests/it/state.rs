@@ -133,3 +133,18 @@ async fn who_was_away_too_long_is_told_to_take_a_snapshot() {
     let one = ask(&applied.epoch, applied.revision).await.unwrap();
     assert_eq!(one["changes"][0]["value"], 2);
 }
+
+#[tokio::test]
+async fn traffic_counts_the_bodies_of_the_api() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    ann.document("user", "ann").put("k", &json!("0123456789"), None).await.unwrap();
+    for _ in 0..100 {
+        let report: Json = ann.get("/crosstown/v1/analytics/traffic?range=1m").await.unwrap();
+        if report["total"]["bytes_in"] == 12 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the twelve bytes were not counted");
+}
