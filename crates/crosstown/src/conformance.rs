@@ -2,7 +2,11 @@
 
 use clap::Subcommand;
 use serde::Deserialize;
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    process::ExitCode,
+};
 use traffic_cop::identity::jws::{KeyError, VerifyingKey};
 
 #[derive(Subcommand)]
@@ -51,6 +55,12 @@ pub(crate) fn run(suite: &Suite) -> Result<ExitCode, String> {
             Ok(jwk) => VerifyingKey::from_jwk(&jwk),
             Err(_) => Err(KeyError::Malformed),
         };
+        let valid: HashSet<String> = group
+            .tests
+            .iter()
+            .filter(|vector| vector.result == "valid")
+            .filter_map(|vector| vector.jws.as_str().map(str::to_owned))
+            .collect();
         for vector in group.tests {
             let accepted = match &key {
                 Ok(key) => vector.jws.as_str().is_some_and(|token| key.verify(token).is_ok()),
@@ -63,10 +73,10 @@ pub(crate) fn run(suite: &Suite) -> Result<ExitCode, String> {
                 (false, "valid", Err(KeyError::Unsupported)) => {
                     *unsupported.entry(named.clone()).or_default() += 1;
                 }
-                _ if contradicts_the_standard(&vector) => {
+                _ if contradicts(&vector, &valid) => {
                     contradictory += 1;
                     println!(
-                        "{}: {} ({}) contradicts RFC 7515, section 2: {}",
+                        "{}: {} ({}) cannot be agreed with: {}",
                         vector.id, vector.comment, vector.result, vector.jws
                     );
                 }
@@ -81,19 +91,20 @@ pub(crate) fn run(suite: &Suite) -> Result<ExitCode, String> {
     for (algorithm, count) in &unsupported {
         println!("{algorithm}: {count} valid vectors of an algorithm that is not supported");
     }
-    println!("{agreed} agreed, {disagreed} disagreed, {contradictory} contradict the standard");
+    println!(
+        "{agreed} agreed, {disagreed} disagreed, {contradictory} contradict themselves or the standard"
+    );
     Ok(if disagreed == 0 && agreed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whether a vector asks for what base64url without padding forbids (RFC 7515, section 2):
-/// to accept a character outside the alphabet, or to refuse for its padding a token that has
-/// none. Such vectors are listed, and no verifier is bent to them.
-fn contradicts_the_standard(vector: &Vector) -> bool {
+/// Whether no verifier can agree with a vector: it asks to accept a character outside the
+/// alphabet of base64url (RFC 7515, section 2), or to refuse a token that another vector of
+/// the same key calls valid. Such vectors are listed, and no verifier is bent to them.
+fn contradicts(vector: &Vector, valid: &HashSet<String>) -> bool {
     let Some(token) = vector.jws.as_str() else { return false };
     let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let clean = token.chars().all(alphabet);
     match vector.result.as_str() {
-        "valid" => !clean,
-        _ => clean && vector.comment.starts_with("invalidBase64Padding"),
+        "valid" => !token.chars().all(alphabet),
+        _ => valid.contains(token),
     }
 }
