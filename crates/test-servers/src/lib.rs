@@ -1,0 +1,9 @@
+//! Real servers for tests and benchmarks.
+//!
+//! Each listens on free loopback ports, keeps its data in a folder of its own and ends, by
+//! process id, when it is dropped; so tests run in parallel. What cannot be started fails the
+//! test: nothing is skipped.
+
+mod process;
+
+pub use process::{Process, free_ports};
