@@ -7,7 +7,7 @@ use crate::{
     fields::CallerFields,
     framing::Bounds,
     guard::{GuardedIo, Patience},
-    watch::Watch,
+    watch::{Watch, millis},
 };
 use http::HeaderValue;
 use hyper::service::service_fn;
@@ -16,10 +16,10 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     net::{IpAddr, TcpStream},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::io::AsyncReadExt;
@@ -41,6 +41,49 @@ pub(crate) struct Conn {
     /// Requests that the codec gave us so far.
     pub(crate) requests: Cell<u64>,
     pub(crate) known: RefCell<Known>,
+}
+
+impl Conn {
+    /// Ends once `timeout` has passed.
+    ///
+    /// HTTP/1 has one request at a time, so its connection's watch keeps the time; the streams
+    /// of HTTP/2 take a timer each.
+    pub(crate) fn late(&self, timeout: Duration, is_h2: bool) -> Late {
+        if is_h2 {
+            return Late::Timer(Box::pin(tokio::time::sleep(timeout)));
+        }
+        let watch = Arc::clone(&self.watch);
+        watch.answer().set(watch.clock.now_ms().saturating_add(millis(timeout)));
+        Late::Watch(watch)
+    }
+}
+
+/// The time that a service has for its answer.
+pub(crate) enum Late {
+    Watch(Arc<Watch>),
+    Timer(Pin<Box<tokio::time::Sleep>>),
+}
+
+impl Future for Late {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self {
+            // The sweeper wakes the connection's task.
+            Self::Watch(watch) if watch.answer().take_passed() => Poll::Ready(()),
+            Self::Watch(_) => Poll::Pending,
+            Self::Timer(timer) => timer.as_mut().poll(cx),
+        }
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        if let Self::Watch(watch) = self {
+            watch.answer().clear();
+            watch.answer().take_passed();
+        }
+    }
 }
 
 /// What need not be worked out again for the next request of the same caller and route.
@@ -162,6 +205,7 @@ async fn serve_h1(
         // The codec takes 100 fields at most, as the guard does; setting it again costs an
         // allocation a request.
         .max_buf_size(128 * 1024)
+        .writev(false)
         .serve_connection(guard, service)
         .with_upgrades();
     let mut connection = pin!(connection);

@@ -203,9 +203,15 @@ pub(crate) fn run(
 async fn sweep(core: Rc<Core>) {
     let mut next = Duration::ZERO;
     loop {
-        let config = &core.snapshot().config;
-        let shortest =
-            [config.header_timeout, config.body_timeout, config.idle_timeout, config.write_timeout];
+        let snapshot = core.snapshot();
+        let config = &snapshot.config;
+        let shortest = [
+            config.header_timeout,
+            config.body_timeout,
+            config.idle_timeout,
+            config.write_timeout,
+            snapshot.table.timeout_min(),
+        ];
         let shortest = shortest.into_iter().map(millis).min().unwrap_or(1000);
         tokio::time::sleep(Duration::from_millis((shortest / 8).clamp(5, 250))).await;
         core.sweep();

@@ -10,15 +10,15 @@ use crate::{
     route::{Match, Route},
     ticket::{Outgoing, Ticket},
 };
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    uri::PathAndQuery,
+    request::Parts, uri::PathAndQuery,
 };
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use memchr::memchr;
 use protocol::{Code, Problem};
-use soa::{Body, Inbound, Inflow, InflowFailure, Reply};
-use std::{borrow::Cow, convert::Infallible, rc::Rc, sync::Arc};
+use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, Reply, ServiceConfig};
+use std::{borrow::Cow, convert::Infallible, future::Future, rc::Rc, sync::Arc};
 use traffic_cop::{
     analytics::RouteId,
     identity::Identity,
@@ -31,15 +31,26 @@ use types::{Caller, Role};
 const IDENTIFYING_MAX: usize = 256;
 
 /// Answers one request of a connection.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     conn: Rc<Conn>,
     request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Outgoing>, Infallible>> {
+    let (head, body) = request.into_parts();
+    // In a box, for it is large and every future on the way would move it.
+    answer(conn, Box::new(head), body)
+}
+
+async fn answer(
+    conn: Rc<Conn>,
+    head: Box<Parts>,
+    body: Incoming,
 ) -> Result<Response<Outgoing>, Infallible> {
     let mut ticket = Ticket::new(Rc::clone(&conn.core), Arc::clone(&conn.watch));
     let number = conn.requests.get();
     conn.requests.set(number + 1);
-    let trace = Trace::new(&conn, request.headers());
-    let is_h2 = request.version() == Version::HTTP_2;
+    let noted = Noted::of(&head.headers);
+    let trace = Trace::new(&conn, noted.traceparent.as_ref());
+    let is_h2 = head.version == Version::HTTP_2;
     let mut answer = match conn.watch.refusal_at(number) {
         Some(refusal) => {
             ticket.route = conn.core.node.misframed;
@@ -48,8 +59,9 @@ pub(crate) async fn serve(
             answer
         }
         None => {
-            let switching = asks_to_switch(&request);
-            let mut answer = match handle(&conn, request, &trace, &mut ticket).await {
+            let switching = noted.upgrade && asks_to_switch(&head);
+            let asked = Asked { trace: &trace, noted, switching };
+            let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
                 Ok(answer) => answer,
                 Err(problem) => refused(&problem),
             };
@@ -80,35 +92,41 @@ struct Trace {
 }
 
 impl Trace {
-    fn new(conn: &Conn, headers: &HeaderMap) -> Self {
-        let begun = headers
-            .get(fields::TRACEPARENT)
-            .and_then(|value| value.to_str().ok())
-            .filter(|value| is_traceparent(value));
+    fn new(conn: &Conn, traceparent: Option<&HeaderValue>) -> Self {
+        let begun =
+            traceparent.and_then(|value| value.to_str().ok()).filter(|value| is_traceparent(value));
         let core = &conn.core;
-        let mut text = Vec::with_capacity(55);
+        let mut text = *b"00-................................-................-00";
         match begun {
-            Some(begun) => text.extend_from_slice(&begun.as_bytes()[..36]),
+            Some(begun) => text.copy_from_slice(begun.as_bytes()),
             None => {
-                text.extend_from_slice(b"00-");
-                push_hex(&mut text, core.random() | 1);
-                push_hex(&mut text, core.random());
-                text.push(b'-');
+                text[3..19].copy_from_slice(&hex(core.random() | 1));
+                text[19..35].copy_from_slice(&hex(core.random()));
             }
         }
         // Nonzero, as the trace context wants ids to be.
-        push_hex(&mut text, core.random() | 1);
-        text.extend_from_slice(begun.map_or(b"-00", |begun| &begun.as_bytes()[52..]));
-        let bytes = Bytes::from(text);
-        let value = |bytes| HeaderValue::from_maybe_shared(bytes).expect("it is visible ASCII");
-        Self { id: value(bytes.slice(36..52)), parent: value(bytes), continued: begun.is_some() }
+        text[36..52].copy_from_slice(&hex(core.random() | 1));
+        let value = |bytes| HeaderValue::from_bytes(bytes).expect("it is visible ASCII");
+        Self { id: value(&text[36..52]), parent: value(&text), continued: begun.is_some() }
     }
 }
 
-fn push_hex(text: &mut Vec<u8>, number: u64) {
-    let digits =
-        (0..16).rev().map(|place| b"0123456789abcdef"[(number >> (place * 4)) as usize & 15]);
-    text.extend(digits);
+/// Sixteen lowercase digits: each nibble in a byte of its own, then all turned into letters at
+/// once.
+fn hex(number: u64) -> [u8; 16] {
+    let mut spread = u128::from(number);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_u128),
+    ] {
+        spread = (spread | (spread << shift)) & mask;
+    }
+    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // A nibble above nine carries into the bit of sixteen when six is added.
+    let letters = ((spread + 6 * ONES) >> 4) & ONES;
+    (spread + u128::from(b'0') * ONES + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 /// Version 00 of the trace context, in lowercase and without a zero id.
@@ -129,11 +147,49 @@ fn is_traceparent(text: &str) -> bool {
         && hex(53..55)
 }
 
+/// What one look at a request's header fields found.
+#[derive(Default)]
+struct Noted {
+    host: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+    tracestate: bool,
+    upgrade: bool,
+    /// Zero without `Content-Length`; the largest number there is if it is malformed.
+    length: u64,
+}
+
+impl Noted {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut noted = Self::default();
+        for (name, value) in headers {
+            if *name == header::HOST {
+                noted.host.get_or_insert_with(|| value.clone());
+            } else if *name == header::CONTENT_LENGTH {
+                let length = value.to_str().ok().and_then(|length| length.parse().ok());
+                noted.length = length.unwrap_or(u64::MAX);
+            } else if *name == header::UPGRADE {
+                noted.upgrade = true;
+            } else if *name == fields::TRACEPARENT {
+                noted.traceparent.get_or_insert_with(|| value.clone());
+            } else if *name == fields::TRACESTATE {
+                noted.tracestate = true;
+            }
+        }
+        noted
+    }
+}
+
+/// What is known of a request besides the request.
+struct Asked<'a> {
+    trace: &'a Trace,
+    noted: Noted,
+    /// It asks for another protocol.
+    switching: bool,
+}
+
 /// Whether the guard stopped reading after the request's head.
-fn asks_to_switch(request: &Request<Incoming>) -> bool {
-    request.version() == Version::HTTP_11
-        && request.headers().contains_key(header::UPGRADE)
-        && protocol_asked(request.headers()).is_some()
+fn asks_to_switch(head: &Parts) -> bool {
+    head.version == Version::HTTP_11 && protocol_asked(&head.headers).is_some()
 }
 
 fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -149,24 +205,28 @@ fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
 
 async fn handle(
     conn: &Conn,
-    mut request: Request<Incoming>,
-    trace: &Trace,
+    mut head: Box<Parts>,
+    body: Incoming,
+    mut asked: Asked<'_>,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
     let snapshot = core.snapshot();
-    if request.version() == Version::HTTP_2 {
-        check_h2(&mut request, snapshot.config.target_bytes_max)?;
+    let is_h2 = head.version == Version::HTTP_2;
+    if is_h2 {
+        asked.noted.host = Some(check_h2(&mut head, snapshot.config.target_bytes_max)?);
     }
-    let (route, target) = match choose(conn, &snapshot, &request)? {
-        Chosen::Mount(mounted) => return mount(conn, mounted, request, trace, ticket).await,
+    let (route, target) = match choose(conn, &snapshot, asked.noted.host.as_ref(), &head)? {
+        Chosen::Mount(mounted) => {
+            let request = Request::from_parts(*head, body);
+            return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
+        }
         Chosen::Route(route, target) => (route, target),
     };
     drop(snapshot);
     ticket.route = route.id;
-    let service = Arc::clone(&route.service);
-    check_length(request.headers(), route.body_bytes_max)?;
-    let caller = identify(conn, route.auth, request.headers()).await?;
+    check_length(asked.noted.length, route.body_bytes_max)?;
+    let caller = identify(conn, route.auth, &head.headers).await?;
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, caller.as_ref());
@@ -175,18 +235,15 @@ async fn handle(
     {
         return Ok(limited(decision));
     }
-    let switching = if asks_to_switch(&request) { protocol_asked(request.headers()) } else { None };
-    let client = switching.is_some().then(|| hyper::upgrade::on(&mut request));
-    fit(
-        conn,
-        &mut request,
-        trace,
-        caller.as_ref(),
-        switching,
-        service.config().forward_credentials,
-    );
-    let request = to_service(request, target, route.body_bytes_max, ticket);
-    let reply = core.pool.call(&service, request, route.timeout).await;
+    let client = if asked.switching { head.extensions.remove::<OnUpgrade>() } else { None };
+    fit(conn, &mut head.headers, asked, caller.as_ref(), route.service.config());
+    if let Some(target) = target {
+        head.uri = target;
+    }
+    head.version = Version::HTTP_11;
+    let body = inbound(body, route.body_bytes_max, ticket);
+    let late = conn.late(route.timeout, is_h2);
+    let reply = core.pool.call(&route.service, head, body, late).await;
     let mut answer = match reply {
         Ok(Reply::Answer(answer)) => answer,
         Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
@@ -208,19 +265,20 @@ enum Chosen<'a> {
 fn choose<'a>(
     conn: &'a Conn,
     snapshot: &Snapshot,
-    request: &Request<Incoming>,
+    host: Option<&HeaderValue>,
+    head: &Parts,
 ) -> Result<Chosen<'a>, Problem> {
-    let normal = path::normalise(request.uri().path())
+    let normal = path::normalise(head.uri.path())
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
     if let Some(mounted) = conn.core.mounts.iter().find(|mounted| mounted.point.takes(&path)) {
         return Ok(Chosen::Mount(mounted));
     }
-    let host = host_of(request.headers());
-    match snapshot.table.find(&host, &path, request.method(), request.headers()) {
+    let host = host_of(host);
+    match snapshot.table.find(&host, &path, &head.method, &head.headers) {
         Match::Route(route) => {
             let changed = matches!(normal, Cow::Owned(_));
-            let target = new_target(route, &normal, changed, request.uri())?;
+            let target = new_target(route, &normal, changed, &head.uri)?;
             Ok(Chosen::Route(Arc::clone(route), target))
         }
         Match::Method => {
@@ -231,26 +289,26 @@ fn choose<'a>(
     }
 }
 
-/// What HTTP/2 allows and we, or HTTP/1.1, do not.
-fn check_h2(request: &mut Request<Incoming>, target_bytes_max: usize) -> Result<(), Problem> {
+/// What HTTP/2 allows and we, or HTTP/1.1, do not. Gives the host, which is also set.
+fn check_h2(head: &mut Parts, target_bytes_max: usize) -> Result<HeaderValue, Problem> {
     let refuse = |code, detail| Err(Refusal::new(code, detail).problem());
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return refuse(Code::MethodNotAllowed, "the method is not answered here");
     }
-    let uri = request.uri();
+    let uri = &head.uri;
     if uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes_max) {
         return refuse(Code::UriTooLong, "the request target is longer than allowed");
     }
-    if request.headers().len() > FIELDS_MAX {
+    if head.headers.len() > FIELDS_MAX {
         return refuse(Code::HeadersTooLarge, "there are more header fields than allowed");
     }
-    let expects = request.headers().get(header::EXPECT);
+    let expects = head.headers.get(header::EXPECT);
     if expects.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let detail = "the only expectation understood is `100-continue`";
         return refuse(Code::ExpectationFailed, detail);
     }
     let authority = uri.authority().map(|authority| authority.as_str().to_owned());
-    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let mut hosts = head.headers.get_all(header::HOST).iter();
     let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
     let host = match (authority, host, more) {
         (_, _, true) | (None, None, _) => {
@@ -267,9 +325,9 @@ fn check_h2(request: &mut Request<Incoming>, target_bytes_max: usize) -> Result<
     let Some(host) = host.filter(|host| is_authority(host.as_bytes())) else {
         return refuse(Code::BadFraming, "the host is malformed");
     };
-    request.headers_mut().insert(header::HOST, host);
-    join_cookies(request.headers_mut());
-    Ok(())
+    head.headers.insert(header::HOST, host.clone());
+    join_cookies(&mut head.headers);
+    Ok(host)
 }
 
 /// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113, section 8.2.3).
@@ -285,13 +343,14 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The host that routes compare: lowercase, without a port or a final dot.
-fn host_of(headers: &HeaderMap) -> Cow<'_, str> {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn host_of(host: Option<&HeaderValue>) -> Cow<'_, str> {
+    let host = host.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let end = if host.starts_with('[') {
-        host.find(']').map_or(host.len(), |end| end + 1)
+        memchr(b']', host.as_bytes()).map(|end| end + 1)
     } else {
-        host.find(':').unwrap_or(host.len())
+        memchr(b':', host.as_bytes())
     };
+    let end = end.unwrap_or(host.len());
     let host = &host[..end];
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -331,10 +390,8 @@ fn new_target(route: &Route, path: &str, changed: bool, uri: &Uri) -> Result<Opt
     target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
 }
 
-fn check_length(headers: &HeaderMap, bytes_max: u64) -> Result<(), Problem> {
-    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(()) };
-    let length: Option<u64> = length.to_str().ok().and_then(|length| length.parse().ok());
-    if length.is_some_and(|length| length <= bytes_max) { Ok(()) } else { Err(too_large()) }
+fn check_length(length: u64, bytes_max: u64) -> Result<(), Problem> {
+    if length <= bytes_max { Ok(()) } else { Err(too_large()) }
 }
 
 fn too_large() -> Problem {
@@ -456,17 +513,17 @@ fn limited(decision: &Decision) -> Response<Body> {
 /// Makes the header fields fit for a service.
 fn fit(
     conn: &Conn,
-    request: &mut Request<Incoming>,
-    trace: &Trace,
+    headers: &mut HeaderMap,
+    asked: Asked<'_>,
     caller: Option<&Arc<Caller>>,
-    switching: Option<HeaderValue>,
-    keep_credential: bool,
+    service: &ServiceConfig,
 ) {
-    let headers = request.headers_mut();
+    let Asked { trace, noted, switching } = asked;
+    let protocol = if switching { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
-    fields::strip_claims(headers, keep_credential);
-    if !trace.continued {
-        headers.remove("tracestate");
+    fields::strip_claims(headers, service.forward_credentials);
+    if noted.tracestate && !trace.continued {
+        headers.remove(fields::TRACESTATE);
     }
     // One growth instead of several.
     headers.reserve(10);
@@ -474,13 +531,14 @@ fn fit(
     headers.insert(fields::REQUEST_ID, trace.id.clone());
     headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
     headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(host) = headers.get(header::HOST).cloned() {
+    // Otherwise it is in `Host` already.
+    if let (Some(host), HostHeader::Instance) = (noted.host, service.host) {
         headers.insert(fields::FORWARDED_HOST, host);
     }
     if let Some(caller) = caller {
         caller_fields(conn, caller).write(headers);
     }
-    if let Some(protocol) = switching {
+    if let Some(protocol) = protocol {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
@@ -498,25 +556,13 @@ fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
     fields
 }
 
-fn to_service(
-    request: Request<Incoming>,
-    target: Option<Uri>,
-    body_bytes_max: u64,
-    ticket: &mut Ticket,
-) -> Request<Body> {
-    let (mut parts, incoming) = request.into_parts();
-    if let Some(target) = target {
-        parts.uri = target;
+fn inbound(body: Incoming, bytes_max: u64, ticket: &mut Ticket) -> Body {
+    if http_body::Body::is_end_stream(&body) {
+        return Body::Empty;
     }
-    parts.version = Version::HTTP_11;
-    let body = if http_body::Body::is_end_stream(&incoming) {
-        Body::Empty
-    } else {
-        let inflow = Rc::new(Inflow::default());
-        ticket.inflow = Some(Rc::clone(&inflow));
-        Body::Inbound(Inbound::new(incoming, body_bytes_max, inflow))
-    };
-    Request::from_parts(parts, body)
+    let inflow = Rc::new(Inflow::default());
+    ticket.inflow = Some(Rc::clone(&inflow));
+    Body::Inbound(Inbound::new(body, bytes_max, inflow))
 }
 
 /// What the client is told when a call fails: its own fault before the service's.
@@ -571,12 +617,13 @@ async fn mount(
     conn: &Conn,
     mounted: &Mounted,
     mut request: Request<Incoming>,
-    trace: &Trace,
+    asked: Asked<'_>,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
+    let trace = asked.trace;
     let point = &mounted.point;
     ticket.route = mounted.route;
-    check_length(request.headers(), point.body_bytes_max)?;
+    check_length(asked.noted.length, point.body_bytes_max)?;
     let caller = identify(conn, point.auth, request.headers()).await?;
     ticket.caller.clone_from(&caller);
     let decision = charge(conn, mounted.route, point.name, caller.as_ref());
@@ -598,4 +645,16 @@ async fn mount(
         decision.write_headers(answer.headers_mut());
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hex;
+
+    #[test]
+    fn numbers_are_written_in_sixteen_digits() {
+        for number in [0, 1, 9, 10, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
+            assert_eq!(hex(number), *format!("{number:016x}").as_bytes());
+        }
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) const ROLES: HeaderName = HeaderName::from_static("x-crosstown-roles"
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The W3C trace context.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What vendors add to the trace context.
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

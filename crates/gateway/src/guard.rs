@@ -132,7 +132,7 @@ impl GuardedIo {
         &mut self,
         input: &[u8],
         approved: Approved,
-        cursor: Option<&mut ReadBufCursor<'_>>,
+        mut cursor: Option<&mut ReadBufCursor<'_>>,
     ) {
         if approved.heads > 0 {
             self.heads += approved.heads;
@@ -151,6 +151,15 @@ impl GuardedIo {
             }
             None => false,
         };
+        // Nearly always: one stretch of the input, for which there is room.
+        if let ([range], Some(cursor), true) =
+            (&*approved.ranges, &mut cursor, approved.held.is_empty())
+            && !refused_whole
+            && self.ready.is_empty()
+            && range.len() <= cursor.remaining()
+        {
+            return cursor.put_slice(&input[range.clone()]);
+        }
         let ranges = approved.ranges.iter().map(|range| &input[range.clone()]);
         let stand_in = if refused_whole { STAND_IN } else { &[] };
         let parts = [approved.held.as_slice()].into_iter().chain(ranges).chain([stand_in]);

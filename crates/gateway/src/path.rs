@@ -9,6 +9,7 @@
 //!
 //! Letters are not folded: `/A` and `/a` are two paths.
 
+use memchr::memchr;
 use std::borrow::Cow;
 
 /// Why a path was refused.
@@ -17,7 +18,11 @@ pub(crate) struct Ambiguous(pub(crate) &'static str);
 
 /// The path to send on. Borrowed, and free of cost, for a path without escapes.
 pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
-    let normal = if path.contains('%') { Cow::Owned(unescape(path)?) } else { Cow::Borrowed(path) };
+    let normal = if memchr(b'%', path.as_bytes()).is_some() {
+        Cow::Owned(unescape(path)?)
+    } else {
+        Cow::Borrowed(path)
+    };
     let bytes = normal.as_bytes();
     if bytes.first() != Some(&b'/') {
         return Err(Ambiguous("the path does not begin with a slash"));
@@ -46,7 +51,7 @@ pub(crate) fn normalise(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
 
 /// The path by which a route is chosen.
 pub(crate) fn without_parameters(path: &str) -> Cow<'_, str> {
-    if !path.contains(';') {
+    if memchr(b';', path.as_bytes()).is_none() {
         return Cow::Borrowed(path);
     }
     let segments: Vec<&str> =

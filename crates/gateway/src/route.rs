@@ -54,6 +54,7 @@ pub(crate) struct Table {
     /// By descending length, so the first that matches is the most specific.
     below: Vec<(String, Paths)>,
     any: Paths,
+    timeout_min: Option<Duration>,
 }
 
 /// The routes of one host: for each path, all that cover it, the most specific first.
@@ -71,6 +72,7 @@ impl Table {
         let mut by_host: std::collections::BTreeMap<&str, Vec<(&RouteConfig, Arc<Route>)>> =
             std::collections::BTreeMap::new();
         let mut names = std::collections::BTreeSet::new();
+        let mut table = Self::default();
         for route in &config.routes {
             let refused =
                 |reason: String| Err(ConfigError::Route { route: route.name.clone(), reason });
@@ -87,6 +89,8 @@ impl Table {
             let compiled = compile(config, route, service, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
             let compiled = Arc::new(compiled);
+            let shortest = table.timeout_min.get_or_insert(compiled.timeout);
+            *shortest = compiled.timeout.min(*shortest);
             if route.hosts.is_empty() {
                 by_host.entry("*").or_default().push((route, Arc::clone(&compiled)));
             }
@@ -101,7 +105,6 @@ impl Table {
                 by_host.entry(host).or_default().push((route, Arc::clone(&compiled)));
             }
         }
-        let mut table = Self::default();
         for (host, routes) in by_host {
             let paths = Paths::compile(routes)?;
             match (host, host.strip_prefix('*')) {
@@ -114,6 +117,11 @@ impl Table {
         }
         table.below.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         Ok(table)
+    }
+
+    /// The shortest time that any service has for its answer.
+    pub(crate) fn timeout_min(&self) -> Duration {
+        self.timeout_min.unwrap_or(Duration::MAX)
     }
 
     /// The route for a request. `host` is lowercase and without a port, `path` as

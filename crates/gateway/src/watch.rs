@@ -41,6 +41,8 @@ pub(crate) struct Watch {
     pub(crate) clock: CoarseClock,
     read: Deadline,
     write: Deadline,
+    /// For the head of a service's answer.
+    answer: Deadline,
     /// Requests that were not answered to the end.
     in_flight: AtomicU32,
     /// How many requests come before the one that was refused.
@@ -59,6 +61,7 @@ impl Watch {
             clock,
             read: Deadline::default(),
             write: Deadline::default(),
+            answer: Deadline::default(),
             in_flight: AtomicU32::new(0),
             refused_at: AtomicU64::new(u64::MAX),
             refusal: Mutex::new(None),
@@ -77,6 +80,10 @@ impl Watch {
         &self.write
     }
 
+    pub(crate) fn answer(&self) -> &Deadline {
+        &self.answer
+    }
+
     /// The connection's task, to be woken when a deadline passes.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
@@ -88,8 +95,8 @@ impl Watch {
 
     /// Marks deadlines that have passed.
     pub(crate) fn sweep(&self, now_ms: u64) {
-        let read = self.read.pass(now_ms);
-        if self.write.pass(now_ms) || read {
+        let passed = [&self.read, &self.write, &self.answer].map(|deadline| deadline.pass(now_ms));
+        if passed.contains(&true) {
             self.wake();
         }
         let oldest = self.owed.lock().iter().map(|(_, since)| *since).min();

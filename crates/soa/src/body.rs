@@ -190,7 +190,7 @@ impl Answer {
     fn finish(&mut self) {
         self.lease = None;
         if let Some(mut link) = self.link.take()
-            && link.is_idle()
+            && (link.is_ready() || link.is_idle())
         {
             self.pool.put(link);
         }

@@ -5,19 +5,17 @@ use crate::{
     error::Error,
     hop::strip_hop_by_hop,
     pool::{Link, Pool},
-    service::{Instance, Lease, Service, Slot},
+    service::{Lease, Service, Slot},
     tunnel::Tunnel,
 };
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 /// What a service replied.
@@ -30,8 +28,8 @@ pub enum Reply {
 }
 
 impl Pool {
-    /// Forwards `request`, whose header fields are already fit for the service, and waits at
-    /// most `timeout` for the head of the answer; its hop-by-hop fields are removed.
+    /// Forwards a request, whose header fields are already fit for the service, and waits until
+    /// `late` for the head of the answer; its hop-by-hop fields are removed.
     /// A request that carries `Upgrade` may be answered by [`Reply::Switched`].
     ///
     /// Another instance is tried when one cannot be connected to, and another connection when
@@ -44,21 +42,19 @@ impl Pool {
     pub async fn call(
         &self,
         service: &Service,
-        request: Request<Body>,
-        timeout: Duration,
+        // In a box, for it is large and changes hands often.
+        head: Box<Parts>,
+        body: Body,
+        late: impl Future<Output = ()>,
     ) -> Result<Reply, Error> {
-        let mut attempts = pin!(self.attempts(service, request));
-        let mut deadline = pin!(None);
+        let mut attempts = pin!(self.attempts(service, head, body));
+        let mut late = pin!(late);
         poll_fn(|cx| {
             if let Poll::Ready(reply) = attempts.as_mut().poll(cx) {
                 return Poll::Ready(reply);
             }
-            // Made only if there is something to wait for.
-            if deadline.is_none() {
-                deadline.set(Some(tokio::time::sleep(timeout)));
-            }
-            let timer = deadline.as_mut().as_pin_mut().expect("it was just set");
-            timer.poll(cx).map(|()| Err(Error::Timeout { service: service.name.clone() }))
+            let timeout = || Err(Error::Timeout { service: service.name.clone() });
+            late.as_mut().poll(cx).map(|()| timeout())
         })
         .await
     }
@@ -66,7 +62,8 @@ impl Pool {
     async fn attempts(
         &self,
         service: &Service,
-        mut request: Request<Body>,
+        mut head: Box<Parts>,
+        mut body: Body,
     ) -> Result<Reply, Error> {
         let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
         let mut last: Option<BoxError> = None;
@@ -83,7 +80,8 @@ impl Pool {
                         tried.push(instance.id);
                         continue;
                     };
-                    match Link::open(slot, &service.config).await {
+                    // Boxed, for a rare turn shall not make every call larger.
+                    match Box::pin(Link::open(slot, &service.config)).await {
                         Ok(link) => link,
                         Err(error) => {
                             tracing::debug!(%error, instance = instance.authority(), "connect");
@@ -95,17 +93,16 @@ impl Pool {
                     }
                 }
             };
-            if let Some(host) = service.host(instance, request.headers()) {
-                request.headers_mut().insert(header::HOST, host.clone());
+            if let Some(host) = service.host(instance, &head.headers) {
+                head.headers.insert(header::HOST, host.clone());
             }
-            match self.send(service, instance, link, lease, request).await {
+            match self.send(link, lease, head, body).await {
                 Ok(reply) => return Ok(reply),
-                Err(Failed::Unsent(message)) if reused && !fresh => {
-                    request = *message;
+                Err(Failed::Unsent(request, _)) if reused && !fresh => {
+                    (head, body) = *request;
                     fresh = true;
                 }
-                Err(Failed::Unsent(_)) => {
-                    let source = "the connection closed before the request was sent".into();
+                Err(Failed::Unsent(_, source)) => {
                     return Err(Error::Unreachable { service: service.name.clone(), source });
                 }
                 Err(Failed::Sent(source)) => {
@@ -122,14 +119,13 @@ impl Pool {
 
     async fn send(
         &self,
-        service: &Service,
-        instance: &Arc<Instance>,
         mut link: Box<Link>,
         lease: Lease,
-        request: Request<Body>,
+        head: Box<Parts>,
+        body: Body,
     ) -> Result<Reply, Failed> {
-        let switching = request.headers().contains_key(header::UPGRADE);
-        let mut head = pin!(link.sender.try_send_request(request));
+        let switching = head.headers.contains_key(header::UPGRADE);
+        let mut head = pin!(link.sender.try_send_request(Request::from_parts(*head, body)));
         let response = poll_fn(|cx| {
             link.drive(cx);
             // Only the connection completes it, and only when driven.
@@ -137,14 +133,17 @@ impl Pool {
         })
         .await
         .map_err(|mut failed| match failed.take_message() {
-            Some(message) => Failed::Unsent(Box::new(message)),
+            Some(request) => {
+                let (head, body) = request.into_parts();
+                Failed::Unsent(Box::new((Box::new(head), body)), failed.into_error().into())
+            }
             None => Failed::Sent(failed.into_error().into()),
         })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !switching {
                 return Err(Failed::Sent("it switched protocols without being asked".into()));
             }
-            return switched(response, link, lease).await;
+            return Box::pin(switched(response, link, lease)).await.map_err(Failed::Sent);
         }
         let (mut parts, incoming) = response.into_parts();
         let headers = &mut parts.headers;
@@ -154,15 +153,17 @@ impl Pool {
             return Err(Failed::Sent("its answer has two lengths".into()));
         }
         strip_hop_by_hop(headers);
-        tracing::trace!(service = service.name, instance = instance.authority(), "answered");
+        tracing::trace!(instance = lease.instance().authority(), "answered");
         let body = if incoming.is_end_stream() {
             if link.is_idle() {
                 self.put(link);
             }
             Body::Empty
         } else {
-            // Before the body is asked for, which would wake this task for nothing.
-            link.drive_unheard();
+            if !link.is_ready() {
+                // Before the body is asked for, which would wake this task for nothing.
+                link.drive_unheard();
+            }
             Body::Answer(Answer::new(incoming, link, lease, self.clone()))
         };
         Ok(Reply::Answer(Response::from_parts(parts, body)))
@@ -171,7 +172,7 @@ impl Pool {
 
 enum Failed {
     /// No byte left the node.
-    Unsent(Box<Request<Body>>),
+    Unsent(Box<(Box<Parts>, Body)>, BoxError),
     /// Something may have reached the service.
     Sent(BoxError),
 }
@@ -180,14 +181,13 @@ async fn switched(
     response: Response<Incoming>,
     mut link: Box<Link>,
     lease: Lease,
-) -> Result<Reply, Failed> {
+) -> Result<Reply, BoxError> {
     // The connection ends its HTTP life on its next turn, without a wait.
     let ended = poll_fn(|cx| Poll::Ready(link.drive(cx) || link.drive(cx))).await;
     if !ended {
-        return Err(Failed::Sent("its connection did not switch".into()));
+        return Err("its connection did not switch".into());
     }
-    let (stream, early, slot) =
-        link.into_socket().ok_or_else(|| Failed::Sent("its connection is gone".into()))?;
+    let (stream, early, slot) = link.into_socket().ok_or("its connection is gone")?;
     let (parts, _) = response.into_parts();
     let tunnel = Tunnel::new(stream, early, lease, slot);
     Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel))

@@ -7,38 +7,54 @@ use smallvec::SmallVec;
 /// lists, and the fields that are hop-by-hop without being listed. `Host` and `Content-Length`
 /// stay even when listed: the message is framed anew, and nobody may remove them from afar.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    let mut gone: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    let mut connection = false;
     for (name, value) in headers.iter() {
         if *name == header::CONNECTION {
+            connection = true;
+            if is_option(value.as_bytes()) {
+                continue;
+            }
             let listed = value.as_bytes().split(|byte| *byte == b',');
             gone.extend(
                 listed
                     .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
                     .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH),
             );
-            gone.push(name.clone());
         } else if is_hop_by_hop(name) {
             gone.push(name.clone());
         }
+    }
+    if connection {
+        headers.remove(header::CONNECTION);
     }
     for name in &gone {
         headers.remove(name);
     }
 }
 
+/// Whether a `Connection` says something by itself and names no field that is not known anyway;
+/// nearly every one of a service does.
+fn is_option(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+}
+
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-    )
+    let name = name.as_str();
+    // Most fields end here.
+    matches!(name.as_bytes().first(), Some(b'h' | b'k' | b'p' | b't' | b'u'))
+        && matches!(
+            name,
+            "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "te"
+                | "trailer"
+                | "transfer-encoding"
+                | "upgrade"
+                | "http2-settings"
+        )
 }
 
 #[cfg(test)]
@@ -51,6 +67,8 @@ mod tests {
         for (name, value) in [
             ("connection", "keep-alive, X-Mine , host, content-length, bad name"),
             ("connection", "x-other"),
+            ("connection", "Keep-Alive"),
+            ("keep-alive", "timeout=5"),
             ("x-mine", "1"),
             ("x-other", "1"),
             ("te", "trailers"),

@@ -80,16 +80,12 @@ impl Pool {
         &self.0
     }
 
-    /// An unused connection to `instance` that is alive as far as this node can know.
+    /// An unused connection to `instance`. Its service may have closed it since it was last
+    /// driven; then the request comes back unsent.
     pub(crate) fn take(&self, instance: &Instance) -> Option<Box<Link>> {
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.get_mut(&instance.id)?;
-        while let Some(mut last) = links.pop_back() {
-            if last.link.is_idle() {
-                return Some(last.link);
-            }
-        }
-        None
+        std::iter::from_fn(|| links.pop_back()).map(|idle| idle.link).find(|link| link.is_ready())
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {
@@ -153,6 +149,7 @@ impl Link {
             // At most 100 fields: the codec's default, cheaper than saying so.
             .max_header_size(32 * 1024)
             .max_buf_size(64 * 1024)
+            .writev(false)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
@@ -180,9 +177,14 @@ impl Link {
         self.ended
     }
 
+    /// Whether it waits for a request, as far as was seen when it was last driven.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
     /// Whether it is alive and waits for a request, after a look at its socket.
     pub(crate) fn is_idle(&mut self) -> bool {
-        !self.drive_unheard() && self.sender.is_ready()
+        !self.drive_unheard() && self.is_ready()
     }
 
     /// As [`Link::drive`], for when nobody has to be woken: whoever drives it next does so for

@@ -241,6 +241,10 @@ impl Lease {
         instance.in_flight.fetch_add(1, Relaxed);
         Self(Arc::clone(instance))
     }
+
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.0
+    }
 }
 
 impl Drop for Lease {

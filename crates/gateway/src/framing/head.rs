@@ -359,18 +359,33 @@ pub(crate) fn is_authority(bytes: &[u8]) -> bool {
         let end = memchr(b':', bytes).unwrap_or(bytes.len());
         (&bytes[..end], &bytes[end..])
     };
-    let name = host.first() == Some(&b'[')
-        || host.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let name = host.first() == Some(&b'[') || host.iter().all(|byte| IN_HOST[usize::from(*byte)]);
     let port = match port {
         [] => true,
-        [b':', digits @ ..] => {
-            !digits.is_empty()
-                && std::str::from_utf8(digits).is_ok_and(|text| text.parse::<u16>().is_ok())
-                && digits.iter().all(u8::is_ascii_digit)
-        }
+        [b':', digits @ ..] => is_port(digits),
         _ => false,
     };
     !host.is_empty() && host.len() <= 255 && name && port
+}
+
+/// Letters, digits and the three marks that names have.
+const IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] =
+            (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    table
+};
+
+fn is_port(digits: &[u8]) -> bool {
+    let number = digits.iter().try_fold(0, |number: u16, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(u16::try_from(digit).ok()?)
+    });
+    !digits.is_empty() && number.is_some()
 }
 
 fn is_token(byte: u8) -> bool {
