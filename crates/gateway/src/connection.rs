@@ -205,7 +205,6 @@ async fn serve_h1(
         // The codec takes 100 fields at most, as the guard does; setting it again costs an
         // allocation a request.
         .max_buf_size(128 * 1024)
-        .writev(false)
         .serve_connection(guard, service)
         .with_upgrades();
     let mut connection = pin!(connection);

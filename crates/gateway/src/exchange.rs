@@ -50,6 +50,7 @@ async fn answer(
     conn.requests.set(number + 1);
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
+    let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
     let mut answer = match conn.watch.refusal_at(number) {
         Some(refusal) => {
@@ -60,7 +61,7 @@ async fn answer(
         }
         None => {
             let switching = noted.upgrade && asks_to_switch(&head);
-            let asked = Asked { trace: &trace, noted, switching };
+            let asked = Asked { trace, noted, switching };
             let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
                 Ok(answer) => answer,
                 Err(problem) => refused(&problem),
@@ -74,7 +75,7 @@ async fn answer(
             answer
         }
     };
-    answer.headers_mut().insert(fields::REQUEST_ID, trace.id);
+    answer.headers_mut().insert(fields::REQUEST_ID, id);
     ticket.status = answer.status().as_u16();
     Ok(answer.map(|body| Outgoing::new(body, ticket, is_h2)))
 }
@@ -180,8 +181,8 @@ impl Noted {
 }
 
 /// What is known of a request besides the request.
-struct Asked<'a> {
-    trace: &'a Trace,
+struct Asked {
+    trace: Trace,
     noted: Noted,
     /// It asks for another protocol.
     switching: bool,
@@ -207,7 +208,7 @@ async fn handle(
     conn: &Conn,
     mut head: Box<Parts>,
     body: Incoming,
-    mut asked: Asked<'_>,
+    mut asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
@@ -514,7 +515,7 @@ fn limited(decision: &Decision) -> Response<Body> {
 fn fit(
     conn: &Conn,
     headers: &mut HeaderMap,
-    asked: Asked<'_>,
+    asked: Asked,
     caller: Option<&Arc<Caller>>,
     service: &ServiceConfig,
 ) {
@@ -527,8 +528,8 @@ fn fit(
     }
     // One growth instead of several.
     headers.reserve(10);
-    headers.insert(fields::TRACEPARENT, trace.parent.clone());
-    headers.insert(fields::REQUEST_ID, trace.id.clone());
+    headers.insert(fields::TRACEPARENT, trace.parent);
+    headers.insert(fields::REQUEST_ID, trace.id);
     headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
     headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
     // Otherwise it is in `Host` already.
@@ -617,7 +618,7 @@ async fn mount(
     conn: &Conn,
     mounted: &Mounted,
     mut request: Request<Incoming>,
-    asked: Asked<'_>,
+    asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let trace = asked.trace;
@@ -634,8 +635,8 @@ async fn mount(
     }
     ticket.declared = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
     fields::strip_claims(request.headers_mut(), true);
-    request.headers_mut().insert(fields::TRACEPARENT, trace.parent.clone());
-    request.headers_mut().insert(fields::REQUEST_ID, trace.id.clone());
+    request.headers_mut().insert(fields::TRACEPARENT, trace.parent);
+    request.headers_mut().insert(fields::REQUEST_ID, trace.id);
     request.extensions_mut().insert(conn.ip.to_canonical());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);

@@ -37,6 +37,9 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 const LINGER_MS: u64 = 1_000;
 /// The buffer that all connections of a core read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// An answer up to this size is copied together and written as one: a vectored write costs the
+/// kernel more than the copy costs us.
+const JOINED_BYTES_MAX: usize = 8 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
@@ -354,7 +357,20 @@ impl Write for GuardedIo {
         if let Some(error) = self.write_too_late() {
             return Poll::Ready(Err(error));
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let stream = Pin::new(&mut self.stream);
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = if bytes <= JOINED_BYTES_MAX {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let mut end = 0;
+                for slice in slices {
+                    scratch[end..end + slice.len()].copy_from_slice(slice);
+                    end += slice.len();
+                }
+                stream.poll_write(cx, &scratch[..end])
+            })
+        } else {
+            stream.poll_write_vectored(cx, slices)
+        };
         self.track_write(&written);
         written
     }

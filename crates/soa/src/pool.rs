@@ -149,6 +149,7 @@ impl Link {
             // At most 100 fields: the codec's default, cheaper than saying so.
             .max_header_size(32 * 1024)
             .max_buf_size(64 * 1024)
+            // Most requests are a head alone, which a plain write sends for less.
             .writev(false)
             .handshake(TokioIo::new(stream))
             .await
