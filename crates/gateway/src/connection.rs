@@ -48,23 +48,23 @@ impl Conn {
     ///
     /// HTTP/1 has one request at a time, so its connection's watch keeps the time; the streams
     /// of HTTP/2 take a timer each.
-    pub(crate) fn late(&self, timeout: Duration, is_h2: bool) -> Late {
+    pub(crate) fn late(&self, timeout: Duration, is_h2: bool) -> Late<'_> {
         if is_h2 {
             return Late::Timer(Box::pin(tokio::time::sleep(timeout)));
         }
-        let watch = Arc::clone(&self.watch);
+        let watch = &*self.watch;
         watch.answer().set(watch.clock.now_ms().saturating_add(millis(timeout)));
         Late::Watch(watch)
     }
 }
 
 /// The time that a service has for its answer.
-pub(crate) enum Late {
-    Watch(Arc<Watch>),
+pub(crate) enum Late<'a> {
+    Watch(&'a Watch),
     Timer(Pin<Box<tokio::time::Sleep>>),
 }
 
-impl Future for Late {
+impl Future for Late<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -77,7 +77,7 @@ impl Future for Late {
     }
 }
 
-impl Drop for Late {
+impl Drop for Late<'_> {
     fn drop(&mut self) {
         if let Self::Watch(watch) = self {
             watch.answer().clear();

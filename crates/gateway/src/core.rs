@@ -13,7 +13,7 @@ use clock::SharedClock;
 use slab::Slab;
 use soa::{Pool, Services};
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     net::{IpAddr, TcpStream},
     rc::Rc,
     sync::{
@@ -89,22 +89,25 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// The configuration as it is now: one relaxed load, unless it has changed.
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+    /// The configuration as it is now: one relaxed load, unless it has changed. Not to be held
+    /// over an await.
+    pub(crate) fn snapshot(&self) -> Ref<'_, Snapshot> {
         let generation = self.node.generation.load(Relaxed);
-        let mut cached = self.snapshot.borrow_mut();
-        if cached.0 != generation {
-            *cached = (generation, self.node.snapshot.load_full());
+        if self.snapshot.borrow().0 != generation {
+            *self.snapshot.borrow_mut() = (generation, self.node.snapshot.load_full());
         }
-        Arc::clone(&cached.1)
+        Ref::map(self.snapshot.borrow(), |cached| &*cached.1)
     }
 
+    /// This core alone writes the number, so it need not be locked.
     pub(crate) fn request_began(&self) {
-        self.node.in_flight[self.id].fetch_add(1, Relaxed);
+        let in_flight = &self.node.in_flight[self.id];
+        in_flight.store(in_flight.load(Relaxed) + 1, Relaxed);
     }
 
     pub(crate) fn request_ended(&self) {
-        self.node.in_flight[self.id].fetch_sub(1, Relaxed);
+        let in_flight = &self.node.in_flight[self.id];
+        in_flight.store(in_flight.load(Relaxed) - 1, Relaxed);
     }
 
     /// For ids of requests and traces, which are no secrets (xorshift64*, Vigna 2016).
@@ -203,15 +206,17 @@ pub(crate) fn run(
 async fn sweep(core: Rc<Core>) {
     let mut next = Duration::ZERO;
     loop {
-        let snapshot = core.snapshot();
-        let config = &snapshot.config;
-        let shortest = [
-            config.header_timeout,
-            config.body_timeout,
-            config.idle_timeout,
-            config.write_timeout,
-            snapshot.table.timeout_min(),
-        ];
+        let shortest = {
+            let snapshot = core.snapshot();
+            let config = &snapshot.config;
+            [
+                config.header_timeout,
+                config.body_timeout,
+                config.idle_timeout,
+                config.write_timeout,
+                snapshot.table.timeout_min(),
+            ]
+        };
         let shortest = shortest.into_iter().map(millis).min().unwrap_or(1000);
         tokio::time::sleep(Duration::from_millis((shortest / 8).clamp(5, 250))).await;
         core.sweep();

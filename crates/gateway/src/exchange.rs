@@ -18,7 +18,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use memchr::memchr;
 use protocol::{Code, Problem};
 use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, Reply, ServiceConfig};
-use std::{borrow::Cow, convert::Infallible, future::Future, rc::Rc, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, rc::Rc, sync::Arc};
 use traffic_cop::{
     analytics::RouteId,
     identity::Identity,
@@ -31,21 +31,14 @@ use types::{Caller, Role};
 const IDENTIFYING_MAX: usize = 256;
 
 /// Answers one request of a connection.
-pub(crate) fn serve(
+pub(crate) async fn serve(
     conn: Rc<Conn>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Outgoing>, Infallible>> {
+) -> Result<Response<Outgoing>, Infallible> {
     let (head, body) = request.into_parts();
     // In a box, for it is large and every future on the way would move it.
-    answer(conn, Box::new(head), body)
-}
-
-async fn answer(
-    conn: Rc<Conn>,
-    head: Box<Parts>,
-    body: Incoming,
-) -> Result<Response<Outgoing>, Infallible> {
-    let mut ticket = Ticket::new(Rc::clone(&conn.core), Arc::clone(&conn.watch));
+    let head = Box::new(head);
+    let mut ticket = Ticket::new(Rc::clone(&conn));
     let number = conn.requests.get();
     conn.requests.set(number + 1);
     let noted = Noted::of(&head.headers);
@@ -212,19 +205,21 @@ async fn handle(
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
-    let snapshot = core.snapshot();
     let is_h2 = head.version == Version::HTTP_2;
-    if is_h2 {
-        asked.noted.host = Some(check_h2(&mut head, snapshot.config.target_bytes_max)?);
-    }
-    let (route, target) = match choose(conn, &snapshot, asked.noted.host.as_ref(), &head)? {
+    let chosen = {
+        let snapshot = core.snapshot();
+        if is_h2 {
+            asked.noted.host = Some(check_h2(&mut head, snapshot.config.target_bytes_max)?);
+        }
+        choose(conn, &snapshot, asked.noted.host.as_ref(), &head)?
+    };
+    let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
             let request = Request::from_parts(*head, body);
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
     };
-    drop(snapshot);
     ticket.route = route.id;
     check_length(asked.noted.length, route.body_bytes_max)?;
     let caller = identify(conn, route.auth, &head.headers).await?;

@@ -109,12 +109,14 @@ pub(crate) struct Framing {
     state: State,
     /// An incomplete head; after a switch, the bytes that followed the head.
     held: Vec<u8>,
+    /// The last host; empty before the first.
+    host: Vec<u8>,
     bounds: Bounds,
 }
 
 impl Framing {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { state: State::Head(Search::default()), held: Vec::new(), bounds }
+        Self { state: State::Head(Search::default()), held: Vec::new(), host: Vec::new(), bounds }
     }
 
     /// Whether a head has begun but not ended.
@@ -251,7 +253,7 @@ impl Framing {
                 *at = input.len();
                 return Ok(());
             };
-            let follows = head::check(&rest[..length], &self.bounds)?;
+            let follows = head::check(&rest[..length], &self.bounds, &mut self.host)?;
             approved.push(*at..*at + length);
             *at += length;
             approved.heads += 1;
@@ -264,7 +266,7 @@ impl Framing {
             *at = input.len();
             return Ok(());
         };
-        let follows = head::check(&self.held[..length], &self.bounds)?;
+        let follows = head::check(&self.held[..length], &self.bounds, &mut self.host)?;
         *at += length - before;
         self.held.truncate(length);
         approved.held = std::mem::take(&mut self.held);

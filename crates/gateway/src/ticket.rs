@@ -1,9 +1,6 @@
 //! The record of one request, and the body that carries it to the end of the answer.
 
-use crate::{
-    core::Core,
-    watch::{Owed, Watch},
-};
+use crate::{connection::Conn, watch::Owed};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use soa::{Body, BoxError, Inflow};
@@ -22,8 +19,7 @@ const CLIENT_LEFT: u16 = 499;
 
 /// A request in flight; recorded when dropped.
 pub(crate) struct Ticket {
-    core: Rc<Core>,
-    watch: Arc<Watch>,
+    conn: Rc<Conn>,
     pub(crate) started: Duration,
     pub(crate) route: RouteId,
     pub(crate) caller: Option<Arc<Caller>>,
@@ -35,32 +31,32 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Rc<Core>, watch: Arc<Watch>) -> Self {
-        watch.request_began();
-        core.request_began();
+    pub(crate) fn new(conn: Rc<Conn>) -> Self {
+        conn.watch.request_began();
+        conn.core.request_began();
         Self {
-            started: core.node.clock.elapsed(),
-            route: core.node.unmatched,
+            started: conn.core.node.clock.elapsed(),
+            route: conn.core.node.unmatched,
             caller: None,
             status: CLIENT_LEFT,
             inflow: None,
             declared: 0,
             bytes_out: 0,
-            watch,
-            core,
+            conn,
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.watch.request_ended();
-        self.core.request_ended();
-        self.core.recorder.record(&Sample {
+        let core = &self.conn.core;
+        self.conn.watch.request_ended();
+        core.request_ended();
+        core.recorder.record(&Sample {
             route: self.route,
             tenant: self.caller.as_ref().map(|caller| &caller.tenant),
             status: self.status,
-            latency: self.core.node.clock.elapsed().saturating_sub(self.started),
+            latency: core.node.clock.elapsed().saturating_sub(self.started),
             bytes_in: self.inflow.as_ref().map_or(self.declared, |inflow| inflow.bytes()),
             bytes_out: self.bytes_out,
         });
@@ -77,7 +73,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// `is_h2`: whether the stream has flow control of its own.
     pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool) -> Self {
-        let owed = is_h2.then(|| ticket.watch.owe());
+        let owed = is_h2.then(|| ticket.conn.watch.owe());
         Self { body, ticket, owed }
     }
 }

@@ -121,12 +121,13 @@ impl Watch {
         self.cut.load(Relaxed)
     }
 
+    /// The connection's core alone writes the number, so it need not be locked.
     pub(crate) fn request_began(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
     }
 
     pub(crate) fn request_ended(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed) - 1, Relaxed);
     }
 
     pub(crate) fn is_busy(&self) -> bool {

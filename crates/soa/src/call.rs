@@ -127,9 +127,16 @@ impl Pool {
         let switching = head.headers.contains_key(header::UPGRADE);
         let mut head = pin!(link.sender.try_send_request(Request::from_parts(*head, body)));
         let response = poll_fn(|cx| {
-            link.drive(cx);
+            let ended = link.drive(cx);
             // Only the connection completes it, and only when driven.
-            head.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            let mut unheard = Context::from_waker(Waker::noop());
+            let polled = head.as_mut().poll(&mut unheard);
+            if ended && polled.is_pending() {
+                // It ended before it took the request, and gives it back when dropped.
+                link.close();
+                return head.as_mut().poll(&mut unheard);
+            }
+            polled
         })
         .await
         .map_err(|mut failed| match failed.take_message() {

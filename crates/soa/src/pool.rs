@@ -178,6 +178,12 @@ impl Link {
         self.ended
     }
 
+    /// Drops the connection.
+    pub(crate) fn close(&mut self) {
+        self.connection = None;
+        self.ended = true;
+    }
+
     /// Whether it waits for a request, as far as was seen when it was last driven.
     pub(crate) fn is_ready(&self) -> bool {
         self.sender.is_ready()

@@ -132,8 +132,10 @@ fn too_large() -> Refusal {
     Refusal::new(Code::HeadersTooLarge, "the header fields are larger than allowed")
 }
 
-/// Checks a complete head and says what follows it.
-pub(crate) fn check(head: &[u8], bounds: &Bounds) -> Result<Follows, Refusal> {
+/// Checks a complete head and says what follows it. `known` is a host that was found well
+/// formed before, which a connection's next request nearly always repeats; another one replaces
+/// it.
+pub(crate) fn check(head: &[u8], bounds: &Bounds, known: &mut Vec<u8>) -> Result<Follows, Refusal> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut fields) {
@@ -158,8 +160,12 @@ pub(crate) fn check(head: &[u8], bounds: &Bounds) -> Result<Follows, Refusal> {
         (None, false) => return Err(Refusal::framing("a request has one `Host` field")),
         (None, true) => {}
         (Some(host), _) => {
-            if !is_authority(host) {
-                return Err(Refusal::framing("`Host` is not a host and an optional port"));
+            if known.is_empty() || host != known.as_slice() {
+                if !is_authority(host) {
+                    return Err(Refusal::framing("`Host` is not a host and an optional port"));
+                }
+                known.clear();
+                known.extend_from_slice(host);
             }
             if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
                 return Err(Refusal::framing("the request target and `Host` name two hosts"));
