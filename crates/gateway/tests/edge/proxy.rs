@@ -10,7 +10,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+};
 use traffic_cop::{
     identity::AnonymousConfig,
     limit::{Per, Rule},
@@ -285,6 +288,37 @@ async fn a_pooled_connection_that_died_is_replaced_and_a_sent_request_is_not_rep
     assert_eq!(edge.ask(GET).await.status, 200);
     assert_eq!(edge.ask(GET).await.status, 502);
     assert_eq!(count.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_service_is_not_kept_working_for_a_client_that_left() {
+    let (asked, left) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (was_asked, has_left) = (asked.clone(), left.clone());
+    let address = origin(move |mut client: Client, _| {
+        let (asked, left) = (asked.clone(), left.clone());
+        async move {
+            client.head().await;
+            asked.notify_one();
+            // It thinks for ever, and sees the end of its connection.
+            if client.is_closed().await {
+                left.notify_one();
+            }
+        }
+    })
+    .await;
+    let edge = Edge::start(one_worker(), &services(&[&address]));
+    let mut client = edge.connect().await;
+    client.send(GET).await;
+    soon(was_asked.notified()).await;
+    assert_eq!(edge.gateway.in_flight(), 1);
+    drop(client);
+    soon(has_left.notified()).await;
+    let counted = async {
+        while edge.gateway.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(counted).await;
 }
 
 #[tokio::test]
