@@ -19,6 +19,7 @@ pub mod expiry;
 mod harness;
 pub mod ids;
 pub mod isolation;
+pub mod linearizability;
 pub mod model;
 pub mod reopening;
 pub mod scans;
@@ -64,6 +65,7 @@ macro_rules! store {
                 an_id_belongs_to_its_partition;
             isolation: partitions_with_nasty_ids_share_nothing, tenants_share_nothing,
                 keys_with_nasty_bytes_share_nothing;
+            linearizability: histories_of_a_record_are_linearizable;
             model: random_commits_agree_with_a_model;
             reopening: everything_is_there_after_reopening, streams_go_on_after_reopening,
                 ids_and_fences_are_known_after_reopening, expiry_goes_on_over_reopening;
