@@ -87,6 +87,10 @@ pub async fn history(store: &SharedStore, partition: Partition, seed: u64) -> Re
                     5 => Op::Delete,
                     _ => Op::Replace { seen, value },
                 };
+                // Even an engine that never waits lets others in between.
+                for _ in 0..splitmix(&mut random) % 3 {
+                    tokio::task::yield_now().await;
+                }
                 // A task whose operation has no answer goes on as another one.
                 let thread = task + unknown * TASKS;
                 tester.lock().unwrap().on_invoke(thread, op).unwrap();
