@@ -1,0 +1,1 @@
+INSERT INTO {schema}.lives (life, identity, salt) VALUES ($1, $2, $3)

@@ -1,0 +1,1 @@
+SELECT life, identity, salt FROM {schema}.lives ORDER BY life DESC LIMIT 1
