@@ -4,6 +4,8 @@
 //! process id, when it is dropped; so tests run in parallel. What cannot be started fails the
 //! test: nothing is skipped.
 
+mod postgres;
 mod process;
 
+pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::{Process, free_ports};

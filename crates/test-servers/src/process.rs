@@ -11,7 +11,7 @@ use std::{
 
 /// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long a server may take to end after SIGTERM; then it is killed.
+/// How long a server may take to end after it was asked to; then it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// A running process, which is ended when dropped.
@@ -19,6 +19,7 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 pub struct Process {
     child: Child,
     address: SocketAddr,
+    stop: &'static str,
 }
 
 impl Process {
@@ -36,7 +37,7 @@ impl Process {
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{command:?}: {error}")))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut process = Self { child, address };
+        let mut process = Self { child, address, stop: "TERM" };
         let until = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = process.child.try_wait()?;
@@ -49,6 +50,13 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(process)
+    }
+
+    /// Asks it to end by the signal of this name instead of `TERM`.
+    #[must_use]
+    pub fn stop_with(mut self, signal: &'static str) -> Self {
+        self.stop = signal;
+        self
     }
 
     /// Where it listens.
@@ -100,8 +108,8 @@ impl Drop for Process {
         if let Ok(Some(_)) = self.child.try_wait() {
             return;
         }
-        // A paused process takes SIGTERM only once it goes on.
-        let _ = self.signal("TERM");
+        // A paused process takes the signal only once it goes on.
+        let _ = self.signal(self.stop);
         let _ = self.signal("CONT");
         let until = Instant::now() + STOP_MAX;
         while Instant::now() < until {
