@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -37,11 +38,18 @@ pub(crate) struct Config {
 }
 
 /// Where data is kept.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StoreConfig {
-    /// `embedded:DIR` or `memory:`; the scheme picks the engine.
+    /// `embedded:DIR`, `postgres://...` or `memory:`; the scheme picks the engine.
     pub(crate) url: String,
+}
+
+/// Shows no password.
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig").field("url", &self.shown()).finish()
+    }
 }
 
 impl Default for StoreConfig {
@@ -54,6 +62,7 @@ impl Default for StoreConfig {
 pub(crate) enum Engine {
     Memory,
     Embedded(PathBuf),
+    Postgres(Box<store_postgres::Options>),
 }
 
 impl StoreConfig {
@@ -61,10 +70,26 @@ impl StoreConfig {
         match self.url.split_once(':') {
             Some(("memory", "")) => Ok(Engine::Memory),
             Some(("embedded", dir)) if !dir.is_empty() => Ok(Engine::Embedded(dir.into())),
+            Some(("postgres" | "postgresql", _)) => store_postgres::Options::parse(&self.url)
+                .map(|options| Engine::Postgres(Box::new(options)))
+                .map_err(|error| format!("`store.url`: {error}")),
             Some(_) | None => Err(format!(
-                "`store.url = \"{}\"` is not a store; use `embedded:DIR` or `memory:`",
-                self.url
+                "`store.url = \"{}\"` is not a store; use `embedded:DIR`, \
+                 `postgres://USER@HOST/DATABASE` or `memory:`",
+                self.shown()
             )),
+        }
+    }
+
+    /// The URL without its password.
+    fn shown(&self) -> String {
+        match url::Url::parse(&self.url) {
+            Ok(mut url) if url.password().is_some() => {
+                // It can be set, since there is one.
+                let _ = url.set_password(Some("***"));
+                url.into()
+            }
+            Ok(_) | Err(_) => self.url.clone(),
         }
     }
 }
@@ -90,7 +115,9 @@ impl AdminConfig {
     pub(crate) fn key_file(&self, store: &StoreConfig) -> PathBuf {
         let beside = || match store.engine() {
             Ok(Engine::Embedded(dir)) => dir.with_extension("admin-key"),
-            Ok(Engine::Memory) | Err(_) => PathBuf::from("crosstown.admin-key"),
+            Ok(Engine::Memory | Engine::Postgres(_)) | Err(_) => {
+                PathBuf::from("crosstown.admin-key")
+            }
         };
         self.key_file.clone().unwrap_or_else(beside)
     }
@@ -241,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn no_password_is_shown() {
+        let text = "[store]\nurl = \"postgres://a:hush@127.0.0.1/c\"";
+        let printed = Config::parse(text, "c.toml").unwrap().printed();
+        assert!(printed.contains("postgres://a:***@127.0.0.1/c") && !printed.contains("hush"));
+        for text in ["oracle://a:hush@b/c", "postgres://a:hush@b/c?what=1", "postgres:a:hush@b"] {
+            let text = format!("[store]\nurl = \"{text}\"");
+            let message = Config::parse(&text, "c.toml").map(|_| ()).unwrap_err();
+            assert!(!message.contains("hush"), "{message}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line() {
         refused(
             "[edge]\nlisten = \"127.0.0.1:80\"\nlissen = 1",
@@ -252,7 +291,8 @@ mod tests {
             "`requests`",
         );
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
-        refused("[store]\nurl = \"oracle://x\"", "`embedded:DIR` or `memory:`");
+        refused("[store]\nurl = \"oracle://x\"", "`postgres://USER@HOST/DATABASE` or `memory:`");
+        refused("[store]\nurl = \"postgres://a:secret@b/c?sslmod=disable\"", "sslmod");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
         refused("= 1", "c.toml:1:");
     }

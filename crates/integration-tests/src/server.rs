@@ -64,21 +64,29 @@ impl Server {
     }
 
     /// As [`Self::start`], with more keys of the table `edge`.
-    ///
-    /// # Panics
-    /// If the node does not come up.
     #[must_use]
     pub fn start_with(edge_keys: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let store = format!("embedded:{}", folder.path().join("data").display());
+        Self::start_in(folder, &store, edge_keys, config)
+    }
+
+    /// As [`Self::start`], on a store that several nodes may share.
+    #[must_use]
+    pub fn start_on(store: &str, config: &str) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), store, "", config)
+    }
+
+    fn start_in(folder: TempDir, store: &str, edge_keys: &str, config: &str) -> Self {
         let [edge, admin] = free_ports();
-        let data = folder.path().join("data");
+        let admin_key = folder.path().join("data.admin-key");
         let head = format!(
-            "[store]\nurl = \"embedded:{}\"\n\
+            "[store]\nurl = \"{store}\"\n\
              [edge]\nlisten = \"127.0.0.1:{edge}\"\nconnections_per_ip_max = 20000\n{edge_keys}\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\n\
+             [admin]\nlisten = \"127.0.0.1:{admin}\"\nkey_file = \"{}\"\n\
              [[identity.issuers]]\nname = \"test\"\nissuer = \"test\"\naudience = [\"crosstown\"]\n\
              algorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\n",
-            data.display()
+            admin_key.display()
         );
         fs::write(folder.path().join("crosstown.toml"), format!("{head}{config}"))
             .expect("a configuration");

@@ -18,9 +18,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Bucket, SharedStore};
+use store::{Bucket, Capabilities, SharedStore, Store as _};
 use store_embedded::EmbeddedStore;
 use store_memory::MemoryStore;
+use store_postgres::PostgresStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
     analytics::Analytics,
@@ -55,7 +56,7 @@ impl Node {
         config_file: Option<&Path>,
     ) -> Result<Arc<Self>, String> {
         let clock = SystemClock::shared();
-        let (store, embedded) = open_store(&config, &clock)?;
+        let (store, embedded) = open_store(control, &config, &clock)?;
         let told = |problem: Problem| problem.detail;
         let genesis = control.block_on(Genesis::open(&store, &*clock)).map_err(told)?;
 
@@ -227,6 +228,7 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
 }
 
 fn open_store(
+    control: &Handle,
     config: &Config,
     clock: &SharedClock,
 ) -> Result<(SharedStore, Option<Arc<EmbeddedStore>>), String> {
@@ -240,6 +242,13 @@ fn open_store(
             let opened = EmbeddedStore::open(&dir, options, clock.clone());
             let store = Arc::new(opened.map_err(|error| chain(&error))?);
             Ok((store.clone(), Some(store)))
+        }
+        Engine::Postgres(options) => {
+            let opened = control.block_on(PostgresStore::open(*options));
+            let store = opened.map_err(|error| chain(&error))?;
+            let Capabilities { engine, survives } = store.capabilities();
+            tracing::info!(engine, ?survives, "the store is open");
+            Ok((Arc::new(store), None))
         }
     }
 }

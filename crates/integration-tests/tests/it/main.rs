@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod durability;
 mod guides;
+mod nodes;
 mod sessions;
 mod sockets;
 mod state;
