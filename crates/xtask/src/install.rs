@@ -4,8 +4,11 @@ use crate::command::{command, root, run, target};
 use std::{fs, process::Stdio};
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
-/// in a namespace of their own.
-const FOR_TESTS: &[&str] = &["chromium", "curl", "iproute2", "procps", "strace"];
+/// in a namespace of their own, stores on PostgreSQL directly and through PgBouncer.
+const FOR_TESTS: &[&str] =
+    &["chromium", "curl", "iproute2", "pgbouncer", "postgresql", "procps", "strace"];
+/// Packages that would leave a service running, though tests start servers of their own.
+const SERVICES: &[&str] = &["pgbouncer", "postgresql"];
 
 /// Installs what the tests need; what is there already is left as it is.
 ///
@@ -27,6 +30,9 @@ pub(crate) fn debian(packages: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     println!("installing Debian packages: {}", missing.join(" "));
+    if missing.contains(&"postgresql") {
+        no_cluster()?;
+    }
     run("apt-get", &["-qq", "update"])?;
     let mut args = vec!["-qq", "install", "-y", "--no-install-recommends"];
     args.extend(&missing);
@@ -35,7 +41,23 @@ pub(crate) fn debian(packages: &[&str]) -> Result<(), String> {
         .stdout(Stdio::null())
         .status()
         .map_err(|error| format!("apt-get cannot be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("apt-get could not install {missing:?}")) }
+    if !status.success() {
+        return Err(format!("apt-get could not install {missing:?}"));
+    }
+    for service in SERVICES.iter().filter(|service| missing.contains(service)) {
+        // Where there is no init system it was not started.
+        let _ = command("service", &[service, "stop"]).stderr(Stdio::null()).status();
+    }
+    Ok(())
+}
+
+/// Lets the package make no database of its own, which would take a port and start with the
+/// machine.
+fn no_cluster() -> Result<(), String> {
+    let folder = "/etc/postgresql-common/createcluster.d";
+    let wrong = |error| format!("{folder}: {error}");
+    fs::create_dir_all(folder).map_err(wrong)?;
+    fs::write(format!("{folder}/crosstown.conf"), "create_main_cluster = false\n").map_err(wrong)
 }
 
 fn is_installed(package: &str) -> bool {
