@@ -12,7 +12,9 @@ SELECT
         CASE WHEN pg_is_in_recovery() THEN '-'
             ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
         (SELECT oid FROM pg_database WHERE datname = current_database()),
-        coalesce(to_regclass($1::text)::oid, 0)
+        -- Not to_regclass, which may answer from a cache that does not know of it yet.
+        (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1::text AND c.relname = 'heads')
     ) AS identity,
     extract(epoch FROM pg_postmaster_start_time())::text AS started,
     inet_client_port() AS client_port

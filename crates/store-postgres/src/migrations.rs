@@ -37,18 +37,16 @@ async fn migrate(
 ) -> Result<i32, tokio_postgres::Error> {
     let client = &connection.client;
     client.batch_execute(&server::begin(schema)).await?;
-    let table = format!("{schema}.migrations");
-    let param: Param<'_> = (&table, Type::TEXT);
-    let there = "SELECT to_regclass($1::text) IS NOT NULL";
-    if !client.query_typed_one(there, &[param]).await?.try_get::<_, bool>(0)? {
-        // Asked first, since even IF NOT EXISTS takes the right to make schemas.
-        let param: Param<'_> = (&schema, Type::TEXT);
-        let there = "SELECT to_regnamespace($1::text) IS NOT NULL";
-        if !client.query_typed_one(there, &[param]).await?.try_get::<_, bool>(0)? {
-            client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
-        }
+    // Asked first, since even IF NOT EXISTS takes the right to make schemas.
+    let param: Param<'_> = (&schema, Type::TEXT);
+    let there = client.query_typed_one(&sql.schema, &[param]).await?;
+    if !there.try_get::<_, bool>("has_schema")? {
+        client.batch_execute(&format!("CREATE SCHEMA {schema}")).await?;
+    }
+    if !there.try_get::<_, bool>("has_migrations")? {
         client.batch_execute(&sql.migrations_table).await?;
     }
+    let table = format!("{schema}.migrations");
     let latest = format!("SELECT coalesce(max(number), 0) FROM {table}");
     let found: i32 = client.query_typed_one(&latest, &[]).await?.try_get(0)?;
     for (text, number) in ALL.iter().zip(1..).skip(usize::try_from(found).unwrap_or(0)) {

@@ -43,8 +43,7 @@ impl Server {
         sql: &Sql,
         schema: &str,
     ) -> Result<Self, tokio_postgres::Error> {
-        let heads = format!("{schema}.heads");
-        let param: Param<'_> = (&heads, Type::TEXT);
+        let param: Param<'_> = (&schema, Type::TEXT);
         let row = connection.client.query_typed_one(&sql.server, &[param]).await?;
         let is_on = |name| row.try_get::<_, String>(name).map(|value| value != "off");
         let (survives, why) = match (is_on("fsync")?, is_on("full_page_writes")?) {

@@ -28,7 +28,7 @@ macro_rules! statements {
 }
 
 statements! {
-    migrations_table, server, latest_life, begin_life,
+    schema, migrations_table, server, latest_life, begin_life,
     make_heads, lock_heads, now, load_records, load_ids,
     write_heads, unmake_heads, write_records, write_entries, trim_entries, trim_later, write_ids,
     head, get, scan, read, changes, due, list, expired,

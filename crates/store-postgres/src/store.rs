@@ -1,7 +1,7 @@
 //! The store itself: what callers hold.
 
 use crate::{
-    OpenError, Options,
+    HintsBy, OpenError, Options,
     batch::{Done, Work},
     connection::Connector,
     engine::Engine,
@@ -102,11 +102,13 @@ impl PostgresStore {
         });
         let follower = Follower::start(engine.clone(), node.clone()).await;
         let follower = follower.map_err(|error| unusable(error.into()))?;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(follower.run()).abort_handle(),
-            tokio::spawn(following::tell(engine.clone(), node)).abort_handle(),
             tokio::spawn(forgetting::run(engine.clone())).abort_handle(),
         ];
+        if engine.options.hints != HintsBy::Poll {
+            tasks.push(tokio::spawn(following::tell(engine.clone(), node)).abort_handle());
+        }
         let start = |_| {
             // Unbounded, since each job holds its share of the queue, which is bounded.
             let (sender, jobs) = mpsc::unbounded_channel();

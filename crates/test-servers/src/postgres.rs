@@ -120,6 +120,8 @@ impl Postgres {
     /// If it cannot be waited for.
     pub fn kill(&mut self) -> io::Result<()> {
         let pid = self.process.pid().to_string();
+        // Stopped, it starts no more of them.
+        self.process.pause()?;
         let children = Command::new("pgrep").args(["-P", &pid]).output()?;
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
         // Together, so that none of them still works when the first is gone.
