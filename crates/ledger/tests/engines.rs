@@ -25,6 +25,11 @@ macro_rules! over_every_engine {
         mod embedded {
             $(#[tokio::test] async fn $test() { super::$test(&super::Engine::embedded()).await; })*
         }
+        mod postgres {
+            $(#[tokio::test] async fn $test() {
+                super::$test(&super::Engine::postgres().await).await;
+            })*
+        }
     };
 }
 

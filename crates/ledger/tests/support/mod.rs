@@ -4,7 +4,7 @@ use clock::{ManualClock, SharedClock};
 use std::{
     any::Any,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,6 +13,8 @@ use store::{
     Bucket, Capabilities, Changes, Commit, Committed, Entry, Error, Head, Hints, Key, Kind,
     Partition, PartitionPage, Position, Record, ScanPage, SharedStore, Store, StreamName,
 };
+use test_servers::{Postgres, PostgresOptions};
+use tokio::sync::Mutex;
 use types::{TenantId, Timestamp};
 
 pub(crate) struct Engine {
@@ -37,6 +39,30 @@ impl Engine {
         let options = store_embedded::Options::default();
         let store = store_embedded::EmbeddedStore::open(folder.path(), options, clock.clone());
         Self { store: Arc::new(store.unwrap()), clock, manual, _kept: Some(Box::new(folder)) }
+    }
+
+    /// On a server that the tests of this binary share, in a schema of its own.
+    pub(crate) async fn postgres() -> Self {
+        static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
+        static SCHEMAS: AtomicU64 = AtomicU64::new(0);
+        let mut shared = SHARED.lock().await;
+        let server = match shared.upgrade() {
+            Some(server) => server,
+            None => {
+                let server = Arc::new(Postgres::start(PostgresOptions::default()).unwrap());
+                *shared = Arc::downgrade(&server);
+                server
+            }
+        };
+        drop(shared);
+        let manual = ManualClock::new(Timestamp(1), 1);
+        let clock: SharedClock = manual.clone();
+        let schema = SCHEMAS.fetch_add(1, Relaxed);
+        let url = server.url(&format!("schema=ledger_{schema}"));
+        let parsed = store_postgres::Options::parse(&url).unwrap();
+        let options = store_postgres::Options { clock: Some(clock.clone()), ..parsed };
+        let store = store_postgres::PostgresStore::open(options).await.unwrap();
+        Self { store: Arc::new(store), clock, manual, _kept: Some(Box::new(server)) }
     }
 
     pub(crate) fn advance(&self, duration: Duration) {
