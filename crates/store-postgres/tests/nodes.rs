@@ -73,6 +73,9 @@ async fn a_poll_does_not_pass_over_a_slow_transaction() {
     let first = store.commit(put("slow", "1")).await.unwrap().position;
     let mut watcher = store::watch(store.clone());
     watcher.follow(partition("slow"), first);
+    // What it is told from here on comes from the poll alone.
+    let early = tokio::time::timeout(Duration::from_millis(500), watcher.next()).await;
+    assert!(early.is_err(), "nothing has changed yet");
     // As another node would change it, but slowly: the id is taken first.
     let text = format!(
         "BEGIN; SELECT pg_current_xact_id(); SELECT pg_sleep(1); \
