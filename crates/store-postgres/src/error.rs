@@ -114,11 +114,13 @@ impl Failure {
         }
     }
 
-    /// Of an error in answer to COMMIT itself.
-    pub(crate) fn at_commit(error: tokio_postgres::Error) -> Self {
-        let class = error.code().and_then(|code| code.code().get(..2).map(ToOwned::to_owned));
-        match class.as_deref() {
-            // Ended by the operator or the network: before or after it was written, who knows.
+    /// Of an error once COMMIT was sent along. What the server itself says of a statement is
+    /// certain. That the connection ended is not: a pooler may say so in its own words, and in
+    /// answer to a statement whose COMMIT the server has carried out.
+    pub(crate) fn after_commit(error: tokio_postgres::Error) -> Self {
+        let Some(code) = error.code() else { return Self::Unknown(error.into()) };
+        match code.code().get(..2) {
+            Some("57") if *code == SqlState::QUERY_CANCELED => Self::before_commit(error),
             None | Some("57" | "08" | "58") => Self::Unknown(error.into()),
             Some(_) => Self::before_commit(error),
         }

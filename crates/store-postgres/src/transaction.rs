@@ -171,15 +171,12 @@ impl Transaction<'_> {
         let statements = writes.iter().map(|(sql, params)| client.execute_typed(sql, params));
         let (written, committed) =
             tokio::join!(biased; join_all(statements), client.batch_execute("COMMIT"));
-        for result in written {
-            // What the server refuses is rolled back, by the COMMIT that follows it. What was
-            // lost on the way may have arrived, and the COMMIT as well.
-            result.map_err(|error| match error.code() {
-                Some(_) => Failure::before_commit(error),
-                None => Failure::Unknown(error.into()),
-            })?;
-        }
-        committed.map_err(Failure::at_commit)
+        // What the server refuses is rolled back, by the COMMIT that follows it.
+        written
+            .into_iter()
+            .try_for_each(|result| result.map(drop))
+            .map_err(Failure::after_commit)?;
+        committed.map_err(Failure::after_commit)
     }
 
     fn writes<'w>(

@@ -62,6 +62,32 @@ impl Writer {
     async fn write(&mut self, batch: Vec<Job>) {
         let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
         match self.persist(&works).await {
+            Err(Failure::Refused(error)) if batch.len() > 1 => {
+                tracing::debug!(%error, "a batch is refused: each of its commits is tried alone");
+                self.write_apart(batch).await;
+            }
+            result => self.answer(batch, result),
+        }
+        if self.known.len() > KNOWN_MAX {
+            self.known.clear();
+        }
+    }
+
+    /// One after the other, so that what cannot be done to one partition harms no other; as
+    /// long as there is patience for it.
+    async fn write_apart(&mut self, batch: Vec<Job>) {
+        let until = Instant::now() + self.engine.options.patience;
+        for job in batch {
+            let result = match Instant::now() < until {
+                true => self.persist(&[&job.work]).await,
+                false => Err(Failure::Again("there was no time left for it".into())),
+            };
+            self.answer(vec![job], result);
+        }
+    }
+
+    fn answer(&self, batch: Vec<Job>, result: Result<Outcome, Failure>) {
+        match result {
             Ok(outcome) => {
                 outcome.changed.iter().for_each(|partition| self.engine.hints.notify(partition));
                 if !outcome.changed.is_empty() {
@@ -73,14 +99,11 @@ impl Writer {
                 }
             }
             Err(failure) => {
-                tracing::warn!(?failure, commits = batch.len(), "a batch of commits failed");
+                tracing::warn!(?failure, commits = batch.len(), "commits failed");
                 for job in batch {
                     let _ = job.reply.send(Err(failure.error()));
                 }
             }
-        }
-        if self.known.len() > KNOWN_MAX {
-            self.known.clear();
         }
     }
 

@@ -72,10 +72,8 @@ async fn a_commit_that_was_rolled_back_is_tried_again() {
 /// Cut off after COMMIT was sent, the outcome is unknown: the caller is told so, and the same
 /// id gets the first reply. The server is made to hang between the two by a replica that never
 /// answers.
-#[tokio::test]
-async fn a_commit_without_an_answer_is_unknown_and_its_id_tells() {
-    let server = server();
-    let store = open(&server.url("")).await;
+async fn check_unknown(server: &Postgres, url: &str) {
+    let store = open(url).await;
     store.commit(append("p", "first")).await.unwrap();
     let replicas = |names: &str| {
         let text = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
@@ -98,6 +96,44 @@ async fn a_commit_without_an_answer_is_unknown_and_its_id_tells() {
     assert_eq!((reply.sequences, reply.position.revision), (vec![2], 2));
     assert_eq!(store.commit(append("p", "third")).await.unwrap().sequences, [3]);
     assert_eq!(store.commit(commit).await.unwrap().sequences, [2]);
+}
+
+#[tokio::test]
+async fn a_commit_without_an_answer_is_unknown_and_its_id_tells() {
+    let server = server();
+    check_unknown(&server, &server.url("")).await;
+}
+
+#[tokio::test]
+async fn a_commit_without_an_answer_through_a_pooler_is_unknown_and_its_id_tells() {
+    let server = server();
+    let pooler = PgBouncer::start(&server).unwrap();
+    check_unknown(&server, &pooler.url("")).await;
+}
+
+/// What is wrong with one partition harms no other one of its batch.
+#[tokio::test]
+async fn a_damaged_partition_is_refused_alone() {
+    let server = server();
+    let store = open(&format!("{}?writers=1", server.url(""))).await;
+    for id in ["bad", "good"] {
+        store.commit(append(id, "1")).await.unwrap();
+    }
+    let damage = "UPDATE crosstown.heads SET streams = '[[1]]' WHERE id = 'bad'";
+    server.sql(ROLE, damage).unwrap();
+    let mut tasks = JoinSet::new();
+    for at in 0..40 {
+        let store = store.clone();
+        let id = if at % 4 == 0 { "bad" } else { "good" };
+        tasks.spawn(async move { (id, store.commit(append(id, "2")).await) });
+    }
+    for (id, answer) in tasks.join_all().await {
+        match (id, answer) {
+            ("good", answer) => drop(answer.unwrap()),
+            (_, answer) => assert!(matches!(answer, Err(Error::Corrupt { .. })), "{answer:?}"),
+        }
+    }
+    assert_eq!(store.head(&partition("good")).await.unwrap().unwrap().position.revision, 31);
 }
 
 /// Reads and commits go on over terminated connections, watchers too.
