@@ -6,6 +6,10 @@
 
 mod postgres;
 mod process;
+mod redis;
+mod shared;
 
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::{Process, free_ports};
+pub use redis::{Appends, Redis, RedisCluster, RedisOptions};
+pub use shared::{Server, Shared};

