@@ -16,6 +16,7 @@ pub mod checks;
 pub mod commits;
 pub mod concurrency;
 pub mod expiry;
+pub mod fanout;
 mod harness;
 pub mod ids;
 pub mod isolation;
@@ -98,5 +99,18 @@ macro_rules! store {
                 }
             )+
         })+
+    };
+}
+
+/// As [`store!`], for a fan-out; the expression opens a [`fanout::Pair`].
+#[macro_export]
+macro_rules! fanout {
+    ($open:expr) => {
+        $crate::store! { @tests $open;
+            fanout: a_message_reaches_every_subscription_once, topics_are_heard_apart,
+                messages_of_a_topic_come_in_order, a_subscription_begins_when_it_is_answered,
+                a_slow_reader_is_told_that_it_missed_something,
+                a_dropped_subscription_leaves_others, a_message_that_is_too_large_is_refused;
+        }
     };
 }

@@ -7,11 +7,13 @@
 //!
 //! Start at [`Store`], which carries the promises; the crate `store-conformance` checks each
 //! of them on every engine. [`bounds`] holds the sizes that every engine refuses beyond.
-//! What follows changes as they happen takes a [`Watcher`].
+//! What follows changes as they happen takes a [`Watcher`]. What may be lost is told by a
+//! [`Fanout`].
 
 pub mod bounds;
 mod commit;
 mod error;
+mod fanout;
 mod partition;
 mod read;
 pub mod rules;
@@ -19,6 +21,10 @@ mod watch;
 
 pub use commit::{Check, Commit, CommitId, Committed, Durability, Write};
 pub use error::{BoxError, Error};
+pub use fanout::{
+    Fanout, SUBSCRIPTION_MESSAGES_MAX, SharedFanout, Subscribers, Subscription, Told, Topic,
+    check_message,
+};
 pub use partition::{BUCKETS, Bucket, Incarnation, Key, Kind, Partition, Position, StreamName};
 pub use read::{Change, Changes, Entry, Head, PartitionPage, Record, ScanPage, StreamHead};
 pub use watch::{Hints, Watcher, watch};

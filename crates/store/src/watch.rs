@@ -74,6 +74,15 @@ impl Hints {
         }
     }
 
+    /// Tells that any partition may have changed. Engines call it after hints may have been
+    /// lost, so that nobody has to wait until watchers ask by themselves.
+    pub fn notify_all(&self) {
+        self.watchers.lock().retain(|partition, list| {
+            list.retain(|weak| weak.upgrade().inspect(|inbox| inbox.push(partition)).is_some());
+            !list.is_empty()
+        });
+    }
+
     fn add(&self, partition: &Partition, inbox: &Arc<Inbox>) {
         self.watchers.lock().entry(partition.clone()).or_default().push(Arc::downgrade(inbox));
     }
