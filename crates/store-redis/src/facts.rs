@@ -77,16 +77,17 @@ impl Facts {
         })
     }
 
-    /// What an acknowledged commit survives, as long as this server itself is not lost.
+    /// What an acknowledged commit survives, as long as this server itself is not lost. With
+    /// `everysec` the server answers before it has written while it synchronises what came
+    /// before, for up to two seconds: a crash of its process loses that.
     pub(crate) fn survives(&self) -> Survives {
         if !self.appends {
             return Survives::Nothing;
         }
         match self.fsync {
             Fsync::Always => Survives::PowerLoss,
-            Fsync::AlwaysButForRewrites | Fsync::EverySecond | Fsync::Never | Fsync::Unknown => {
-                Survives::Process
-            }
+            Fsync::AlwaysButForRewrites | Fsync::Never => Survives::Process,
+            Fsync::EverySecond | Fsync::Unknown => Survives::Nothing,
         }
     }
 
@@ -114,12 +115,12 @@ impl Facts {
     /// How it is set up, for the log and for errors.
     pub(crate) fn describe(&self) -> String {
         let file = match (self.appends, self.fsync) {
-            (false, _) => "no append-only file",
+            (false, _) => "no append-only file (a restart loses everything or goes back)",
             (true, Fsync::Always) => "appendfsync always",
             (true, Fsync::AlwaysButForRewrites) => {
                 "appendfsync always, but no-appendfsync-on-rewrite"
             }
-            (true, Fsync::EverySecond) => "appendfsync everysec",
+            (true, Fsync::EverySecond) => "appendfsync everysec (a crash loses up to 2 s)",
             (true, Fsync::Never) => "appendfsync no",
             (true, Fsync::Unknown) => "an unknown appendfsync",
         };
@@ -144,7 +145,9 @@ impl Facts {
                 Survives::PowerLoss => {
                     "set `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no`"
                 }
-                Survives::Process | Survives::Nothing => "set `appendonly yes`",
+                Survives::Process | Survives::Nothing => {
+                    "set `appendonly yes`, and `appendfsync always` or `no`"
+                }
             };
             return Err(OpenError::Durability {
                 server: server(),

@@ -296,12 +296,14 @@ impl Nodes {
             cmd.arg(arg);
         }
         cmd.arg(format!("{:016x}", self.fresh()));
-        let mut pipe = redis::pipe();
-        if is_asking {
-            pipe.cmd("ASKING").ignore();
-        }
-        pipe.add_command(cmd).ignore();
-        let done: Result<(), RedisError> = pipe.query_async(&mut link.connection()).await;
+        let mut connection = link.connection();
+        let done: Result<(), RedisError> = if is_asking {
+            let mut both = redis::pipe();
+            both.cmd("ASKING").ignore().add_command(cmd).ignore();
+            both.query_async(&mut connection).await
+        } else {
+            cmd.exec_async(&mut connection).await
+        };
         done.map_err(told)
     }
 }

@@ -18,8 +18,10 @@ pub enum Appends {
     /// In memory alone.
     #[default]
     Off,
-    /// Written at once, synchronised each second.
+    /// Synchronised each second; what is said meanwhile may not even be written.
     EverySecond,
+    /// Written before it answers, and never synchronised.
+    Written,
     /// Synchronised before it answers.
     Always,
 }
@@ -190,6 +192,7 @@ fn spawn(server: &Path, options: &RedisOptions, port: u16, folder: &Path) -> io:
     let (appends, sync) = match options.appends {
         Appends::Off => ("no", "no"),
         Appends::EverySecond => ("yes", "everysec"),
+        Appends::Written => ("yes", "no"),
         Appends::Always => ("yes", "always"),
     };
     let port_text = port.to_string();
