@@ -1,5 +1,4 @@
 //! The servers start, answer, keep what they are to keep, and end.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use test_servers::{Appends, Redis, RedisCluster, RedisOptions};
 
