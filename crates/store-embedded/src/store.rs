@@ -195,7 +195,7 @@ impl Store for EmbeddedStore {
         self.reads().changes(partition, since)
     }
 
-    fn hints(&self) -> &Hints {
+    fn hints(&self, _: &Partition) -> &Hints {
         &self.hints
     }
 

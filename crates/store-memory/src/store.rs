@@ -148,7 +148,7 @@ impl Store for MemoryStore {
         self.reading(partition, |slot| slot.state().changes(since, now))?
     }
 
-    fn hints(&self) -> &Hints {
+    fn hints(&self, _: &Partition) -> &Hints {
         &self.hints
     }
 

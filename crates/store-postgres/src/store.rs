@@ -211,7 +211,7 @@ impl Store for PostgresStore {
         self.engine.changes(partition, since).await
     }
 
-    fn hints(&self) -> &Hints {
+    fn hints(&self, _: &Partition) -> &Hints {
         &self.engine.hints
     }
 

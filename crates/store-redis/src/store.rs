@@ -259,7 +259,7 @@ impl Store for RedisStore {
         }
     }
 
-    fn hints(&self) -> &Hints {
+    fn hints(&self, _: &Partition) -> &Hints {
         &self.hints
     }
 

@@ -17,6 +17,7 @@ mod fanout;
 mod partition;
 mod read;
 pub mod rules;
+mod tiers;
 mod watch;
 
 pub use commit::{Check, Commit, CommitId, Committed, Durability, Write};
@@ -27,6 +28,7 @@ pub use fanout::{
 };
 pub use partition::{BUCKETS, Bucket, Incarnation, Key, Kind, Partition, Position, StreamName};
 pub use read::{Change, Changes, Entry, Head, PartitionPage, Record, ScanPage, StreamHead};
+pub use tiers::{Tier, Tiers};
 pub use watch::{Hints, Watcher, watch};
 
 use async_trait::async_trait;
@@ -126,8 +128,8 @@ pub trait Store: Send + Sync {
     /// it may have been forgotten (they are kept for ten minutes): scan again.
     async fn changes(&self, partition: &Partition, since: Position) -> Result<Changes, Error>;
 
-    /// Where this engine tells that a partition changed. Follow with [`watch()`].
-    fn hints(&self) -> &Hints;
+    /// Where it is told that `partition` changed. Follow with [`watch()`].
+    fn hints(&self, partition: &Partition) -> &Hints;
 
     /// Partitions of `bucket` whose wake time has passed, at most `limit`.
     async fn due(&self, bucket: Bucket, limit: usize) -> Result<Vec<Partition>, Error>;

@@ -101,7 +101,13 @@ impl Hints {
 /// Follows partitions of `store`, none at first.
 #[must_use]
 pub fn watch(store: SharedStore) -> Watcher {
-    Watcher { store, inbox: Arc::default(), positions: HashMap::new(), unfinished: None }
+    Watcher {
+        store,
+        inbox: Arc::default(),
+        positions: HashMap::new(),
+        unfinished: None,
+        poll_every: None,
+    }
 }
 
 /// Follows any number of partitions; see [`watch()`].
@@ -111,13 +117,17 @@ pub struct Watcher {
     positions: HashMap<Partition, Position>,
     /// Taken from the inbox, but not answered yet: `next` may be dropped while it waits.
     unfinished: Option<Partition>,
+    /// The shortest that any followed partition's engine asks for.
+    poll_every: Option<Duration>,
 }
 
 impl Watcher {
     /// Follows `partition` from `since`; what already lies after it is told next.
     pub fn follow(&mut self, partition: Partition, since: Position) {
         if self.positions.insert(partition.clone(), since).is_none() {
-            self.store.hints().add(&partition, &self.inbox);
+            let hints = self.store.hints(&partition);
+            hints.add(&partition, &self.inbox);
+            self.poll_every = self.poll_every.into_iter().chain(hints.poll_every).min();
         }
         self.inbox.push(&partition);
     }
@@ -125,7 +135,7 @@ impl Watcher {
     /// No longer follows `partition`.
     pub fn leave(&mut self, partition: &Partition) {
         if self.positions.remove(partition).is_some() {
-            self.store.hints().remove(partition, &self.inbox);
+            self.store.hints(partition).remove(partition, &self.inbox);
         }
     }
 
@@ -138,9 +148,8 @@ impl Watcher {
                     return partition;
                 }
             }
-            let poll_every = self.store.hints().poll_every;
             let woken = self.inbox.wake.notified();
-            match poll_every {
+            match self.poll_every {
                 None => woken.await,
                 Some(every) => {
                     if tokio::time::timeout(every, woken).await.is_err() {
@@ -180,7 +189,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         for partition in self.positions.keys() {
-            self.store.hints().remove(partition, &self.inbox);
+            self.store.hints(partition).remove(partition, &self.inbox);
         }
     }
 }

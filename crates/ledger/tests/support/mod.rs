@@ -157,8 +157,8 @@ impl Store for Faulty {
         self.store.changes(partition, since).await
     }
 
-    fn hints(&self) -> &Hints {
-        self.store.hints()
+    fn hints(&self, partition: &Partition) -> &Hints {
+        self.store.hints(partition)
     }
 
     async fn due(&self, bucket: Bucket, limit: usize) -> Result<Vec<Partition>, Error> {
