@@ -85,8 +85,7 @@ async fn check_unknown(server: &Postgres, url: &str) {
     let commit = append("p", "second").id(CommitId([7; 16]));
     let (ours, sent) = (store.clone(), commit.clone());
     let sent = tokio::spawn(async move { ours.commit(sent).await });
-    until("a wait for the replica", async || terminate(&server, "wait_event = 'SyncRep'") > 0)
-        .await;
+    until("a wait for the replica", async || terminate(server, "wait_event = 'SyncRep'") > 0).await;
     let error = sent.await.unwrap().unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
