@@ -19,9 +19,9 @@ use clock::SharedClock;
 use http::{StatusCode, header};
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
-use serde_json::json as object;
-use std::sync::Arc;
-use store::{SharedStore, Survives};
+use serde_json::{Map, Value, json as object};
+use std::{sync::Arc, time::Duration};
+use store::{Capabilities, Kind, Partition, SharedStore, Store, Survives};
 use traffic_cop::{
     analytics::Analytics,
     identity::api_key::{ApiKey, ApiKeys, NewApiKey},
@@ -29,6 +29,9 @@ use traffic_cop::{
     secret_matches,
 };
 use types::TenantId;
+
+/// How long a store may take to answer when its health is asked for.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// How the node is at this moment.
 #[derive(Debug, Clone, Copy)]
@@ -54,8 +57,8 @@ pub struct Parts {
     pub analytics: Arc<Analytics>,
     /// Rate limits.
     pub limits: Arc<Limits>,
-    /// The store, for health.
-    pub store: SharedStore,
+    /// The stores by tier, for health.
+    pub stores: Vec<(&'static str, SharedStore)>,
     /// The time.
     pub clock: SharedClock,
     /// How the node is.
@@ -96,29 +99,38 @@ async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> Resp
     Refusal(Problem::new(Code::Unauthenticated, detail)).into_response()
 }
 
-/// Whether the node does its work. It is not shed, and not guarded.
+/// Whether the node does its work, and each store its own. It is not shed, and not guarded.
 async fn health(State(parts): State<Parts>) -> Answer {
-    let capabilities = parts.store.capabilities();
-    let survives = match capabilities.survives {
-        Survives::Nothing => "nothing",
-        Survives::Process => "process",
-        Survives::PowerLoss => "power_loss",
-    };
-    let probe = store::Partition::new(TenantId::system(), store::Kind::new("genesis"), "seed");
-    let read = match probe {
-        Ok(partition) => parts.store.head(&partition).await.map(|_| ()),
-        Err(error) => Err(error),
-    };
-    let (status, state) = match &read {
-        Ok(()) => (StatusCode::OK, "ok"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
-    };
-    let body = object!({
-        "status": state,
-        "store": { "engine": capabilities.engine, "acknowledged_survives": survives },
-        "draining": (parts.vitals)().draining,
+    let asked = parts.stores.iter().map(|(tier, store)| async move {
+        let Capabilities { engine, survives } = store.capabilities();
+        let survives = match survives {
+            Survives::Nothing => "nothing",
+            Survives::Process => "process",
+            Survives::PowerLoss => "power_loss",
+        };
+        let answers = answers(&**store).await;
+        let told = object!({
+            "engine": engine, "acknowledged_survives": survives, "answers": answers,
+        });
+        (answers, ((*tier).to_owned(), told))
     });
-    json_with(status, body)
+    let stores = futures_util::future::join_all(asked).await;
+    let (status, state) = if stores.iter().all(|(answers, ..)| *answers) {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+    };
+    let stores: Map<String, Value> = stores.into_iter().map(|(_, told)| told).collect();
+    let draining = (parts.vitals)().draining;
+    json_with(status, object!({ "status": state, "stores": stores, "draining": draining }))
+}
+
+async fn answers(store: &dyn Store) -> bool {
+    let Ok(probe) = Partition::new(TenantId::system(), Kind::new("probe"), "health") else {
+        return false;
+    };
+    let read = tokio::time::timeout(PROBE, store.head(&probe)).await;
+    matches!(read, Ok(Ok(_)))
 }
 
 /// Whether the node takes new connections.

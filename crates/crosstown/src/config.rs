@@ -1,8 +1,8 @@
 //! The configuration: one file, composed of each part's own, every key with a default.
 
+use crate::stores::StoresConfig;
 use serde::Deserialize;
 use std::{
-    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,7 +14,7 @@ use traffic_cop::{identity, limit, session, state};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// Where data is kept.
-    pub(crate) store: StoreConfig,
+    pub(crate) stores: StoresConfig,
     /// The listener for clients.
     pub(crate) edge: gateway::Config,
     /// The listener for operators.
@@ -37,63 +37,6 @@ pub(crate) struct Config {
     pub(crate) shutdown: ShutdownConfig,
 }
 
-/// Where data is kept.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct StoreConfig {
-    /// `embedded:DIR`, `postgres://...` or `memory:`; the scheme picks the engine.
-    pub(crate) url: String,
-}
-
-/// Shows no password.
-impl fmt::Debug for StoreConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreConfig").field("url", &self.shown()).finish()
-    }
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { url: "embedded:crosstown-data".into() }
-    }
-}
-
-/// What a store's URL names.
-pub(crate) enum Engine {
-    Memory,
-    Embedded(PathBuf),
-    Postgres(Box<store_postgres::Options>),
-}
-
-impl StoreConfig {
-    pub(crate) fn engine(&self) -> Result<Engine, String> {
-        match self.url.split_once(':') {
-            Some(("memory", "")) => Ok(Engine::Memory),
-            Some(("embedded", dir)) if !dir.is_empty() => Ok(Engine::Embedded(dir.into())),
-            Some(("postgres" | "postgresql", _)) => store_postgres::Options::parse(&self.url)
-                .map(|options| Engine::Postgres(Box::new(options)))
-                .map_err(|error| format!("`store.url`: {error}")),
-            Some(_) | None => Err(format!(
-                "`store.url = \"{}\"` is not a store; use `embedded:DIR`, \
-                 `postgres://USER@HOST/DATABASE` or `memory:`",
-                self.shown()
-            )),
-        }
-    }
-
-    /// The URL without its password.
-    fn shown(&self) -> String {
-        match url::Url::parse(&self.url) {
-            Ok(mut url) if url.password().is_some() => {
-                // It can be set, since there is one.
-                let _ = url.set_password(Some("***"));
-                url.into()
-            }
-            Ok(_) | Err(_) => self.url.clone(),
-        }
-    }
-}
-
 /// The listener for operators.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,12 +55,10 @@ impl Default for AdminConfig {
 
 impl AdminConfig {
     /// The key's file: beside the data, unless configured.
-    pub(crate) fn key_file(&self, store: &StoreConfig) -> PathBuf {
-        let beside = || match store.engine() {
-            Ok(Engine::Embedded(dir)) => dir.with_extension("admin-key"),
-            Ok(Engine::Memory | Engine::Postgres(_)) | Err(_) => {
-                PathBuf::from("crosstown.admin-key")
-            }
+    pub(crate) fn key_file(&self, stores: &StoresConfig) -> PathBuf {
+        let beside = || match stores.folder() {
+            Some(folder) => folder.with_extension("admin-key"),
+            None => PathBuf::from("crosstown.admin-key"),
         };
         self.key_file.clone().unwrap_or_else(beside)
     }
@@ -173,7 +114,7 @@ impl Config {
 
     /// Refuses what no single part can see to be wrong.
     fn check(&self) -> Result<(), String> {
-        self.store.engine()?;
+        self.stores.engines()?;
         self.realtime.check()?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(format!(
@@ -268,15 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_shown() {
-        let text = "[store]\nurl = \"postgres://a:hush@127.0.0.1/c\"";
+    fn no_password_is_printed() {
+        let text = "[stores]\ndurable = \"postgres://a:hush@127.0.0.1/c\"";
         let printed = Config::parse(text, "c.toml").unwrap().printed();
         assert!(printed.contains("postgres://a:***@127.0.0.1/c") && !printed.contains("hush"));
-        for text in ["oracle://a:hush@b/c", "postgres://a:hush@b/c?what=1", "postgres:a:hush@b"] {
-            let text = format!("[store]\nurl = \"{text}\"");
-            let message = Config::parse(&text, "c.toml").map(|_| ()).unwrap_err();
-            assert!(!message.contains("hush"), "{message}");
-        }
     }
 
     #[test]
@@ -291,8 +227,8 @@ mod tests {
             "`requests`",
         );
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
-        refused("[store]\nurl = \"oracle://x\"", "`postgres://USER@HOST/DATABASE` or `memory:`");
-        refused("[store]\nurl = \"postgres://a:secret@b/c?sslmod=disable\"", "sslmod");
+        refused("[store]\nurl = \"memory:\"", "c.toml:1: unknown field `store`");
+        refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
         refused("= 1", "c.toml:1:");
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod mounts;
 mod run;
+mod stores;
 
 pub(crate) use admin::serve as serve_routes;
 pub(crate) use run::{Node, check};

@@ -57,7 +57,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 impl Server {
     /// Starts a node on a fresh embedded store. `config` follows the listeners and a test
-    /// issuer; it may not set `store`, `edge.listen` or `admin`.
+    /// issuer; it may not set `stores`, `edge.listen` or `admin`.
     #[must_use]
     pub fn start(config: &str) -> Self {
         Self::start_with("", config)
@@ -67,21 +67,22 @@ impl Server {
     #[must_use]
     pub fn start_with(edge_keys: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = format!("embedded:{}", folder.path().join("data").display());
-        Self::start_in(folder, &store, edge_keys, config)
+        let stores = format!("durable = \"embedded:{}/data\"", folder.path().display());
+        Self::start_in(folder, &stores, edge_keys, config)
     }
 
-    /// As [`Self::start`], on a store that several nodes may share.
+    /// As [`Self::start`], on stores that several nodes may share: the keys of the table
+    /// `stores`.
     #[must_use]
-    pub fn start_on(store: &str, config: &str) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a folder"), store, "", config)
+    pub fn start_on(stores: &str, config: &str) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), stores, "", config)
     }
 
-    fn start_in(folder: TempDir, store: &str, edge_keys: &str, config: &str) -> Self {
+    fn start_in(folder: TempDir, stores: &str, edge_keys: &str, config: &str) -> Self {
         let [edge, admin] = free_ports();
         let admin_key = folder.path().join("data.admin-key");
         let head = format!(
-            "[store]\nurl = \"{store}\"\n\
+            "[stores]\n{stores}\n\
              [edge]\nlisten = \"127.0.0.1:{edge}\"\nconnections_per_ip_max = 20000\n{edge_keys}\n\
              [admin]\nlisten = \"127.0.0.1:{admin}\"\nkey_file = \"{}\"\n\
              [[identity.issuers]]\nname = \"test\"\nissuer = \"test\"\naudience = [\"crosstown\"]\n\

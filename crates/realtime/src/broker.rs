@@ -38,10 +38,6 @@ pub(crate) enum Task {
         core: usize,
         life: u64,
     },
-    Pass {
-        channel: Channel,
-        publication: Publication,
-    },
     AddCore(mpsc::Sender<ToCore>),
 }
 
@@ -103,15 +99,6 @@ impl Broker {
 
     pub(crate) async fn unsubscribe(&self, channel: Channel, core: usize, life: u64) {
         let _ = self.send(channel.clone(), Task::Unsubscribe { channel, core, life }).await;
-    }
-
-    /// Hands a publication that no history keeps to the cores.
-    pub(crate) async fn pass(
-        &self,
-        channel: Channel,
-        publication: Publication,
-    ) -> Result<(), Problem> {
-        self.send(channel.clone(), Task::Pass { channel, publication }).await
     }
 
     async fn send(&self, channel: Channel, task: Task) -> Result<(), Problem> {

@@ -1,16 +1,13 @@
 //! Channels: their names, who may do what in them, and publishing.
 
-use crate::{
-    Config, Namespace, Parts,
-    broker::{self, Broker},
-};
+use crate::{Config, Namespace, Parts, broker};
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
-use store::{Commit, Kind, Partition, StreamName, Write};
+use store::{Commit, Kind, Partition, SharedFanout, StreamName, Write};
 use traffic_cop::{
     genesis::Genesis,
     state::{self, DocumentId},
@@ -18,6 +15,10 @@ use traffic_cop::{
 use types::{Caller, CredentialKind, PrincipalKind, TenantId};
 
 const KIND: Kind = Kind::new("channel");
+/// What passes through channels that keep no history.
+const PASSING: Kind = Kind::new("passing");
+/// Publications that wait in a brief stream for other nodes to see them.
+const BRIEF: u64 = 64;
 /// The stream of a channel's publications.
 pub(crate) const PUBLICATIONS: StreamName = StreamName::new("publications");
 const ATTEMPTS: usize = 8;
@@ -63,8 +64,11 @@ impl fmt::Debug for Channel {
 /// Where the publications of a channel come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Nowhere: they pass, and are gone.
-    Passing,
+    /// The fan-out: they pass, and are gone.
+    Passing(Partition),
+    /// The same where there is no fan-out between nodes: a stream of the last few in this
+    /// partition, which nobody recovers from.
+    Brief(Partition),
     /// A stream of this partition.
     History(Partition),
     /// The changes of the document in this partition.
@@ -76,9 +80,25 @@ impl Source {
         static PUBLISHED: StreamName = PUBLICATIONS;
         static CHANGED: StreamName = state::CHANGES;
         match self {
-            Self::Passing => None,
-            Self::History(partition) => Some((partition, &PUBLISHED)),
+            Self::Passing(_) => None,
+            Self::Brief(partition) | Self::History(partition) => Some((partition, &PUBLISHED)),
             Self::Document(partition) => Some((partition, &CHANGED)),
+        }
+    }
+
+    /// Whether a client may come back to where it was.
+    pub(crate) fn is_recoverable(&self) -> bool {
+        match self {
+            Self::Passing(_) | Self::Brief(_) => false,
+            Self::History(_) | Self::Document(_) => true,
+        }
+    }
+
+    /// This source for a node with or without a fan-out.
+    pub(crate) fn by(self, live: Option<&SharedFanout>) -> Self {
+        match self {
+            Self::Passing(partition) if live.is_none() => Self::Brief(partition),
+            Self::Passing(_) | Self::Brief(_) | Self::History(_) | Self::Document(_) => self,
         }
     }
 }
@@ -139,11 +159,12 @@ pub(crate) fn admit(
 }
 
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Source, Problem> {
-    if namespace.history_size == 0 {
-        return Ok(Source::Passing);
-    }
-    let partition = Partition::new(channel.tenant().clone(), KIND, channel.name());
-    partition.map(Source::History).map_err(broker::problem)
+    let partition = |kind| Partition::new(channel.tenant().clone(), kind, channel.name());
+    let source = match namespace.history_size {
+        0 => partition(PASSING).map(Source::Passing),
+        _ => partition(KIND).map(Source::History),
+    };
+    source.map_err(broker::problem)
 }
 
 /// A publication as the stream keeps it, behind a version byte.
@@ -156,9 +177,19 @@ struct Kept {
 
 const VERSION: u8 = 1;
 
+fn damaged() -> Problem {
+    Problem::new(Code::Internal, "a stored publication cannot be read")
+}
+
+/// Reads a publication as a stream or the fan-out carries it.
+pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
+    let Some((&VERSION, json)) = bytes.split_first() else { return Err(damaged()) };
+    let Kept { data, info } = serde_json::from_slice(json).map_err(|_| damaged())?;
+    Ok(Publication { data, info, offset })
+}
+
 /// Reads an entry of a channel's source.
 pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publication, Problem> {
-    let damaged = || Problem::new(Code::Internal, "a stored publication cannot be read");
     match source {
         Source::Document(_) => {
             let (change, by) = state::publication(entry)?;
@@ -166,11 +197,8 @@ pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publi
             let info = ClientInfo { user: by.as_str().to_owned(), client: String::new() };
             Ok(Publication { data, info: Some(info), offset: entry.sequence })
         }
-        Source::History(_) | Source::Passing => {
-            let (_, json) = entry.value.split_first().ok_or_else(damaged)?;
-            let kept: Kept = serde_json::from_slice(json).map_err(|_| damaged())?;
-            Ok(Publication { data: kept.data, info: kept.info, offset: entry.sequence })
-        }
+        Source::History(_) => kept(&entry.value, entry.sequence),
+        Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),
     }
 }
 
@@ -179,18 +207,19 @@ pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publi
 pub struct Publications {
     config: Arc<Config>,
     store: store::SharedStore,
+    live: Option<SharedFanout>,
     genesis: Genesis,
-    broker: Broker,
 }
 
 impl Publications {
-    pub(crate) fn new(config: &Config, parts: &Parts, broker: &Broker) -> Self {
-        let (store, genesis) = (parts.store.clone(), parts.genesis);
-        Self { config: Arc::new(config.clone()), store, genesis, broker: broker.clone() }
+    pub(crate) fn new(config: &Config, parts: &Parts) -> Self {
+        let (store, live, genesis) = (parts.store.clone(), parts.live.clone(), parts.genesis);
+        Self { config: Arc::new(config.clone()), store, live, genesis }
     }
 
     /// Publishes `data` to a channel of the caller's tenant. Returns once it is durable, if
-    /// the channel keeps history, and its offset there; 0 if it keeps none.
+    /// the channel keeps history, and its offset there; 0 if it keeps none, once every node
+    /// that can be reached was told.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `bad_request`, `body_too_large`, or those of the store.
@@ -205,19 +234,21 @@ impl Publications {
         let source = admit(&self.config, caller, &channel, Wish::Publish)?;
         let info =
             ClientInfo { user: caller.principal.id.as_str().to_owned(), client: client.to_owned() };
-        let data = one_line(data)?;
-        match source.stream() {
-            None => {
-                let publication = Publication { data, info: Some(info), offset: 0 };
-                self.broker.pass(channel, publication).await?;
+        let kept = Kept { data: one_line(data)?, info: Some(info) };
+        let mut value = vec![VERSION];
+        serde_json::to_writer(&mut value, &kept).expect("a publication is JSON");
+        match (source, &self.live) {
+            (Source::Passing(topic), Some(live)) => {
+                live.publish(&topic.into(), value.into()).await.map_err(broker::problem)?;
                 Ok(0)
             }
-            Some((partition, stream)) => {
-                let kept = Kept { data, info: Some(info) };
-                let mut value = vec![VERSION];
-                serde_json::to_writer(&mut value, &kept).expect("a publication is JSON");
+            (Source::Passing(partition) | Source::Brief(partition), _) => {
+                self.append(&partition, value, BRIEF).await?;
+                Ok(0)
+            }
+            (Source::History(partition) | Source::Document(partition), _) => {
                 let size = self.config.namespace(channel.name()).unwrap_or_default().history_size;
-                self.append(partition, stream, value, size).await
+                self.append(&partition, value, size).await
             }
         }
     }
@@ -225,10 +256,10 @@ impl Publications {
     async fn append(
         &self,
         partition: &Partition,
-        stream: &StreamName,
         value: Vec<u8>,
         history_size: u64,
     ) -> Result<u64, Problem> {
+        let stream = &PUBLICATIONS;
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::new(partition.clone());
             match self.store.head(partition).await.map_err(broker::problem)? {

@@ -55,6 +55,8 @@ pub(crate) struct Connection {
 pub(crate) struct Bound {
     pub(crate) caller: Arc<Caller>,
     pub(crate) session: SessionId,
+    /// Looks out for the end of the session.
+    _hold: traffic_cop::identity::Hold,
 }
 
 enum Subscription {

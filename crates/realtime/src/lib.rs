@@ -28,18 +28,18 @@ pub use hub::CoreSockets;
 use crate::broker::Broker;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use protocol::{Code, client::Disconnect};
+use protocol::client::Disconnect;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
-use store::SharedStore;
+use store::{SharedFanout, SharedStore};
 use tokio::{runtime::Handle, sync::mpsc};
 use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
-    identity::Identity,
-    session::{Connections, Sessions},
+    identity::{Connections, Identity},
+    session::Sessions,
     state::SharedStates,
 };
 use types::{ConnectionId, SessionId, TenantId};
@@ -57,6 +57,8 @@ pub struct Parts {
     pub analytics: Arc<Analytics>,
     /// Where channels keep their history.
     pub store: SharedStore,
+    /// How publications of channels without history reach other nodes; `None`: by the store.
+    pub live: Option<SharedFanout>,
     /// The first incarnation of channels.
     pub genesis: Genesis,
     /// The time.
@@ -93,7 +95,7 @@ impl Realtime {
     /// Channels, for publishing by HTTP.
     #[must_use]
     pub fn publications(&self) -> Publications {
-        Publications::new(&self.config, &self.parts, &self.broker)
+        Publications::new(&self.config, &self.parts)
     }
 
     /// The number of open connections.
@@ -115,7 +117,7 @@ impl Realtime {
 }
 
 impl Connections for Realtime {
-    fn close(&self, tenant: &TenantId, session: SessionId, _why: Code) {
+    fn close(&self, tenant: &TenantId, session: SessionId) {
         let cores = self.cores.lock().clone();
         let tenant = tenant.clone();
         // The inboxes are bounded; a revocation waits for room rather than being lost.

@@ -3,8 +3,8 @@
 //! [`RedisStore`] says what is promised and when; start there. `keys` is the format inside the
 //! server, `scripts` and `lua/` change and read it, `request` and `reply` speak with them.
 //! `facts` is what a server says of itself, `node` one connection, `nodes` all of them, `map` who
-//! has which bucket, `failure` what to do when it did not work; `listener` hears what the servers publish, for hints and for
-//! [`RedisFanout`].
+//! has which bucket, `failure` what to do when it did not work; `listener` hears what the
+//! servers publish, for hints and for [`RedisFanout`].
 
 mod facts;
 mod failure;
@@ -23,4 +23,4 @@ mod store;
 
 pub use crate::store::RedisStore;
 pub use fanout::RedisFanout;
-pub use options::{OpenError, Options, StoreTime};
+pub use options::{OpenError, Options, StoreTime, check_url};

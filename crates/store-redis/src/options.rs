@@ -105,6 +105,14 @@ pub enum OpenError {
     },
 }
 
+/// Whether `url` can be a server's, without asking it.
+///
+/// # Errors
+/// [`OpenError::Url`].
+pub fn check_url(url: &str) -> Result<(), OpenError> {
+    Settings::parse(url, Options::default()).map(drop)
+}
+
 /// What a URL and the options say together.
 #[derive(Clone)]
 pub(crate) struct Settings {

@@ -9,8 +9,10 @@ pub mod api_key;
 mod cache;
 pub mod issuer;
 pub mod jws;
+pub(crate) mod revocations;
 
 pub use cache::{CallerCache, Identified};
+pub use revocations::{Connections, Hold, Revocations};
 
 use crate::{
     identity::{api_key::ApiKeys, issuer::Issuers},
@@ -20,13 +22,7 @@ use clock::SharedClock;
 use http::{HeaderMap, HeaderName, header};
 use protocol::{Code, Problem};
 use serde::Deserialize;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId};
 
 /// A credential longer than this is refused unread.
@@ -37,8 +33,8 @@ static CREDENTIALS: [HeaderName; 3] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-session-token"),
 ];
-/// How long a checked credential is trusted without asking again. Revocations on this node
-/// end it at once.
+/// How long a checked credential is trusted without asking again. Revocations end it at once,
+/// those of other nodes as fast as the store tells of them.
 const TRUSTED: Duration = Duration::from_secs(30);
 
 /// How callers are identified.
@@ -67,21 +63,6 @@ pub struct AnonymousConfig {
 
 fn anonymous_user() -> PrincipalId {
     PrincipalId::new("anonymous").expect("a valid name")
-}
-
-/// Counts revocations, so that what was cached before one is asked for again.
-#[derive(Debug, Clone, Default)]
-pub struct Revocations(Arc<AtomicU64>);
-
-impl Revocations {
-    /// Something was revoked on this node.
-    pub fn revoke(&self) {
-        self.0.fetch_add(1, Ordering::Release);
-    }
-
-    fn epoch(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// Checks credentials for the whole node.
@@ -173,16 +154,18 @@ impl Identity {
     pub async fn identify(self: Arc<Self>, token: String) -> Result<Identified, Problem> {
         let epoch = self.epoch();
         let now = self.clock.now();
-        let caller = if token.starts_with(api_key::PREFIX) {
-            self.api_keys.identify(&token, now).await?
+        let (caller, hold) = if token.starts_with(api_key::PREFIX) {
+            let (caller, hold) = self.api_keys.identify(&token, now).await?;
+            (caller, Some(hold))
         } else if token.starts_with(crate::session::TOKEN_PREFIX) {
-            self.sessions.identify(&token).await?
+            let (caller, hold) = self.sessions.identify(&token).await?;
+            (caller, Some(hold))
         } else {
-            self.issuers.identify(&token, now).await?
+            (self.issuers.identify(&token, now).await?, None)
         };
         let trusted = now.plus(TRUSTED);
         let valid_until = caller.expires.map_or(trusted, |expires| expires.min(trusted));
-        Ok(Identified { caller: Arc::new(caller), valid_until, epoch })
+        Ok(Identified { caller: Arc::new(caller), valid_until, epoch, hold })
     }
 }
 

@@ -10,13 +10,12 @@ mod record;
 pub use record::{NewSession, Session, SessionKind, Status, Update};
 
 use crate::{
-    identity::{Revocations, refused},
+    identity::{Hold, Revocations, refused, revocations::Basis},
     secret,
     session::record::SessionRecord,
     storage,
 };
 use clock::SharedClock;
-use parking_lot::RwLock;
 use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -56,19 +55,12 @@ impl Default for Config {
     }
 }
 
-/// What the sessions need from whoever holds the sockets.
-pub trait Connections: Send + Sync {
-    /// Asks every connection of `session` to close. None being there is no error.
-    fn close(&self, tenant: &TenantId, session: SessionId, why: Code);
-}
-
 /// The sessions of all tenants.
 pub struct Sessions {
     store: SharedStore,
     clock: SharedClock,
     config: Config,
     revocations: Revocations,
-    connections: RwLock<Option<Arc<dyn Connections>>>,
 }
 
 impl Sessions {
@@ -80,12 +72,7 @@ impl Sessions {
         config: Config,
         revocations: Revocations,
     ) -> Self {
-        Self { store, clock, config, revocations, connections: RwLock::new(None) }
-    }
-
-    /// Tells who holds the sockets, once they are there.
-    pub fn set_connections(&self, connections: Arc<dyn Connections>) {
-        *self.connections.write() = Some(connections);
+        Self { store, clock, config, revocations }
     }
 
     /// Makes a session for `principal` and its token, which is shown this once.
@@ -199,7 +186,7 @@ impl Sessions {
             })
             .await?;
         if changed.status == Status::Suspended {
-            self.revoked(tenant, id, Code::Forbidden);
+            self.revocations.revoke(tenant, Some(id));
         }
         Ok(changed)
     }
@@ -223,12 +210,12 @@ impl Sessions {
         let commit =
             Commit::new(partition(tenant, id.shelf())?).write(Write::Delete { key: key(id) });
         self.store.commit(commit).await.map_err(storage::problem)?;
-        self.revoked(tenant, id, Code::TokenExpired);
+        self.revocations.revoke(tenant, Some(id));
         Ok(())
     }
 
     /// The caller that a session token proves. Counts as a use.
-    pub(crate) async fn identify(&self, token: &str) -> Result<Caller, Problem> {
+    pub(crate) async fn identify(&self, token: &str) -> Result<(Caller, Hold), Problem> {
         let unknown = || refused("the session token is not known");
         let mut parts = token.strip_prefix(TOKEN_PREFIX).ok_or_else(unknown)?.splitn(3, '.');
         let (Some(tenant), Some(id), Some(secret)) = (parts.next(), parts.next(), parts.next())
@@ -237,6 +224,7 @@ impl Sessions {
         };
         let tenant = TenantId::new(tenant).map_err(|_| unknown())?;
         let id = SessionId::from_str(id).map_err(|_| unknown())?;
+        let hold = self.revocations.hold(basis(&tenant, id)?);
         let (record, _) = self.read(&tenant, id).await?.ok_or_else(unknown)?;
         if !secret::matches(secret, &record.token_hash) {
             return Err(unknown());
@@ -252,21 +240,24 @@ impl Sessions {
             record
         };
         let principal = Principal { kind: record.principal_kind, id: record.principal.clone() };
-        Ok(Caller {
+        let caller = Caller {
             tenant,
             principal,
             session: Some(id),
             roles: Arc::new([]),
             expires: Some(record.expires()),
             credential: CredentialKind::SessionToken,
-        })
+        };
+        Ok((caller, hold))
     }
 
-    fn revoked(&self, tenant: &TenantId, id: SessionId, why: Code) {
-        self.revocations.revoke();
-        if let Some(connections) = &*self.connections.read() {
-            connections.close(tenant, id, why);
-        }
+    /// Looks out for the end of a session by whichever node, for as long as this is held:
+    /// then its connections close.
+    ///
+    /// # Errors
+    /// None for the id of a session.
+    pub fn hold(&self, tenant: &TenantId, id: SessionId) -> Result<Hold, Problem> {
+        Ok(self.revocations.hold_and_look(basis(tenant, id)?))
     }
 
     fn checked_metadata(
@@ -364,6 +355,11 @@ fn put(record: &SessionRecord, now: Timestamp) -> Write {
 
 fn partition(tenant: &TenantId, shelf: u64) -> Result<Partition, Problem> {
     Partition::new(tenant.clone(), KIND, &format!("{shelf:016x}")).map_err(storage::problem)
+}
+
+fn basis(tenant: &TenantId, id: SessionId) -> Result<Basis, Problem> {
+    let partition = partition(tenant, id.shelf())?;
+    Ok(Basis { partition, key: key(id), session: Some(id), stands: record::stands })
 }
 
 fn key(id: SessionId) -> Key {

@@ -59,7 +59,7 @@ impl NodeArgs {
     /// A client of the configured node's admin listener.
     fn client(&self) -> Result<Client, String> {
         let config = self.config.load()?;
-        let file = config.admin.key_file(&config.store);
+        let file = config.admin.key_file(&config.stores);
         let key = std::fs::read_to_string(&file).map_err(|error| {
             format!(
                 "cannot read the admin key {}: {error}; has the node been started?",

@@ -207,8 +207,8 @@ fn configuration(folder: &Path, ports: &Ports) -> String {
     let Ports { edge, admin, web, shop } = ports;
     let data = folder.join("data");
     format!(
-        r#"[store]
-url = "embedded:{}"
+        r#"[stores]
+durable = "embedded:{}"
 
 [edge]
 listen = "127.0.0.1:{edge}"

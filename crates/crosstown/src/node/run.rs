@@ -1,9 +1,9 @@
 //! Starting, reloading and stopping a node.
 
 use crate::{
-    config::{Config, Engine},
+    config::Config,
     key_server::KeyServer,
-    node::{admin, mounts},
+    node::{admin, mounts, stores::Stores},
 };
 use api::admin::Vitals;
 use async_trait::async_trait;
@@ -18,10 +18,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Bucket, Capabilities, SharedStore, Store as _};
+use store::{Bucket, SharedStore};
 use store_embedded::EmbeddedStore;
-use store_memory::MemoryStore;
-use store_postgres::PostgresStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
     analytics::Analytics,
@@ -42,7 +40,7 @@ pub(crate) struct Node {
     config_file: Option<PathBuf>,
     drain: Duration,
     /// Closed last, when nothing writes any more.
-    embedded: Option<Arc<EmbeddedStore>>,
+    embedded: Vec<Arc<EmbeddedStore>>,
 }
 
 impl Node {
@@ -56,11 +54,13 @@ impl Node {
         config_file: Option<&Path>,
     ) -> Result<Arc<Self>, String> {
         let clock = SystemClock::shared();
-        let (store, embedded) = open_store(control, &config, &clock)?;
+        let engines = config.stores.engines()?;
+        let stores = control.block_on(Stores::open(engines, &clock))?;
+        let store = stores.all.clone();
         let told = |problem: Problem| problem.detail;
         let genesis = control.block_on(Genesis::open(&store, &*clock)).map_err(told)?;
 
-        let revocations = Revocations::default();
+        let revocations = Revocations::new(store.clone());
         let sessions = Arc::new(Sessions::new(
             store.clone(),
             clock.clone(),
@@ -74,7 +74,7 @@ impl Node {
             issuers,
             api_keys.clone(),
             sessions.clone(),
-            revocations,
+            revocations.clone(),
             clock.clone(),
         ));
         let states =
@@ -90,12 +90,13 @@ impl Node {
                 states: states.clone(),
                 analytics: analytics.clone(),
                 store: store.clone(),
+                live: stores.live.clone(),
                 genesis,
                 clock: clock.clone(),
                 control: control.clone(),
             },
         );
-        sessions.set_connections(realtime.clone());
+        revocations.set_connections(realtime.clone());
         let public = api::public(&api::Parts {
             sessions,
             states,
@@ -111,7 +112,7 @@ impl Node {
             })
         };
 
-        let key = admin::key(&config.admin.key_file(&config.store), &*clock)?;
+        let key = admin::key(&config.admin.key_file(&config.stores), &*clock)?;
         let listener = control.block_on(TcpListener::bind(config.admin.listen));
         let listener = listener.map_err(|error| {
             format!(
@@ -142,14 +143,14 @@ impl Node {
             admin,
             config_file: config_file.map(Path::to_owned),
             drain: config.shutdown.drain,
-            embedded,
+            embedded: stores.embedded(),
         });
         let admin_parts = api::admin::Parts {
             key_hash: traffic_cop::secret_hash(&key).into(),
             api_keys,
             analytics: analytics.clone(),
             limits: limits.clone(),
-            store: store.clone(),
+            stores: stores.tiers,
             clock: clock.clone(),
             vitals: node.vitals(),
             config: config.printed().into(),
@@ -157,6 +158,7 @@ impl Node {
         };
         control.spawn(admin::serve(listener, api::admin::routes(admin_parts)));
         control.spawn(keep_time(analytics, limits, clock));
+        control.spawn(revocations.run());
         control.spawn(sweep(store));
         Ok(node)
     }
@@ -191,7 +193,7 @@ impl Node {
         if cut > 0 {
             tracing::warn!(cut, "connections were cut off at the end of the drain time");
         }
-        if let Some(store) = self.embedded.clone() {
+        for store in self.embedded.clone() {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;
             if let Err(error) = closed {
                 tracing::error!(%error, "the store did not close in order");
@@ -225,42 +227,6 @@ impl Node {
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
     Gateway::check(&config.edge, &config.services).map_err(|error| error.to_string())
-}
-
-fn open_store(
-    control: &Handle,
-    config: &Config,
-    clock: &SharedClock,
-) -> Result<(SharedStore, Option<Arc<EmbeddedStore>>), String> {
-    match config.store.engine()? {
-        Engine::Memory => {
-            tracing::warn!("the store is `memory:`: nothing survives the end of this process");
-            Ok((Arc::new(MemoryStore::new(clock.clone())), None))
-        }
-        Engine::Embedded(dir) => {
-            let options = store_embedded::Options::default();
-            let opened = EmbeddedStore::open(&dir, options, clock.clone());
-            let store = Arc::new(opened.map_err(|error| chain(&error))?);
-            Ok((store.clone(), Some(store)))
-        }
-        Engine::Postgres(options) => {
-            let opened = control.block_on(PostgresStore::open(*options));
-            let store = opened.map_err(|error| chain(&error))?;
-            let Capabilities { engine, survives } = store.capabilities();
-            tracing::info!(engine, ?survives, "the store is open");
-            Ok((Arc::new(store), None))
-        }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// Moves the analytics on each second, and forgets limits that nobody draws on.

@@ -74,7 +74,7 @@ impl Edge {
     ) -> Self {
         let clock = SystemClock::shared();
         let store: store::SharedStore = Arc::new(store_memory::MemoryStore::new(clock.clone()));
-        let revocations = Revocations::default();
+        let revocations = Revocations::new(store.clone());
         let keys = ApiKeys::new(store.clone(), clock.clone(), revocations.clone());
         let sessions = Sessions::new(store, clock.clone(), Default::default(), revocations.clone());
         let identity = Identity::new(

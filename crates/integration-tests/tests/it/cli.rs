@@ -35,7 +35,7 @@ fn a_wrong_configuration_is_told_with_file_and_line() {
     };
     refused("[edge]\n\nlissen = 1\n", "check", "c.toml:3: unknown field `lissen`");
     refused("[edge]\nlisten = \"0.0.0.0:1\"\n", "check", "insecure");
-    refused("[store]\nurl = \"x\"\n", "serve", "`embedded:DIR`");
+    refused("[stores]\nhot = \"x\"\n", "serve", "`embedded:DIR`");
     refused("nonsense", "serve", "c.toml:1:");
     let issuer = "[[identity.issuers]]\nname = \"i\"\nissuer = \"i\"\naudience = [\"a\"]\n";
     refused(

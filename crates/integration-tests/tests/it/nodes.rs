@@ -1,20 +1,79 @@
-//! Two nodes on one PostgreSQL.
+//! Two nodes on the same stores.
 
 use client::{Client, Event};
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};
-use test_servers::{Postgres, PostgresOptions};
+use std::time::Duration;
+use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, RedisOptions};
 
 const SESSIONS: &str = "/crosstown/v1/sessions";
+/// Channels that keep history, and channels that keep none.
+const CONFIG: &str = "[[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
+    [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
 
-fn postgres() -> Postgres {
-    Postgres::start(PostgresOptions::default()).unwrap()
+/// The servers behind two nodes, and the keys of `[stores]` that name them.
+struct Stores {
+    keys: String,
+    _servers: Box<dyn std::any::Any>,
 }
 
-#[tokio::test]
-async fn what_one_node_is_told_the_other_knows() {
-    let postgres = postgres();
-    let [mut here, there] = [(); 2].map(|()| Server::start_on(&postgres.url(""), ""));
+fn postgres() -> Stores {
+    let postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let keys = format!("durable = \"{}\"", postgres.url(""));
+    Stores { keys, _servers: Box::new(postgres) }
+}
+
+fn redis() -> Stores {
+    let redis = Redis::start(RedisOptions::appending(Appends::Always)).unwrap();
+    let keys = format!("durable = \"{}\"", redis.url());
+    Stores { keys, _servers: Box::new(redis) }
+}
+
+fn cluster_and_postgres() -> Stores {
+    let cluster = RedisCluster::start(RedisOptions::default()).unwrap();
+    let postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let keys = format!("hot = \"{}\"\ndurable = \"{}\"", cluster.url(), postgres.url(""));
+    Stores { keys, _servers: Box::new((cluster, postgres)) }
+}
+
+fn valkey_and_postgres() -> Stores {
+    let valkey = Redis::start_valkey(RedisOptions::default()).unwrap();
+    let postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let keys = format!("hot = \"{}\"\ndurable = \"{}\"", valkey.url(), postgres.url(""));
+    Stores { keys, _servers: Box::new((valkey, postgres)) }
+}
+
+fn two_nodes(stores: &Stores) -> [Server; 2] {
+    [(); 2].map(|()| Server::start_on(&stores.keys, CONFIG))
+}
+
+macro_rules! on_each {
+    ($($check:ident)*) => { $(
+        mod $check {
+            #[tokio::test]
+            async fn on_postgres() { super::$check(super::postgres()).await }
+            #[tokio::test]
+            async fn on_redis() { super::$check(super::redis()).await }
+            #[tokio::test]
+            async fn on_a_cluster_and_postgres() {
+                super::$check(super::cluster_and_postgres()).await;
+            }
+            #[tokio::test]
+            async fn on_valkey_and_postgres() {
+                super::$check(super::valkey_and_postgres()).await;
+            }
+        }
+    )* };
+}
+
+on_each! {
+    what_one_node_is_told_the_other_knows
+    publications_reach_the_sockets_of_every_node
+    what_one_node_revokes_the_other_refuses
+}
+
+async fn what_one_node_is_told_the_other_knows(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
 
     let session: Json = here.client("acme", "ann").post(SESSIONS, &json!({})).await.unwrap();
     let token = session["token"].as_str().unwrap();
@@ -64,10 +123,109 @@ async fn what_one_node_is_told_the_other_knows() {
     same.put("order-0", &json!({ "after": true }), None).await.unwrap();
 }
 
+fn publications(channel: &str) -> String {
+    format!("/crosstown/v1/channels/{channel}/publications")
+}
+
+/// Channels with and without history; a client that comes back by the other node misses nothing.
+async fn publications_reach_the_sockets_of_every_node(stores: Stores) {
+    let [here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "press").await;
+    let [from_here, from_there] =
+        [&here, &there].map(|node| Client::new(&node.base(), &key).unwrap());
+    let ann = here.token("acme", "ann");
+    let mut sockets =
+        [Socket::connect(&here.base(), &ann).await, Socket::connect(&there.base(), &ann).await];
+    let other = here.token("umbrella", "ann");
+    let mut foreign = Socket::connect(&there.base(), &other).await;
+    let mut position = Json::Null;
+    for socket in sockets.iter_mut().chain([&mut foreign]) {
+        socket.ask("subscribe", json!({ "channel": "now:all" })).await.unwrap();
+        let news = json!({ "channel": "news:all", "recoverable": true });
+        let start = socket.ask("subscribe", news).await.unwrap();
+        if position.is_null() {
+            position = start;
+        }
+    }
+    let publish = |n: u64, channel: &'static str| {
+        let by = if n.is_multiple_of(2) { &from_here } else { &from_there };
+        async move { by.post::<Json>(&publications(channel), &json!({ "n": n })).await.unwrap() }
+    };
+    for n in 0..20 {
+        publish(n, "now:all").await;
+        publish(n, "news:all").await;
+    }
+    for socket in &mut sockets {
+        let mut seen = [Vec::new(), Vec::new()];
+        while seen.iter().any(|seen| seen.len() < 20) {
+            let push = socket.push().await;
+            let of = usize::from(push["channel"] == "news:all");
+            seen[of].push(push["pub"]["data"]["n"].as_u64().unwrap());
+        }
+        // One publisher waited for each before the next.
+        assert_eq!(seen, [(0..20).collect::<Vec<_>>(), (0..20).collect()]);
+    }
+    // Comes back by the other node, from where it began.
+    let mut moved = Socket::connect(&there.base(), &ann).await;
+    let again = json!({
+        "channel": "news:all", "recover": true, "recoverable": true,
+        "epoch": position["epoch"], "offset": position["offset"].as_u64().unwrap_or(0),
+    });
+    let start = moved.ask("subscribe", again).await.unwrap();
+    assert_eq!(start["recovered"], true, "{start}");
+    assert_eq!(start["publications"].as_array().unwrap().len(), 20);
+    // The other tenant's channel of the same name heard none of it.
+    let theirs = Client::new(&here.base(), &here.api_key("umbrella", "press").await).unwrap();
+    theirs.post::<Json>(&publications("now:all"), &json!("theirs")).await.unwrap();
+    assert_eq!(foreign.push().await["pub"]["data"], "theirs");
+}
+
+/// Neither a cached credential nor an open socket outlives what it rests on.
+async fn what_one_node_revokes_the_other_refuses(stores: Stores) {
+    let [here, there] = two_nodes(&stores);
+    let ann = here.client("acme", "ann");
+    for suspended in [false, true] {
+        let session: Json = ann.post(SESSIONS, &json!({})).await.unwrap();
+        let by_token = Client::new(&there.base(), session["token"].as_str().unwrap()).unwrap();
+        let mut socket = Socket::connect(&there.base(), session["token"].as_str().unwrap()).await;
+        by_token.get::<Json>("/crosstown/v1/whoami").await.unwrap();
+        let path = format!("{SESSIONS}/{}", session["id"].as_str().unwrap());
+        if suspended {
+            let update = json!({ "status": "suspended" });
+            ann.patch::<Json>(&path, &update).await.unwrap();
+        } else {
+            ann.delete(&path).await.unwrap();
+        }
+        let code = if suspended { "forbidden" } else { "unauthenticated" };
+        refused(&by_token, code).await;
+        assert_eq!(socket.push().await, Json::Null);
+        assert!(socket.closed.is_some());
+    }
+    let key = here.api_key("acme", "orders").await;
+    let service = Client::new(&there.base(), &key).unwrap();
+    service.get::<Json>("/crosstown/v1/whoami").await.unwrap();
+    let id = key.split('.').nth(1).unwrap();
+    here.admin().delete(&format!("/api-keys/acme/{id}")).await.unwrap();
+    refused(&service, "unauthenticated").await;
+}
+
+/// Well before a cached credential would have been asked for again by itself.
+async fn refused(caller: &Client, code: &str) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(15);
+    loop {
+        match caller.get::<Json>("/crosstown/v1/whoami").await {
+            Err(error) => return assert_eq!(error.code(), Some(code)),
+            Ok(_) => assert!(tokio::time::Instant::now() < until, "it is still let in"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_is_away_is_an_error_and_comes_back() {
-    let mut postgres = postgres();
-    let node = Server::start_on(&postgres.url(""), "");
+    let mut postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let keys = format!("durable = \"{}\"", postgres.url(""));
+    let node = Server::start_on(&keys, "");
     let document = node.client("acme", "ann").document("user", "ann");
     let first = document.put("a", &json!(1), None).await.unwrap();
     postgres.kill().unwrap();
@@ -82,7 +240,7 @@ async fn a_store_that_is_away_is_an_error_and_comes_back() {
         }
         tries += 1;
         assert!(tries < 100, "the store does not come back");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(again.revision > first.revision);
 }

@@ -12,21 +12,28 @@ use protocol::{
     client::{Body, Publication, Push, Reply},
 };
 use std::collections::HashMap;
-use store::{Partition, Position, SharedStore, Watcher};
+use store::{Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_util::task::AbortOnDropHandle;
 use traffic_cop::genesis::Genesis;
 
 /// Entries that are read at once.
 const READ: usize = 256;
+/// Publications from the fan-out that wait for a shard.
+const PASSED: usize = 1024;
 
 pub(super) struct Shard {
     store: SharedStore,
+    live: Option<SharedFanout>,
     genesis: Genesis,
     watcher: Watcher,
     cores: Vec<mpsc::Sender<ToCore>>,
     channels: HashMap<Channel, Followed, RandomState>,
     by_partition: HashMap<Partition, Channel, RandomState>,
+    /// What came by the fan-out, and where the listeners to it put it.
+    passed: mpsc::Receiver<(Channel, Publication)>,
+    pass: mpsc::Sender<(Channel, Publication)>,
     recover_max: usize,
     lives: u64,
 }
@@ -41,17 +48,23 @@ struct Followed {
     subscribers: Vec<u32>,
     /// Tells this following of the channel from earlier ones.
     life: u64,
+    /// Listens to the fan-out, if that is the source.
+    _listener: Option<AbortOnDropHandle<()>>,
 }
 
 impl Shard {
     pub(super) fn new(config: &Config, parts: &Parts) -> Self {
+        let (pass, passed) = mpsc::channel(PASSED);
         Self {
             store: parts.store.clone(),
+            live: parts.live.clone(),
             genesis: parts.genesis,
             watcher: store::watch(parts.store.clone()),
             cores: Vec::new(),
             channels: HashMap::default(),
             by_partition: HashMap::default(),
+            passed,
+            pass,
             recover_max: config.recover_max,
             lives: 0,
         }
@@ -68,10 +81,10 @@ impl Shard {
                     Some(Task::Unsubscribe { channel, core, life }) => {
                         self.unsubscribe(&channel, core, life);
                     }
-                    Some(Task::Pass { channel, publication }) => {
-                        self.hand_over(&channel, publication).await;
-                    }
                 },
+                Some((channel, publication)) = self.passed.recv() => {
+                    self.hand_over(&channel, publication).await;
+                }
                 partition = self.watcher.touched() => {
                     if let Some(channel) = self.by_partition.get(&partition).cloned() {
                         self.catch_up(&channel).await;
@@ -112,12 +125,23 @@ impl Shard {
 
     async fn follow(&mut self, channel: &Channel, source: &Source) -> Result<(), Problem> {
         self.lives += 1;
+        let source = source.clone().by(self.live.as_ref());
+        let listener = match (&source, &self.live) {
+            (Source::Passing(partition), Some(live)) => {
+                let topics = [Topic::from(partition.clone())];
+                let subscription = live.subscribe(&topics).await.map_err(problem)?;
+                let listening = listen(subscription, channel.clone(), self.pass.clone());
+                Some(AbortOnDropHandle::new(tokio::spawn(listening)))
+            }
+            (_, _) => None,
+        };
         let mut followed = Followed {
             source: source.clone(),
             position: Position::ZERO,
             last: 0,
             subscribers: Vec::new(),
             life: self.lives,
+            _listener: listener,
         };
         if let Some((partition, stream)) = source.stream() {
             // Followed before the head is read: what is appended in between is told.
@@ -143,15 +167,15 @@ impl Shard {
 
     fn start_at(&self, channel: &Channel) -> Start {
         let Some(followed) = self.channels.get(channel) else { return Start::default() };
-        match followed.source {
-            Source::Passing => Start { life: followed.life, ..Start::default() },
-            Source::History(_) | Source::Document(_) => Start {
-                life: followed.life,
-                recoverable: true,
-                epoch: epoch(followed.position),
-                offset: followed.last,
-                ..Start::default()
-            },
+        if !followed.source.is_recoverable() {
+            return Start { life: followed.life, ..Start::default() };
+        }
+        Start {
+            life: followed.life,
+            recoverable: true,
+            epoch: epoch(followed.position),
+            offset: followed.last,
+            ..Start::default()
         }
     }
 
@@ -163,7 +187,8 @@ impl Shard {
         known: &Recover,
     ) -> Result<Option<Vec<Publication>>, Problem> {
         let Some(followed) = self.channels.get(channel) else { return Ok(None) };
-        let Some((partition, stream)) = followed.source.stream() else { return Ok(None) };
+        let stream = followed.source.stream().filter(|_| followed.source.is_recoverable());
+        let Some((partition, stream)) = stream else { return Ok(None) };
         let from_start = known.epoch.is_empty() && known.offset == 0;
         let too_far = start.offset.saturating_sub(known.offset) > self.recover_max as u64;
         if (known.epoch != start.epoch && !from_start) || known.offset > start.offset || too_far {
@@ -197,7 +222,11 @@ impl Shard {
             let Some((partition, stream)) = followed.source.stream() else { return };
             let read = match self.store.head(partition).await {
                 Ok(Some(head)) if head.position.incarnation != followed.position.incarnation => {
-                    return self.lost(channel, head.position).await;
+                    if followed.source.is_recoverable() {
+                        return self.lost(channel, head.position).await;
+                    }
+                    self.skip(channel, Some(head.position), 0);
+                    continue;
                 }
                 Ok(_) => self.store.read(partition, stream, followed.last + 1, READ).await,
                 Err(error) => Err(error),
@@ -205,6 +234,11 @@ impl Shard {
             let entries = match read {
                 Ok(entries) if entries.is_empty() => return,
                 Ok(entries) => entries,
+                Err(store::Error::Trimmed { first }) if !followed.source.is_recoverable() => {
+                    // Nobody was promised these.
+                    self.skip(channel, None, first - 1);
+                    continue;
+                }
                 Err(store::Error::Trimmed { .. }) => {
                     return self.lost(channel, followed.position).await;
                 }
@@ -225,6 +259,14 @@ impl Shard {
                     followed.last = entry.sequence;
                 }
             }
+        }
+    }
+
+    /// Goes on after `last`, in a new incarnation if `position` tells of one.
+    fn skip(&mut self, channel: &Channel, position: Option<Position>, last: u64) {
+        if let Some(followed) = self.channels.get_mut(channel) {
+            followed.position = position.unwrap_or(followed.position);
+            followed.last = last;
         }
     }
 
@@ -278,5 +320,28 @@ impl Shard {
             self.by_partition.remove(partition);
         }
         Some(followed)
+    }
+}
+
+/// Passes on what is told of a channel, until dropped. What the fan-out missed stays missed:
+/// the channel promises no more.
+async fn listen(
+    mut subscription: Subscription,
+    channel: Channel,
+    pass: mpsc::Sender<(Channel, Publication)>,
+) {
+    loop {
+        let Told::Message { message, .. } = subscription.next().await else {
+            tracing::debug!(?channel, "publications may have been missed");
+            continue;
+        };
+        match channel::kept(&message, 0) {
+            Ok(publication) => {
+                if pass.send((channel.clone(), publication)).await.is_err() {
+                    return;
+                }
+            }
+            Err(problem) => tracing::warn!(?channel, problem.detail, "a publication is dropped"),
+        }
     }
 }

@@ -174,7 +174,12 @@ impl Task<'_> {
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
-        *self.connection.bound.borrow_mut() = Some(Bound { caller, session });
+        match node.parts.sessions.hold(&caller.tenant, session) {
+            Ok(hold) => {
+                *self.connection.bound.borrow_mut() = Some(Bound { caller, session, _hold: hold });
+            }
+            Err(problem) => return self.refused(id, &problem),
+        }
         // The first ping comes at a moment of its own, so that connections that came together
         // do not ping together ever after.
         let half = node.config.ping_interval / 2;

@@ -1,7 +1,7 @@
 //! API keys: `ctk_{tenant}.{id}.{secret}`. The store holds a hash of the secret only.
 
 use crate::{
-    identity::{Revocations, refused},
+    identity::{Hold, Revocations, refused, revocations::Basis},
     secret,
     storage::{self, Stored},
 };
@@ -149,11 +149,15 @@ impl ApiKeys {
         }
         let commit = Commit::new(partition).write(store::Write::Delete { key: record_key() });
         self.store.commit(commit).await.map_err(storage::problem)?;
-        self.revocations.revoke();
+        self.revocations.revoke(tenant, None);
         Ok(())
     }
 
-    pub(super) async fn identify(&self, token: &str, now: Timestamp) -> Result<Caller, Problem> {
+    pub(super) async fn identify(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(Caller, Hold), Problem> {
         let unknown = || refused("the API key is not known");
         let mut parts = token.strip_prefix(PREFIX).ok_or_else(unknown)?.splitn(3, '.');
         let (Some(tenant), Some(id), Some(secret)) = (parts.next(), parts.next(), parts.next())
@@ -162,6 +166,13 @@ impl ApiKeys {
         };
         let tenant = TenantId::new(tenant).map_err(|_| unknown())?;
         let partition = partition(&tenant, id).map_err(|_| unknown())?;
+        let basis = Basis {
+            partition: partition.clone(),
+            key: record_key(),
+            session: None,
+            stands: |_| true,
+        };
+        let hold = self.revocations.hold(basis);
         let record = self.read(&partition).await?.ok_or_else(unknown)?;
         if !secret::matches(secret, &record.hash) {
             return Err(unknown());
@@ -169,14 +180,15 @@ impl ApiKeys {
         if record.expires.is_some_and(|at| at <= now) {
             return Err(Problem::new(Code::TokenExpired, "the API key has expired"));
         }
-        Ok(Caller {
+        let caller = Caller {
             tenant,
             principal: Principal { kind: record.kind, id: record.principal },
             session: None,
             roles: record.roles.into(),
             expires: record.expires,
             credential: CredentialKind::ApiKey,
-        })
+        };
+        Ok((caller, hold))
     }
 
     async fn read(&self, partition: &Partition) -> Result<Option<KeyRecord>, Problem> {

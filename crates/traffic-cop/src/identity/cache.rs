@@ -1,5 +1,6 @@
 //! What a core remembers of checked credentials.
 
+use crate::identity::Hold;
 use ahash::RandomState;
 use std::{collections::HashMap, sync::Arc};
 use types::{Caller, Timestamp};
@@ -13,6 +14,8 @@ pub struct Identified {
     pub valid_until: Timestamp,
     /// The revocation epoch in which it was checked.
     pub epoch: u64,
+    /// Looks out for the credential's revocation, if it can be revoked.
+    pub hold: Option<Hold>,
 }
 
 /// The callers of one core, by credential. At most `capacity`; when full it starts afresh,

@@ -1,6 +1,6 @@
 //! A session as it is stored, asked for and shown.
 
-use crate::storage::Stored;
+use crate::storage::{self, Stored};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
@@ -125,6 +125,11 @@ pub(super) struct SessionRecord {
 
 impl Stored for SessionRecord {
     const VERSION: u8 = 1;
+}
+
+/// Whether a stored session may be used. What cannot be read is told to whoever uses it.
+pub(super) fn stands(stored: &[u8]) -> bool {
+    storage::decode::<SessionRecord>(stored).is_ok_and(|record| record.status == Status::Active)
 }
 
 impl SessionRecord {

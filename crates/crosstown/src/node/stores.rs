@@ -1,0 +1,112 @@
+//! Opening the engines of the tiers.
+
+use crate::stores::{Engine, Engines, Live};
+use clock::SharedClock;
+use std::sync::Arc;
+use store::{Capabilities, Partition, SharedFanout, SharedStore, Tier, Tiers};
+use store_embedded::EmbeddedStore;
+use store_memory::{MemoryFanout, MemoryStore};
+use store_postgres::PostgresStore;
+use store_redis::{RedisFanout, RedisStore};
+
+/// The engines of a node.
+pub(super) struct Stores {
+    /// Each partition in the engine of its tier.
+    pub(super) all: SharedStore,
+    /// What `/health` tells of, by tier.
+    pub(super) tiers: Vec<(&'static str, SharedStore)>,
+    /// `None`: what passes goes through the store.
+    pub(super) live: Option<SharedFanout>,
+    embedded: Vec<Arc<EmbeddedStore>>,
+}
+
+impl Stores {
+    /// Opens what is configured.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do.
+    pub(super) async fn open(engines: Engines, clock: &SharedClock) -> Result<Self, String> {
+        let Engines { live, hot, durable } = engines;
+        let mut embedded = Vec::new();
+        let hot = open(hot, clock, &mut embedded).await?;
+        let (all, tiers) = match durable {
+            None => (hot.clone(), vec![("hot_and_durable", hot)]),
+            Some(durable) => {
+                let durable = open(durable, clock, &mut embedded).await?;
+                let tiers = Tiers::new(hot.clone(), durable.clone(), tier_of);
+                (Arc::new(tiers) as SharedStore, vec![("hot", hot), ("durable", durable)])
+            }
+        };
+        for (tier, store) in &tiers {
+            let Capabilities { engine, survives } = store.capabilities();
+            tracing::info!(tier, engine, ?survives, "the store is open");
+        }
+        let live = match live {
+            Live::Here => Some(Arc::new(MemoryFanout::default()) as SharedFanout),
+            Live::Redis(url) => {
+                let options = store_redis::Options::default();
+                let fanout = RedisFanout::open(&url, options, clock.clone()).await;
+                Some(Arc::new(fanout.map_err(|error| chain(&error))?) as SharedFanout)
+            }
+            Live::Stored => None,
+        };
+        Ok(Self { all, tiers, live, embedded })
+    }
+
+    /// The stores that have to be closed in order.
+    pub(super) fn embedded(&self) -> Vec<Arc<EmbeddedStore>> {
+        self.embedded.clone()
+    }
+}
+
+async fn open(
+    engine: Engine,
+    clock: &SharedClock,
+    embedded: &mut Vec<Arc<EmbeddedStore>>,
+) -> Result<SharedStore, String> {
+    match engine {
+        Engine::Memory => {
+            tracing::warn!("a store is `memory:`: nothing survives the end of this process");
+            Ok(Arc::new(MemoryStore::new(clock.clone())))
+        }
+        Engine::Embedded(dir) => {
+            let options = store_embedded::Options::default();
+            let opened = EmbeddedStore::open(&dir, options, clock.clone());
+            let store = Arc::new(opened.map_err(|error| chain(&error))?);
+            embedded.push(store.clone());
+            Ok(store)
+        }
+        Engine::Postgres(options) => match PostgresStore::open(*options).await {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(chain(&error)),
+        },
+        Engine::Redis(url) => {
+            match RedisStore::open(&url, store_redis::Options::default(), clock.clone()).await {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(error) => Err(chain(&error)),
+            }
+        }
+    }
+}
+
+/// Where a partition belongs. A change of this needs a way to move what is there already.
+///
+/// Leases are durable although they change all the time: a lost lease would come back with an
+/// epoch below the fences that its owners left behind.
+fn tier_of(partition: &Partition) -> Tier {
+    match partition.kind().as_str() {
+        "session" | "channel" | "passing" | "limit" => Tier::Hot,
+        "state" if partition.id().starts_with("session:") => Tier::Hot,
+        _ => Tier::Durable,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

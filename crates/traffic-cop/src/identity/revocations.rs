@@ -1,0 +1,195 @@
+//! What ends before its time: a session that is destroyed or suspended, an API key that is
+//! deleted, by this node or another.
+
+use ahash::RandomState;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use store::{Key, Partition, SharedStore, Watcher};
+use tokio::sync::Notify;
+use types::{SessionId, TenantId};
+
+/// How often what nobody holds any more is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// The pause after the store did not answer.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the sessions need from whoever holds the sockets.
+pub trait Connections: Send + Sync {
+    /// Asks every connection of `session` to close. None being there is no error.
+    fn close(&self, tenant: &TenantId, session: SessionId);
+}
+
+/// Knows of every revocation that concerns somebody here. Cheap to clone.
+///
+/// What is revoked on this node ends at once. What another node revokes is seen by watching
+/// the partitions of what is held ([`Hold`]), as fast as the store's hints are; [`Self::run`]
+/// does that.
+#[derive(Clone)]
+pub struct Revocations(Arc<Inner>);
+
+struct Inner {
+    store: SharedStore,
+    epoch: AtomicU64,
+    connections: RwLock<Option<Arc<dyn Connections>>>,
+    held: Mutex<HeldByPartition>,
+    fresh: Notify,
+}
+
+#[derive(Default)]
+struct HeldByPartition {
+    held: HashMap<Partition, Vec<Weak<Basis>>, RandomState>,
+    /// To be followed from now on.
+    fresh: Vec<Partition>,
+}
+
+/// The record that a credential rests on.
+#[derive(Debug)]
+pub(crate) struct Basis {
+    pub(crate) partition: Partition,
+    pub(crate) key: Key,
+    /// Whose connections close with it.
+    pub(crate) session: Option<SessionId>,
+    /// Whether the record, being there, still lets anybody in.
+    pub(crate) stands: fn(&[u8]) -> bool,
+}
+
+impl Basis {
+    fn is_of(&self, other: &Self) -> bool {
+        self.partition == other.partition && self.key == other.key
+    }
+}
+
+/// As long as it is held, a revocation of what it stands for is looked out for.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    _basis: Arc<Basis>,
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocations").field("epoch", &self.epoch()).finish_non_exhaustive()
+    }
+}
+
+impl Revocations {
+    /// Revocations of what is kept in `store`.
+    #[must_use]
+    pub fn new(store: SharedStore) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            epoch: AtomicU64::new(0),
+            connections: RwLock::new(None),
+            held: Mutex::default(),
+            fresh: Notify::new(),
+        }))
+    }
+
+    /// Tells who holds the sockets, once they are there.
+    pub fn set_connections(&self, connections: Arc<dyn Connections>) {
+        *self.0.connections.write() = Some(connections);
+    }
+
+    /// Changes with each revocation: what was cached before one is asked for again.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Acquire)
+    }
+
+    /// Something was revoked: `session`, or an API key.
+    pub(crate) fn revoke(&self, tenant: &TenantId, session: Option<SessionId>) {
+        self.0.epoch.fetch_add(1, Ordering::Release);
+        if let (Some(session), Some(connections)) = (session, &*self.0.connections.read()) {
+            connections.close(tenant, session);
+        }
+    }
+
+    /// Looks out for the end of `basis`. Whoever reads the record afterwards, and keeps the
+    /// hold, learns of every revocation that it did not read.
+    pub(crate) fn hold(&self, basis: Basis) -> Hold {
+        let mut inner = self.0.held.lock();
+        let inner = &mut *inner;
+        if !inner.held.contains_key(&basis.partition) {
+            inner.fresh.push(basis.partition.clone());
+            self.0.fresh.notify_one();
+        }
+        let held = inner.held.entry(basis.partition.clone()).or_default();
+        held.retain(|weak| weak.strong_count() > 0);
+        let same = held.iter().filter_map(Weak::upgrade).find(|held| held.is_of(&basis));
+        let basis = same.unwrap_or_else(|| {
+            let basis = Arc::new(basis);
+            held.push(Arc::downgrade(&basis));
+            basis
+        });
+        Hold { _basis: basis }
+    }
+
+    /// As [`Self::hold`], for who has read the record before: looks at it once more.
+    pub(crate) fn hold_and_look(&self, basis: Basis) -> Hold {
+        let partition = basis.partition.clone();
+        let hold = self.hold(basis);
+        self.0.held.lock().fresh.push(partition);
+        self.0.fresh.notify_one();
+        hold
+    }
+
+    /// Looks out for what other nodes revoke, until dropped.
+    pub async fn run(self) {
+        let mut watcher = store::watch(self.0.store.clone());
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        loop {
+            tokio::select! {
+                () = self.0.fresh.notified() => {
+                    for partition in std::mem::take(&mut self.0.held.lock().fresh) {
+                        watcher.follow(partition, store::Position::ZERO);
+                    }
+                }
+                partition = watcher.touched() => self.look(&mut watcher, partition).await,
+                _ = forget.tick() => {
+                    let partitions: Vec<_> = self.0.held.lock().held.keys().cloned().collect();
+                    for partition in partitions {
+                        self.of(&mut watcher, &partition);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is held of `partition`; if nothing is, it is no longer followed.
+    fn of(&self, watcher: &mut Watcher, partition: &Partition) -> Vec<Arc<Basis>> {
+        let mut inner = self.0.held.lock();
+        let held = inner.held.get(partition);
+        let living: Vec<_> = held.into_iter().flatten().filter_map(Weak::upgrade).collect();
+        if living.is_empty() {
+            inner.held.remove(partition);
+            watcher.leave(partition);
+        }
+        living
+    }
+
+    async fn look(&self, watcher: &mut Watcher, partition: Partition) {
+        for basis in self.of(watcher, &partition) {
+            match self.0.store.get(&partition, &basis.key).await {
+                Ok(Some(record)) if (basis.stands)(&record.value) => {}
+                Ok(_) => {
+                    if let Some(held) = self.0.held.lock().held.get_mut(&partition) {
+                        held.retain(|weak| weak.as_ptr() != Arc::as_ptr(&basis));
+                    }
+                    self.revoke(partition.tenant(), basis.session);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "revocations by other nodes cannot be seen now");
+                    tokio::time::sleep(PAUSE).await;
+                    return watcher.follow(partition, store::Position::ZERO);
+                }
+            }
+        }
+    }
+}
