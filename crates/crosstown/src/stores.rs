@@ -64,6 +64,13 @@ pub(crate) struct Engines {
     pub(crate) durable: Option<Engine>,
 }
 
+impl Engines {
+    /// Whether several nodes may share them.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.hot.is_shared()
+    }
+}
+
 impl StoresConfig {
     fn hot(&self) -> &str {
         self.hot.as_deref().unwrap_or_else(|| self.durable())

@@ -26,15 +26,17 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
         session["id"], session["principal"]
     ));
 
+    let other = town.other_base();
     let mut first = Tab::open(&base, &token).await?;
-    let mut second = Tab::open(&base, &token).await?;
+    let mut second = Tab::open(&other, &token).await?;
     for tab in [&mut first, &mut second] {
         tab.ask("subscribe", json!({ "channel": CHANNEL, "recoverable": true })).await?;
     }
     let own =
         [first.rpc("session.get", json!({})).await?, second.rpc("session.get", json!({})).await?];
     expect(own[0]["id"] == own[1]["id"], || format!("two sessions: {} {}", own[0], own[1]))?;
-    steps.tell("Two tabs connect; both are bound to the same session");
+    let by = if town.is_shared() { ", one by each server" } else { "" };
+    steps.tell(&format!("Two tabs connect{by}; both are bound to the same session"));
 
     let mut watcher = town.client()?.document("pillar", "demo").follow();
     watcher.next().await.map_err(said)?;
@@ -132,14 +134,24 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
             break snapshot; // The summary service has answered the last note.
         }
     };
-    town.crash_and_restart().await?;
+    town.crash().await?;
+    if town.is_shared() {
+        let there = Client::new(&other, &token).map_err(said)?;
+        let meanwhile = there.document("pillar", "demo").snapshot().await.map_err(said)?;
+        expect(before == meanwhile, || format!("the other server has {meanwhile:?}"))?;
+    }
+    town.start_again().await?;
     let after = document.snapshot().await.map_err(said)?;
     let path = format!("/crosstown/v1/sessions/{}", session["id"].as_str().unwrap_or_default());
     let survived: Json = visitor.get(&path).await.map_err(said)?;
     expect(before == after && survived["id"] == session["id"], || {
         format!("before the crash {before:?}, after it {after:?}")
     })?;
-    steps.tell("The server is killed (kill -9) and started again: session and document are there");
+    let meanwhile = if town.is_shared() { ", and were meanwhile, by the other one" } else { "" };
+    steps.tell(&format!(
+        "The server is killed (kill -9) and started again: session and document are \
+         there{meanwhile}"
+    ));
 
     visitor.delete(&path).await.map_err(said)?;
     let ended = visitor.get::<Json>(&path).await;

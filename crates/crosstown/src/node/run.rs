@@ -145,6 +145,7 @@ impl Node {
             drain: config.shutdown.drain,
             embedded: stores.embedded(),
         });
+        stores.tell();
         let admin_parts = api::admin::Parts {
             key_hash: traffic_cop::secret_hash(&key).into(),
             api_keys,

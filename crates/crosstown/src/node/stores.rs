@@ -37,10 +37,6 @@ impl Stores {
                 (Arc::new(tiers) as SharedStore, vec![("hot", hot), ("durable", durable)])
             }
         };
-        for (tier, store) in &tiers {
-            let Capabilities { engine, survives } = store.capabilities();
-            tracing::info!(tier, engine, ?survives, "the store is open");
-        }
         let live = match live {
             Live::Here => Some(Arc::new(MemoryFanout::default()) as SharedFanout),
             Live::Redis(url) => {
@@ -51,6 +47,14 @@ impl Stores {
             Live::Stored => None,
         };
         Ok(Self { all, tiers, live, embedded })
+    }
+
+    /// Logs what they promise.
+    pub(super) fn tell(&self) {
+        for (tier, store) in &self.tiers {
+            let Capabilities { engine, survives } = store.capabilities();
+            tracing::info!(tier, engine, ?survives, "the store is open");
+        }
     }
 
     /// The stores that have to be closed in order.

@@ -1,8 +1,9 @@
-use integration_tests::{Server, binary};
+use integration_tests::{Server, binary, repository};
 use std::{
     fs,
     process::{Command, Output},
 };
+use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisOptions};
 
 fn run(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().expect("the binary runs")
@@ -21,6 +22,38 @@ fn the_demo_tells_its_story() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("9 steps, all as promised"), "{told}");
+}
+
+/// Two nodes behind it, with nothing changed but the file.
+#[test]
+fn the_demo_tells_its_story_on_redis_and_postgres() {
+    let redis = Redis::start(RedisOptions::appending(Appends::Always)).unwrap();
+    let postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let example = fs::read_to_string(repository().join("examples/redis-postgres.toml")).unwrap();
+    let mut config: toml::Table = example.parse().unwrap();
+    let stores = config["stores"].as_table_mut().unwrap();
+    for (tier, url) in [("hot", redis.url()), ("durable", postgres.url(""))] {
+        let named = stores.insert(tier.into(), url.clone().into()).unwrap();
+        let scheme = |url: &str| url.split_once("://").unwrap().0.to_owned();
+        assert_eq!(scheme(named.as_str().unwrap()), scheme(&url));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("redis-postgres.toml");
+    fs::write(&file, config.to_string()).unwrap();
+    let output = run(&["demo", "--once", "--config", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("Two servers run on") && told.contains("one by each server"), "{told}");
+    assert!(told.contains("9 steps, all as promised"), "{told}");
+    let whole = file.with_file_name("whole.toml");
+    for (text, why) in [
+        ("[stores]\nhot = \"memory:\"", "must be Redis or PostgreSQL"),
+        ("[stores]\nhot = \"redis://h\"\n[realtime]\n", "takes `[stores]` only"),
+    ] {
+        fs::write(&whole, text).unwrap();
+        let said = complaint(&run(&["demo", "--once", "--config", whole.to_str().unwrap()]));
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 #[test]
