@@ -7,6 +7,7 @@
 mod random;
 mod server;
 mod socket;
+mod stores;
 
 pub use random::Random;
 pub use server::{Server, binary, repository};

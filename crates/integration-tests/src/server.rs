@@ -67,7 +67,7 @@ impl Server {
     #[must_use]
     pub fn start_with(edge_keys: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let stores = format!("durable = \"embedded:{}/data\"", folder.path().display());
+        let stores = crate::stores::fresh(folder.path());
         Self::start_in(folder, &stores, edge_keys, config)
     }
 

@@ -88,6 +88,12 @@ impl Postgres {
         self.port
     }
 
+    /// Where it keeps its data.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The process, to pause it.
     #[must_use]
     pub fn process(&self) -> &Process {

@@ -1,6 +1,6 @@
 //! A server that all tests of one binary share.
 
-use crate::{Process, Redis, RedisCluster};
+use crate::{Postgres, Process, Redis, RedisCluster};
 use std::{
     io,
     ops::Deref,
@@ -23,6 +23,12 @@ pub trait Server {
 }
 
 impl Server for Redis {
+    fn parts(&self) -> Vec<(&Process, &std::path::Path)> {
+        vec![(self.process(), self.folder())]
+    }
+}
+
+impl Server for Postgres {
     fn parts(&self) -> Vec<(&Process, &std::path::Path)> {
         vec![(self.process(), self.folder())]
     }

@@ -40,25 +40,36 @@ pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
     }
     // The binary that the integration tests start; the echo endpoint is for them only.
     run("cargo", &["build", "--locked", "--package", "crosstown", "--features", "crosstown/echo"])?;
-    let (more_passed, more_failed) = cargo_test(long)?;
+    let settings = if long { LONG } else { &[] };
+    let (more_passed, more_failed) = cargo_test(&[], &[], settings)?;
     passed += more_passed;
     failed += more_failed;
+    for stores in SHARED_STORES {
+        println!("the layers' suites on {stores}");
+        let length = if long { &[] } else { SHORTER };
+        let settings = [&[(STORES, *stores)], length].concat();
+        let (more_passed, more_failed) = cargo_test(&["--test", "it"], LAYERS, &settings)?;
+        passed += more_passed;
+        failed += more_failed;
+    }
     println!("took {} s", started.elapsed().as_secs());
     println!("{passed} passed, {failed} failed");
     if failed == 0 { Ok(()) } else { Err("not everything passed".into()) }
 }
 
-fn cargo_test(long: bool) -> Result<(u64, u64), String> {
+/// Runs tests of the workspace: of the `targets` only, and those whose names `filter` has, if
+/// any are given.
+fn cargo_test(
+    targets: &[&str],
+    filter: &[&str],
+    settings: &[(&str, &str)],
+) -> Result<(u64, u64), String> {
     let build =
         ["test", "--workspace", "--locked", "--no-fail-fast", "--features", "crosstown/echo"];
     // What passing tests print are their counts and seeds.
-    let args = [&build[..], &["--", "--show-output"]].concat();
+    let args = [&build[..], targets, &["--", "--show-output"], filter].concat();
     let mut cargo = command("cargo", &args);
-    if long {
-        for (name, value) in LONG {
-            cargo.env(name, value);
-        }
-    }
+    cargo.envs(settings.iter().copied());
     let mut child = cargo
         .stdout(Stdio::piped())
         .spawn()
@@ -79,6 +90,15 @@ fn cargo_test(long: bool) -> Result<(u64, u64), String> {
     }
     Ok((passed, failed))
 }
+
+/// Where the integration tests read on which stores their nodes are to run.
+const STORES: &str = "CROSSTOWN_TEST_STORES";
+/// The stores that the layers' own suites run on beside the embedded one.
+const SHARED_STORES: &[&str] = &["redis", "cluster", "valkey", "postgres", "redis-postgres"];
+const LAYERS: &[&str] = &["sessions::", "state::", "sockets::", "tenants::", "durability::"];
+/// How long they are there, unless `--long`: they have run in full on the embedded store.
+const SHORTER: &[(&str, &str)] =
+    &[("CROSSTOWN_TENANT_OPERATIONS", "10000"), ("CROSSTOWN_KILL_ROUNDS", "10")];
 
 /// The slow suites' full length.
 const LONG: &[(&str, &str)] = &[

@@ -45,6 +45,7 @@ async fn no_tenant_reaches_another() {
             workers.push(Worker::start(&server, world.clone(), tenant, number, random).await);
         }
     }
+    world.working.store(workers.len(), Ordering::SeqCst);
     // All are there before anybody reaches for what is another's.
     let tasks: Vec<_> = workers.drain(..).map(|worker| tokio::spawn(worker.work(steps))).collect();
     for task in tasks {

@@ -152,6 +152,13 @@ impl Worker {
                 _ => self.trespass().await,
             }
         }
+        self.world.working.fetch_sub(1, Ordering::SeqCst);
+        // A client that does not read answers no pings, and is closed.
+        while self.world.working.load(Ordering::SeqCst) > 0 {
+            let _ = self.tell("ping", json!({})).await;
+            self.take_pushes();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         self
     }
 

@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) tenants: Vec<Tenant>,
     /// Whose each session and API key is, by id.
     owners: RwLock<HashMap<String, usize>>,
+    /// Workers that are not done yet.
+    pub(super) working: AtomicUsize,
     pub(super) operations: AtomicUsize,
     pub(super) foreign: AtomicUsize,
     pub(super) compared: AtomicUsize,
