@@ -2,7 +2,10 @@
 
 use crate::admin::{Parts, Vitals};
 use std::{fmt::Write, time::Duration};
-use traffic_cop::analytics::{Figures, Histogram, RouteName};
+use traffic_cop::{
+    analytics::{Figures, Histogram, RouteName},
+    limit::Limits,
+};
 
 /// Upper bounds of the latency buckets, in milliseconds.
 const BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -19,7 +22,30 @@ pub(crate) fn render(parts: &Parts) -> String {
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
+    shared_limits(&mut text, &parts.limits);
     text
+}
+
+/// Limits that nodes count together; nothing if there is one node.
+fn shared_limits(text: &mut String, limits: &Limits) {
+    let Some(figures) = limits.shared() else { return };
+    let name = "crosstown_limit_places_owned";
+    gauge(text, name, "Parts of the shared limits that this node counts.", figures.owned);
+    for (name, help, count) in [
+        ("questions", "Questions to nodes that count shared limits.", figures.questions),
+        ("granted", "Requests that other nodes granted to this one.", figures.granted),
+        ("away", "Requests decided while whoever counts them was away.", figures.away),
+        ("saves", "Commits that saved what this node counted.", figures.saves),
+    ] {
+        let name = format!("crosstown_limit_{name}_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+    }
+    let name = "crosstown_limit_excess_max";
+    let help = "Requests that may be admitted beyond the limit when a node is lost.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (limit, excess) in limits.excess_max() {
+        let _ = writeln!(text, "{name}{{limit=\"{limit}\"}} {excess}");
+    }
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, value: usize) {

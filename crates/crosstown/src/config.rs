@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) realtime: realtime::Config,
     /// Rate limits.
     pub(crate) limits: Vec<limit::Rule>,
+    /// How nodes that share their stores reach each other.
+    pub(crate) peers: PeersConfig,
     /// Shutting down.
     pub(crate) shutdown: ShutdownConfig,
 }
@@ -61,6 +63,25 @@ impl AdminConfig {
             None => PathBuf::from("crosstown.admin-key"),
         };
         self.key_file.clone().unwrap_or_else(beside)
+    }
+}
+
+/// How nodes that share their stores reach each other.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PeersConfig {
+    /// Where this node listens for others; a loopback address, unless `insecure`.
+    pub(crate) listen: SocketAddr,
+    /// Where others reach it, if that is not where it listens.
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Allows an address that others on the network can reach: what nodes say to each other is
+    /// signed, but not encrypted.
+    pub(crate) insecure: bool,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 0).into(), advertise: None, insecure: false }
     }
 }
 
@@ -120,6 +141,14 @@ impl Config {
             return Err(format!(
                 "`admin.listen = \"{}\"` can be reached by others; use a loopback address",
                 self.admin.listen
+            ));
+        }
+        if !self.peers.listen.ip().is_loopback() && !self.peers.insecure {
+            return Err(format!(
+                "`peers.listen = \"{}\"` can be reached by others, and what nodes say to each \
+                 other is signed but not encrypted; use a loopback address, or set \
+                 `peers.insecure = true` in a network of your own",
+                self.peers.listen
             ));
         }
         let waiving = self.identity.issuers.iter().find(|issuer| !issuer.waive.is_empty());
@@ -228,6 +257,7 @@ mod tests {
         );
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
         refused("[store]\nurl = \"memory:\"", "c.toml:1: unknown field `store`");
+        refused("[peers]\nlisten = \"0.0.0.0:8082\"", "`peers.insecure = true`");
         refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
         refused("= 1", "c.toml:1:");

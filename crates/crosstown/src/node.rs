@@ -1,11 +1,13 @@
 //! A running node: everything wired together, and shut down in order.
 
 mod admin;
+mod cluster;
 mod mounts;
+mod peers;
 mod run;
 mod stores;
 
-pub(crate) use admin::serve as serve_routes;
+pub(crate) use admin::{CONNECTIONS_MAX, serve as serve_routes};
 pub(crate) use run::{Node, check};
 
 use crate::config::Config;

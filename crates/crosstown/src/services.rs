@@ -1,7 +1,10 @@
 //! The demo's services: small programs of their own, such as a team would write. They know
 //! Crosstown by HTTP and by the `client` crate only.
 
-use crate::{cli::runtime, node::serve_routes};
+use crate::{
+    cli::runtime,
+    node::{CONNECTIONS_MAX, serve_routes},
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -67,7 +70,7 @@ pub(crate) fn run(example: Example) -> Result<ExitCode, String> {
 async fn listen(address: SocketAddr, routes: Router) -> Result<(), String> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| format!("cannot listen on {address}: {error}"))?;
-    serve_routes(listener, routes).await;
+    serve_routes(listener, routes, CONNECTIONS_MAX).await;
     Ok(())
 }
 

@@ -226,6 +226,7 @@ async fn handle(
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, caller.as_ref());
+    let decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
     {
@@ -461,6 +462,17 @@ fn check_roles(caller: Option<&Caller>, roles: &[Role]) -> Result<(), Problem> {
     }
 }
 
+/// The decision, once another node that counts the limit has been asked if that is needed.
+async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<Decision> {
+    match decision {
+        Some(open) if open.is_open() => {
+            // Kept small for those who need not wait.
+            Some(Box::pin(open.settle(&conn.core.node.clock, 1)).await)
+        }
+        decided => decided,
+    }
+}
+
 /// Charges the limits that apply; none if there are none. Worked out once for each caller and
 /// route of a connection.
 fn charge(
@@ -623,6 +635,7 @@ async fn mount(
     let caller = identify(conn, point.auth, request.headers()).await?;
     ticket.caller.clone_from(&caller);
     let decision = charge(conn, mounted.route, point.name, caller.as_ref());
+    let decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
     {

@@ -44,6 +44,11 @@ pub struct Keeper {
     address: String,
     relay: Relay,
     works: HashMap<Kind, Arc<dyn Work>>,
+    /// The shards that are kept, and whether it is looked for what is due in them.
+    shards: Vec<Shard>,
+    looks: bool,
+    /// The nodes that were there when it was last asked, and their addresses.
+    there: Mutex<Vec<(NodeId, String)>>,
     leases: Mutex<BTreeMap<Shard, Arc<Lease>>>,
     nudges: mpsc::Sender<Partition>,
     nudged: Mutex<Option<mpsc::Receiver<Partition>>>,
@@ -66,19 +71,62 @@ impl Keeper {
         address: String,
         works: HashMap<Kind, Arc<dyn Work>>,
     ) -> Arc<Self> {
+        Arc::new(Self { works, ..Self::idle(store, clock, node, address) })
+    }
+
+    /// A keeper of `shards` alone, whose owners have no work in partitions: holding a lease is
+    /// all.
+    #[must_use]
+    pub fn of(
+        shards: impl IntoIterator<Item = Shard>,
+        store: SharedStore,
+        clock: SharedClock,
+        node: NodeId,
+        address: String,
+    ) -> Arc<Self> {
+        let mut shards: Vec<Shard> = shards.into_iter().collect();
+        shards.sort_unstable();
+        shards.dedup();
+        Arc::new(Self { shards, looks: false, ..Self::idle(store, clock, node, address) })
+    }
+
+    fn idle(store: SharedStore, clock: SharedClock, node: NodeId, address: String) -> Self {
         let (nudges, nudged) = mpsc::channel(NUDGES_MAX);
-        Arc::new(Self {
+        Self {
             nodes: Nodes::new(Arc::clone(&store), Arc::clone(&clock)),
             relay: Relay::new(Arc::clone(&store)),
             store,
             clock,
             node,
             address,
-            works,
+            works: HashMap::new(),
+            shards: Shard::all().collect(),
+            looks: true,
+            there: Mutex::default(),
             leases: Mutex::default(),
             nudges,
             nudged: Mutex::new(Some(nudged)),
-        })
+        }
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// How many nodes there were when it was last asked.
+    #[must_use]
+    pub fn node_count(&self) -> usize {
+        self.there().len()
+    }
+
+    /// Who should own `shard`, and its address: one that has just come may not own it yet.
+    #[must_use]
+    pub fn owner(&self, shard: Shard) -> Option<(NodeId, String)> {
+        let there = self.there();
+        let owner = nodes::owner(shard, there.iter().map(|(node, _)| node))?;
+        there.iter().find(|(node, _)| node == owner).cloned()
     }
 
     /// The lease of `shard`, if this node holds it now.
@@ -115,6 +163,9 @@ impl Keeper {
             }
         };
         let looking = async {
+            if !self.looks {
+                return std::future::pending().await;
+            }
             loop {
                 self.look().await;
                 let rest = tokio::time::sleep(LOOK_EVERY);
@@ -145,10 +196,11 @@ impl Keeper {
         let registering = self.nodes.register(&self.node, &self.address);
         let ((), registered) = tokio::join!(renewing, registering);
         registered?;
-        let nodes: Vec<NodeId> =
-            self.nodes.list().await?.into_iter().map(|(node, _)| node).collect();
+        let there = self.nodes.list().await?;
+        let nodes: Vec<NodeId> = there.iter().map(|(node, _)| node.clone()).collect();
+        *self.there() = there;
         let mut taking = JoinSet::new();
-        for shard in Shard::all() {
+        for &shard in &self.shards {
             let ours = nodes::owner(shard, &nodes) == Some(&self.node);
             let lease = self.lease(shard);
             match (ours, lease) {
@@ -244,6 +296,10 @@ impl Keeper {
         if leases.get(&lease.shard()).is_some_and(|held| Arc::ptr_eq(held, lease)) {
             leases.remove(&lease.shard());
         }
+    }
+
+    fn there(&self) -> std::sync::MutexGuard<'_, Vec<(NodeId, String)>> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leases(&self) -> std::sync::MutexGuard<'_, BTreeMap<Shard, Arc<Lease>>> {

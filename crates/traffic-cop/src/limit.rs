@@ -3,20 +3,29 @@
 //! A rule gives each of its subjects a bucket. A request is charged to every rule that
 //! applies to it, and to none of them if one refuses. The buckets are looked up once per
 //! connection, caller and route ([`Limits::resolve`]); a charge is then one compare-and-swap
-//! per rule.
+//! per rule. Rules whose [`Scope`] is shared are counted for all nodes together, by [`Shared`].
 
 mod gcra;
 mod rule;
+mod share;
+mod shared;
 
-pub use rule::{Per, Rule};
+pub use rule::{Per, Rule, Scope, WhenAway};
+pub use share::{Ask, Grant};
+pub use shared::{ASKS_MAX, Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
 
-use crate::limit::gcra::{Bucket, Rate, Taken};
+use crate::limit::{
+    gcra::{Bucket, Rate, Taken},
+    shared::{Charged, SharedBucket},
+};
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use clock::SharedClock;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 use protocol::{Code, Problem};
+use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     fmt::Write as _,
@@ -32,6 +41,8 @@ use types::{Principal, TenantId};
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const SHARDS: usize = 64;
+/// How often a request asks owners of shared limits.
+const ROUNDS_MAX: usize = 8;
 /// Buckets of a shard, beyond which those that are full again are forgotten, and subjects
 /// that still find no room share one bucket per rule.
 const SHARD_BUCKETS_MAX: usize = 16_384;
@@ -74,13 +85,15 @@ pub struct Limits {
     generation: AtomicU64,
     shards: Vec<Mutex<HashMap<BucketKey, Arc<Bucket>, RandomState>>>,
     hasher: RandomState,
+    shared: Option<Arc<Shared>>,
 }
 
 impl Limits {
-    /// Limits by `rules`.
+    /// Limits by `rules`. Without `shared` there is one node, and every rule is its own.
     #[must_use]
-    pub fn new(rules: Vec<Rule>) -> Self {
+    pub fn new(rules: Vec<Rule>, shared: Option<Arc<Shared>>) -> Self {
         Self {
+            shared,
             rules: ArcSwap::from_pointee(rules),
             generation: AtomicU64::new(1),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -108,17 +121,26 @@ impl Limits {
         for rule in self.rules.load().iter().filter(|rule| rule.covers(subject.route)) {
             let Some(key) = subject_key(rule.per, subject) else { continue };
             let rate = rule.rate();
-            let bucket = self.bucket(BucketKey { rule: rule.name.clone(), rate, subject: key });
+            let key = BucketKey { rule: rule.name.clone(), rate, subject: key };
+            let counter = match &self.shared {
+                Some(shared) if rule.scope == Scope::Shared => {
+                    let crowd = BucketKey { subject: SubjectKey::Crowd, ..key.clone() };
+                    Counter::Shared(shared.bucket(key.digest(), crowd.digest(), rate))
+                }
+                Some(_) | None => Counter::Here(self.bucket(key)),
+            };
             if !policy.is_empty() {
                 policy.push_str(", ");
             }
             let window = rule.period.as_secs().max(1);
             let _ = write!(policy, "\"{}\";q={};w={window}", rule.name, rule.requests);
             let prefix = format!("\"{}\";r=", rule.name).into_bytes().into();
-            parts.push(Part { rule: rule.name.clone(), prefix, rate, bucket });
+            let (rule, when_away) = (rule.name.clone(), rule.when_away);
+            parts.push(Part { rule, prefix, rate, counter, when_away });
         }
         let policy = HeaderValue::from_str(&policy).ok();
-        Charge(Arc::new(Buckets { parts: parts.into(), policy }))
+        let shared = self.shared.clone();
+        Charge(Arc::new(Buckets { parts: parts.into(), policy, shared }))
     }
 
     fn bucket(&self, key: BucketKey) -> Arc<Bucket> {
@@ -142,10 +164,67 @@ impl Limits {
         }
     }
 
+    /// What shared limits have come to; `None` if there is one node.
+    #[must_use]
+    pub fn shared(&self) -> Option<SharedFigures> {
+        self.shared.as_ref().map(|shared| shared.figures())
+    }
+
+    /// The most that each shared rule may admit beyond its limit, by name.
+    #[must_use]
+    pub fn excess_max(&self) -> Vec<(Arc<str>, u64)> {
+        let rules = self.rules.load();
+        let shared = rules.iter().filter(|rule| rule.scope == Scope::Shared);
+        match self.shared {
+            Some(_) => shared.map(|rule| (rule.name.clone(), rule.excess_max())).collect(),
+            None => Vec::new(),
+        }
+    }
+
     /// Number of buckets in memory.
     #[must_use]
     pub fn bucket_count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+impl BucketKey {
+    /// The same on every node; nobody can choose a subject that falls on another's.
+    fn digest(&self) -> u128 {
+        let mut hash = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        add(self.rule.as_bytes());
+        add(&self.rate.interval.to_be_bytes());
+        add(&self.rate.burst.to_be_bytes());
+        match &self.subject {
+            SubjectKey::User(tenant, principal) => {
+                add(b"user");
+                add(tenant.as_str().as_bytes());
+                add(format!("{:?}", principal.kind).as_bytes());
+                add(principal.id.as_str().as_bytes());
+            }
+            SubjectKey::Route(tenant, route) => {
+                add(b"route");
+                add(tenant.as_ref().map_or("", TenantId::as_str).as_bytes());
+                add(route.as_bytes());
+            }
+            SubjectKey::Ip(ip) => {
+                add(b"ip");
+                add(ip.to_string().as_bytes());
+            }
+            SubjectKey::Tenant(tenant) => {
+                add(b"tenant");
+                add(tenant.as_str().as_bytes());
+            }
+            SubjectKey::Global => add(b"global"),
+            SubjectKey::Crowd => add(b"crowd"),
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let (half, _) = digest.split_at(16);
+        half.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 }
 
@@ -173,7 +252,15 @@ struct Part {
     /// `"rule";r=`, as `RateLimit` begins.
     prefix: Box<[u8]>,
     rate: Rate,
-    bucket: Arc<Bucket>,
+    counter: Counter,
+    when_away: WhenAway,
+}
+
+/// Who counts.
+#[derive(Debug)]
+enum Counter {
+    Here(Arc<Bucket>),
+    Shared(Arc<SharedBucket>),
 }
 
 /// The buckets of one kind of request, ready to be charged.
@@ -184,6 +271,30 @@ pub struct Charge(Arc<Buckets>);
 struct Buckets {
     parts: Box<[Part]>,
     policy: Option<HeaderValue>,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Buckets {
+    fn charge(&self, part: &Part, now: Duration, cost: u32) -> Charged {
+        match (&part.counter, &self.shared) {
+            (Counter::Shared(bucket), Some(shared)) => {
+                shared.charge(bucket, now, cost, part.when_away)
+            }
+            (Counter::Here(bucket), _) => match bucket.take(part.rate, now, cost) {
+                Ok(taken) => Charged::Taken(taken),
+                Err(refused) => Charged::Refused(refused),
+            },
+            (Counter::Shared(_), None) => Charged::Away,
+        }
+    }
+
+    fn put_back(&self, part: &Part, now: Duration, cost: u32) {
+        match (&part.counter, &self.shared) {
+            (Counter::Here(bucket), _) => bucket.give_back(part.rate, u64::from(cost)),
+            (Counter::Shared(bucket), Some(shared)) => shared.put_back(bucket, now, cost),
+            (Counter::Shared(_), None) => {}
+        }
+    }
 }
 
 impl Charge {
@@ -193,30 +304,52 @@ impl Charge {
         self.0.parts.is_empty()
     }
 
-    /// Charges `cost` to every bucket, or to none if one refuses. `now` is the time since the
-    /// node's clock was made.
+    /// Charges `cost` to every bucket, or to none if one refuses or if another node has to be
+    /// asked first. `now` is the time since the node's clock was made.
     #[must_use]
     pub fn take(&self, now: Duration, cost: u32) -> Decision {
+        self.take_with(now, cost, None)
+    }
+
+    /// `alone`: a part whose owner was asked in vain.
+    fn take_with(&self, now: Duration, cost: u32, alone: Option<usize>) -> Decision {
         let parts = &self.0.parts;
+        let decided = |tightest, outcome| Decision { charge: self.clone(), tightest, outcome };
         let mut tightest: Option<(usize, Taken)> = None;
         for (at, part) in parts.iter().enumerate() {
-            match part.bucket.take(part.rate, now, cost) {
-                Ok(taken) => {
-                    if tightest.is_none_or(|(_, other)| taken.remaining < other.remaining) {
-                        tightest = Some((at, taken));
-                    }
+            let charged = match (&part.counter, &self.0.shared) {
+                (Counter::Shared(bucket), Some(shared)) if alone == Some(at) => {
+                    shared.without_owner(bucket, now, cost, part.when_away)
                 }
-                Err(refused) => {
-                    for earlier in &parts[..at] {
-                        earlier.bucket.give_back(earlier.rate, cost);
-                    }
-                    let tightest = Some((at, refused));
-                    return Decision { charge: self.clone(), tightest, allowed: false };
+                (_, _) => self.0.charge(part, now, cost),
+            };
+            if let Charged::Taken(taken) = charged {
+                if tightest.is_none_or(|(_, other)| taken.remaining < other.remaining) {
+                    tightest = Some((at, taken));
                 }
+                continue;
             }
+            for earlier in &parts[..at] {
+                self.0.put_back(earlier, now, cost);
+            }
+            return match charged {
+                Charged::Refused(refused) => decided(Some((at, refused)), Outcome::Refused),
+                Charged::Away => decided(None, Outcome::Away),
+                Charged::Short | Charged::Taken(_) => decided(None, Outcome::Short(at)),
+            };
         }
-        Decision { charge: self.clone(), tightest, allowed: true }
+        decided(tightest, Outcome::Allowed)
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Allowed,
+    Refused,
+    /// The owner of a shared limit does not answer, and its rule refuses without it.
+    Away,
+    /// The owner of this part has to be asked.
+    Short(usize),
 }
 
 /// What a charge came to.
@@ -224,21 +357,49 @@ impl Charge {
 pub struct Decision {
     charge: Charge,
     tightest: Option<(usize, Taken)>,
-    allowed: bool,
+    outcome: Outcome,
 }
 
 impl Decision {
     /// Whether the request may go on.
     #[must_use]
     pub fn allowed(&self) -> bool {
-        self.allowed
+        self.outcome == Outcome::Allowed
+    }
+
+    /// Whether another node has to be asked before this is one: see [`Self::settle`].
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.outcome, Outcome::Short(_))
+    }
+
+    /// Asks whoever has to be asked, and charges `cost` anew. Nothing has been charged before.
+    pub async fn settle(self, clock: &SharedClock, cost: u32) -> Self {
+        let mut decision = self;
+        for _ in 0..ROUNDS_MAX {
+            let Outcome::Short(at) = decision.outcome else { return decision };
+            let buckets = decision.charge.0.clone();
+            let answered = match (&buckets.parts[at].counter, &buckets.shared) {
+                (Counter::Shared(bucket), Some(shared)) => shared.ask(bucket).await,
+                (_, _) => false,
+            };
+            let alone = (!answered).then_some(at);
+            decision = decision.charge.take_with(clock.elapsed(), cost, alone);
+        }
+        if let Outcome::Short(at) = decision.outcome {
+            // Others have used up each time what this one has waited for.
+            let retry_after = Duration::from_millis(100);
+            let taken = Taken { remaining: 0, reset: retry_after, retry_after };
+            (decision.outcome, decision.tightest) = (Outcome::Refused, Some((at, taken)));
+        }
+        decision
     }
 
     /// Sets `RateLimit-Policy` (every rule) and `RateLimit` (the one with least left), as
     /// draft-ietf-httpapi-ratelimit-headers-11 has them, and `Retry-After` on a refusal.
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Some((at, taken)) = self.tightest else { return };
-        let Buckets { parts, policy } = &*self.charge.0;
+        let Buckets { parts, policy, .. } = &*self.charge.0;
         if let Some(policy) = policy {
             headers.insert(RATELIMIT_POLICY, policy.clone());
         }
@@ -253,7 +414,7 @@ impl Decision {
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
             headers.insert(RATELIMIT, value);
         }
-        if !self.allowed {
+        if !self.allowed() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(taken.retry_after)));
         }
     }
@@ -261,6 +422,11 @@ impl Decision {
     /// The refusal as an error for the client.
     #[must_use]
     pub fn problem(&self) -> Problem {
+        if self.outcome == Outcome::Away {
+            let detail = "a limit that the nodes share cannot be asked for now";
+            return Problem::new(Code::StoreUnavailable, detail)
+                .retry_after(Duration::from_secs(1));
+        }
         match self.tightest {
             None => Problem::new(Code::RateLimited, "a limit is used up"),
             Some((at, taken)) => {

@@ -10,8 +10,8 @@ use hyper_util::{
 use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections of operators at a time.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// Reads the admin key, or makes it at the first start.
 ///
@@ -44,17 +44,17 @@ pub(super) fn key(file: &Path, clock: &dyn Clock) -> Result<String, String> {
     Ok(key)
 }
 
-/// Answers operators until dropped.
-pub(crate) async fn serve(listener: TcpListener, routes: Router) {
+/// Answers by `routes` until dropped, on so many connections at a time.
+pub(crate) async fn serve(listener: TcpListener, routes: Router, connections_max: usize) {
     let mut server = Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(connections_max));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the admin listener cannot accept");
+                tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     key_server::KeyServer,
-    node::{admin, mounts, stores::Stores},
+    node::{admin, cluster::Cluster, mounts, stores::Stores},
 };
 use api::admin::Vitals;
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     admin: SocketAddr,
     config_file: Option<PathBuf>,
     drain: Duration,
+    /// If the stores are shared.
+    cluster: Option<Cluster>,
     /// Closed last, when nothing writes any more.
     embedded: Vec<Arc<EmbeddedStore>>,
 }
@@ -55,6 +57,7 @@ impl Node {
     ) -> Result<Arc<Self>, String> {
         let clock = SystemClock::shared();
         let engines = config.stores.engines()?;
+        let are_shared = engines.are_shared();
         let stores = control.block_on(Stores::open(engines, &clock))?;
         let store = stores.all.clone();
         let told = |problem: Problem| problem.detail;
@@ -79,7 +82,14 @@ impl Node {
         ));
         let states =
             Arc::new(States::new(store.clone(), clock.clone(), config.state.clone(), genesis));
-        let limits = Arc::new(Limits::new(config.limits.clone()));
+        let cluster = if are_shared {
+            let joined = Cluster::join(&config.peers, store.clone(), clock.clone());
+            Some(control.block_on(joined)?)
+        } else {
+            None
+        };
+        let shared_limits = cluster.as_ref().map(|cluster| cluster.limits.clone());
+        let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits));
         let analytics = Arc::new(Analytics::default());
 
         let realtime = Realtime::new(
@@ -143,6 +153,7 @@ impl Node {
             admin,
             config_file: config_file.map(Path::to_owned),
             drain: config.shutdown.drain,
+            cluster,
             embedded: stores.embedded(),
         });
         stores.tell();
@@ -157,7 +168,8 @@ impl Node {
             config: config.printed().into(),
             reload: node.reloader(),
         };
-        control.spawn(admin::serve(listener, api::admin::routes(admin_parts)));
+        let routes = api::admin::routes(admin_parts);
+        control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
         control.spawn(keep_time(analytics, limits, clock));
         control.spawn(revocations.run());
         control.spawn(sweep(store));
@@ -193,6 +205,9 @@ impl Node {
         let cut = self.gateway.drain(self.drain).await;
         if cut > 0 {
             tracing::warn!(cut, "connections were cut off at the end of the drain time");
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.leave().await;
         }
         for store in self.embedded.clone() {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;

@@ -16,7 +16,7 @@ use tokio::{
 };
 use traffic_cop::{
     identity::AnonymousConfig,
-    limit::{Per, Rule},
+    limit::{Per, Rule, Scope, WhenAway},
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -479,6 +479,8 @@ async fn limits_are_charged_and_everything_is_recorded() {
         period: Duration::from_secs(3600),
         burst: 2,
         routes: Vec::new(),
+        scope: Scope::Node,
+        when_away: WhenAway::LocalShare,
     };
     let edge = Edge::with(
         one_worker(),

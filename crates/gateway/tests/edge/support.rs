@@ -88,7 +88,7 @@ impl Edge {
         let analytics = Arc::new(Analytics::default());
         let parts = Parts {
             identity: Arc::new(identity),
-            limits: Arc::new(Limits::new(rules)),
+            limits: Arc::new(Limits::new(rules, None)),
             analytics: analytics.clone(),
             clock,
             control: tokio::runtime::Handle::current(),

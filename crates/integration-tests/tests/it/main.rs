@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod durability;
 mod guides;
+mod limits;
 mod nodes;
 mod sessions;
 mod sockets;

@@ -60,9 +60,45 @@ impl Bucket {
         }
     }
 
+    /// Takes as many as there are, up to `want`, and answers how many that is.
+    pub(super) fn take_up_to(&self, rate: Rate, now: Duration, want: u64) -> (u64, Taken) {
+        let now = nanos(now);
+        let depth = rate.interval.saturating_mul(rate.burst);
+        let mut arrival = self.0.load(Ordering::Relaxed);
+        loop {
+            let owed = arrival.saturating_sub(now);
+            let room = depth.saturating_sub(owed) / rate.interval;
+            let granted = want.min(room);
+            let due = arrival.max(now) + granted * rate.interval;
+            let debt = due - now;
+            let taken = Taken {
+                remaining: room - granted,
+                reset: Duration::from_nanos(debt),
+                retry_after: Duration::from_nanos((owed + rate.interval).saturating_sub(depth)),
+            };
+            if granted == 0 {
+                return (0, taken);
+            }
+            match self.0.compare_exchange_weak(arrival, due, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return (granted, taken),
+                Err(changed) => arrival = changed,
+            }
+        }
+    }
+
+    /// The theoretical arrival time.
+    pub(super) fn arrival(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    /// At least this theoretical arrival time, as a former owner saved it.
+    pub(super) fn at_least(&self, arrival: Duration) {
+        self.0.fetch_max(nanos(arrival), Ordering::Relaxed);
+    }
+
     /// Undoes a charge of this moment.
-    pub(super) fn give_back(&self, rate: Rate, cost: u32) {
-        let price = rate.interval.saturating_mul(u64::from(cost));
+    pub(super) fn give_back(&self, rate: Rate, cost: u64) {
+        let price = rate.interval.saturating_mul(cost);
         let give = |arrival: u64| Some(arrival.saturating_sub(price));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, give);
     }

@@ -1,6 +1,6 @@
 //! A limit as it is configured.
 
-use crate::limit::gcra::Rate;
+use crate::limit::{gcra::Rate, shared::SAVED_WITHIN};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +16,32 @@ pub enum Per {
     Ip,
     /// One for each tenant.
     Tenant,
-    /// One for the whole node.
+    /// One for all.
     Global,
+}
+
+/// Whose requests a rule counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Those of all nodes that share their stores.
+    #[default]
+    Shared,
+    /// Those of each node by itself.
+    Node,
+}
+
+/// What a node does with a request while the owner of a shared limit cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenAway {
+    /// Counts by itself, and allows its part: the limit divided by the number of nodes.
+    #[default]
+    LocalShare,
+    /// Refuses it with 503.
+    Refuse,
+    /// Lets it pass uncounted.
+    Pass,
 }
 
 /// A limit: `{ name = "per-user", per = "user", requests = 100, period = "1m" }`.
@@ -36,6 +60,10 @@ pub struct Rule {
     pub burst: u64,
     /// Names of the routes that it covers; none: all of them.
     pub routes: Vec<String>,
+    /// Whether nodes count together.
+    pub scope: Scope,
+    /// What happens while the nodes cannot agree.
+    pub when_away: WhenAway,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +77,10 @@ struct RuleForm {
     burst: Option<u64>,
     #[serde(default)]
     routes: Vec<String>,
+    #[serde(default)]
+    scope: Scope,
+    #[serde(default)]
+    when_away: WhenAway,
 }
 
 impl TryFrom<RuleForm> for Rule {
@@ -74,14 +106,23 @@ impl TryFrom<RuleForm> for Rule {
         if interval == 0 {
             return Err("a limit of more than one request per nanosecond limits nothing".into());
         }
-        let RuleForm { name, per, requests, period, routes, .. } = form;
-        Ok(Self { name: name.into(), per, requests, period, burst, routes })
+        let RuleForm { name, per, requests, period, routes, scope, when_away, .. } = form;
+        Ok(Self { name: name.into(), per, requests, period, burst, routes, scope, when_away })
     }
 }
 
 impl Rule {
     pub(super) fn covers(&self, route: &str) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|name| name == route)
+    }
+
+    /// Requests that may be admitted beyond the limit when the owner of a shared one is lost:
+    /// what it can have granted since it last saved.
+    #[must_use]
+    pub fn excess_max(&self) -> u64 {
+        let rate = self.requests as f64 / self.period.as_secs_f64();
+        let granted = self.burst as f64 + rate * SAVED_WITHIN.as_secs_f64();
+        granted.ceil() as u64
     }
 
     pub(super) fn rate(&self) -> Rate {

@@ -2,7 +2,9 @@ use super::*;
 
 fn rule(name: &str, per: Per, requests: u64, seconds: u64) -> Rule {
     let period = Duration::from_secs(seconds);
-    Rule { name: name.into(), per, requests, period, burst: requests, routes: Vec::new() }
+    let (scope, when_away) = (Scope::Node, WhenAway::LocalShare);
+    let (name, routes) = (name.into(), Vec::new());
+    Rule { name, per, requests, period, burst: requests, routes, scope, when_away }
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -15,7 +17,7 @@ fn subject<'a>(tenant: &'a TenantId, ip: &str) -> Subject<'a> {
 
 #[test]
 fn a_bucket_takes_its_burst_and_then_its_rate() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 10, 10)]);
+    let limits = Limits::new(vec![rule("t", Per::Tenant, 10, 10)], None);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let at = Duration::from_secs;
@@ -35,22 +37,24 @@ fn a_bucket_takes_its_burst_and_then_its_rate() {
 
 #[test]
 fn a_refusal_of_one_rule_charges_none() {
-    let limits =
-        Limits::new(vec![rule("wide", Per::Global, 100, 100), rule("narrow", Per::Tenant, 1, 100)]);
+    let limits = Limits::new(
+        vec![rule("wide", Per::Global, 100, 100), rule("narrow", Per::Tenant, 1, 100)],
+        None,
+    );
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     assert!(charge.take(Duration::ZERO, 1).allowed());
     for _ in 0..50 {
         assert!(!charge.take(Duration::ZERO, 1).allowed());
     }
-    let bucket = &charge.0.parts[0];
-    let probe = bucket.bucket.take(bucket.rate, Duration::ZERO, 1).unwrap();
+    let part = &charge.0.parts[0];
+    let Charged::Taken(probe) = charge.0.charge(part, Duration::ZERO, 1) else { panic!() };
     assert_eq!(probe.remaining, 98);
 }
 
 #[test]
 fn tenants_have_buckets_of_their_own() {
-    let limits = Limits::new(vec![rule("r", Per::Route, 1, 100)]);
+    let limits = Limits::new(vec![rule("r", Per::Route, 1, 100)], None);
     let (acme, other) = (tenant("acme"), tenant("other"));
     assert!(limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
     assert!(!limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
@@ -59,7 +63,7 @@ fn tenants_have_buckets_of_their_own() {
 
 #[test]
 fn an_ipv6_network_is_one_subject() {
-    let limits = Limits::new(vec![rule("ip", Per::Ip, 1, 100)]);
+    let limits = Limits::new(vec![rule("ip", Per::Ip, 1, 100)], None);
     let acme = tenant("acme");
     let taken = |ip| limits.resolve(&subject(&acme, ip)).take(Duration::ZERO, 1).allowed();
     assert!(taken("2001:db8::1"));
@@ -71,7 +75,7 @@ fn an_ipv6_network_is_one_subject() {
 
 #[test]
 fn idle_buckets_are_forgotten() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 1, 10)]);
+    let limits = Limits::new(vec![rule("t", Per::Tenant, 1, 10)], None);
     let acme = tenant("acme");
     assert!(limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
     limits.expire(Duration::from_secs(9));

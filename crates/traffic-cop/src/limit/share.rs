@@ -1,0 +1,222 @@
+//! What a node holds of a limit that another node owns: requests that the owner granted ahead.
+//!
+//! A share is sized by what was asked for lately, so that a busy key asks its owner about ten
+//! times a second and a quiet one holds nothing. What is not used within a second is given
+//! back.
+
+use crate::limit::gcra::Taken;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A share is to last so long.
+const AHEAD: Duration = Duration::from_millis(100);
+/// A share that is not used up by then is given back.
+const KEPT: Duration = Duration::from_secs(1);
+/// After a refusal the owner is not asked for so long at least, and at most.
+const QUIET: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+
+/// What a node asks of an owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Whose limit.
+    pub key: u128,
+    /// Nanoseconds that one request costs.
+    pub interval: u64,
+    /// Requests that a rested bucket takes at once.
+    pub burst: u64,
+    /// Requests to be granted.
+    pub want: u64,
+    /// Requests granted before and not used.
+    pub back: u64,
+}
+
+/// What the owner answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Requests granted, at most as many as wanted.
+    pub granted: u64,
+    /// Requests that could be granted now.
+    pub remaining: u64,
+    /// Nanoseconds until the limit is full again.
+    pub reset: u64,
+    /// Nanoseconds until the next request can be granted, if none was.
+    pub retry_after: u64,
+}
+
+/// Requests granted by an owner and not used yet. Times are since the node's clock was made.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    left: u64,
+    kept_until: Duration,
+    /// What could not be used in time.
+    back: u64,
+    /// The owner has said that there is nothing until then; it is asked again a little earlier.
+    refused_until: Duration,
+    quiet_until: Duration,
+    /// Requests since the last answer, and when that was; those of them that wait.
+    demand: u64,
+    since: Duration,
+    waiting: u64,
+    last: Option<Grant>,
+    asking: bool,
+}
+
+/// What drawing on a share comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drawn {
+    /// The request may go on; ask the owner for more ahead if `low`.
+    Taken { taken: Taken, low: bool },
+    /// The owner has said no.
+    Refused(Taken),
+    /// The owner has to be asked.
+    Short,
+}
+
+impl Share {
+    pub(super) fn draw(&mut self, now: Duration, cost: u64) -> Drawn {
+        self.expire(now);
+        self.demand = self.demand.saturating_add(cost);
+        let last =
+            self.last.unwrap_or(Grant { granted: 0, remaining: 0, reset: 0, retry_after: 0 });
+        let taken = Taken {
+            remaining: last.remaining + self.left.saturating_sub(cost),
+            reset: Duration::from_nanos(last.reset),
+            retry_after: Duration::ZERO,
+        };
+        if self.left >= cost {
+            self.left -= cost;
+            let low = !self.asking && self.left < last.granted / 2;
+            return Drawn::Taken { taken, low };
+        }
+        if now < self.quiet_until {
+            let retry_after = self.refused_until.saturating_sub(now);
+            return Drawn::Refused(Taken { remaining: 0, retry_after, ..taken });
+        }
+        self.waiting = self.waiting.saturating_add(cost);
+        Drawn::Short
+    }
+
+    /// Undoes a draw of this moment.
+    pub(super) fn put_back(&mut self, cost: u64) {
+        self.left += cost;
+        self.demand = self.demand.saturating_sub(cost);
+    }
+
+    /// What to ask the owner for; `None` while an answer is awaited.
+    pub(super) fn ask(
+        &mut self,
+        now: Duration,
+        key: u128,
+        interval: u64,
+        burst: u64,
+    ) -> Option<Ask> {
+        if self.asking {
+            return None;
+        }
+        self.expire(now);
+        self.asking = true;
+        let over = now.saturating_sub(self.since).max(Duration::from_millis(1));
+        let pace = self.demand as f64 * AHEAD.as_secs_f64() / over.as_secs_f64();
+        // A short look back misleads: no more than twice what was granted last.
+        let most = self.last.map_or(1, |last| 2 * last.granted + 1);
+        let want = (pace.ceil() as u64).min(most).max(self.waiting).min(burst);
+        Some(Ask { key, interval, burst, want, back: std::mem::take(&mut self.back) })
+    }
+
+    pub(super) fn answered(&mut self, now: Duration, grant: Option<Grant>) {
+        self.asking = false;
+        let Some(grant) = grant else { return };
+        (self.demand, self.waiting, self.since, self.last) = (0, 0, now, Some(grant));
+        self.left += grant.granted;
+        self.kept_until = now + KEPT;
+        if grant.granted == 0 && grant.retry_after > 0 {
+            let wait = Duration::from_nanos(grant.retry_after);
+            self.refused_until = now + wait;
+            self.quiet_until = now + wait.clamp(QUIET[0], QUIET[1]);
+        }
+    }
+
+    /// Whether something is to be given back that nobody asks after.
+    pub(super) fn has_back(&mut self, now: Duration) -> bool {
+        self.expire(now);
+        self.back > 0 && !self.asking
+    }
+
+    /// Whether nothing is lost with it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.left == 0 && self.back == 0 && !self.asking
+    }
+
+    fn expire(&mut self, now: Duration) {
+        if now >= self.kept_until {
+            self.back += std::mem::take(&mut self.left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(granted: u64, retry_after: u64) -> Grant {
+        Grant { granted, remaining: 0, reset: 0, retry_after }
+    }
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn asked(share: &mut Share, now: Duration) -> Option<u64> {
+        share.ask(now, 1, 1, 1_000).map(|ask| ask.want)
+    }
+
+    #[test]
+    fn a_cold_key_asks_for_one_and_a_busy_one_for_a_tenth_of_a_second() {
+        let mut share = Share::default();
+        let mut now = at(5_000);
+        assert_eq!(share.draw(now, 1), Drawn::Short);
+        assert_eq!(asked(&mut share, now), Some(1));
+        assert_eq!(asked(&mut share, now), None, "one question at a time");
+        share.answered(now, Some(grant(1, 0)));
+        let (mut calls, mut last) = (1, 1);
+        for _ in 0..5_000 {
+            now += at(1);
+            let drawn = share.draw(now, 1);
+            if !matches!(drawn, Drawn::Taken { low: false, .. })
+                && let Some(want) = asked(&mut share, now)
+            {
+                (calls, last) = (calls + 1, want);
+                share.answered(now, Some(grant(want, 0)));
+            }
+        }
+        assert!((90..=110).contains(&last), "{last}");
+        assert!(calls < 130, "{calls} calls for 5000 requests");
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_but_not_for_long() {
+        let mut share = Share::default();
+        assert_eq!(share.draw(at(0), 1), Drawn::Short);
+        share.ask(at(0), 1, 1, 10);
+        share.answered(at(0), Some(grant(0, 5_000_000_000)));
+        let Drawn::Refused(taken) = share.draw(at(999), 1) else { panic!("it is known") };
+        assert_eq!(taken.retry_after, at(4_001));
+        assert_eq!(share.draw(at(1_000), 1), Drawn::Short);
+    }
+
+    #[test]
+    fn what_is_not_used_is_given_back() {
+        let mut share = Share::default();
+        share.draw(at(0), 1);
+        share.ask(at(0), 1, 1, 10);
+        share.answered(at(0), Some(grant(10, 0)));
+        assert!(matches!(share.draw(at(1), 3), Drawn::Taken { .. }));
+        assert!(!share.has_back(at(999)));
+        assert!(share.has_back(at(1_000)));
+        let ask = share.ask(at(1_000), 1, 1, 10).unwrap();
+        assert_eq!(ask.back, 7);
+        assert_eq!(share.draw(at(1_000), 1), Drawn::Short, "it is given back, and not kept");
+    }
+}

@@ -1,0 +1,572 @@
+//! Limits that several nodes share.
+//!
+//! The keys of shared limits fall into [`PLACES`] places, each a partition of the store whose
+//! shard has an owner ([`ledger::Lease`]). The owner counts in memory, as a node alone would,
+//! and saves what it counted each second. Other nodes ask it for shares ([`Share`]), one
+//! question at a time for each place, which carries all keys that wait. So a request costs no
+//! call of a store ever, and a call of the owner only where its share is used up.
+//!
+//! What is admitted beyond the limit is bounded: an owner that is lost takes at most the last
+//! [`SAVED_WITHIN`] of its grants out of the count. Shares are counted when they are granted,
+//! and used within a second.
+
+use crate::limit::{
+    WhenAway,
+    gcra::{Bucket, Rate, Taken},
+    share::{Ask, Drawn, Grant, Share},
+};
+use ahash::RandomState;
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use clock::SharedClock;
+use ledger::{Keeper, Lease, LeaseError, Shard};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use store::{Key, Kind, Partition, SharedStore, Write};
+use tokio::sync::{Notify, mpsc};
+use types::{TenantId, Timestamp};
+
+/// Places that keys fall into.
+pub const PLACES: u8 = 16;
+/// An owner that could not save for so long no longer grants.
+pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
+/// Keys that one question carries, so many at most.
+pub const ASKS_MAX: usize = 512;
+
+const KIND: Kind = Kind::new("limit");
+/// Keys of a place in memory; beyond, subjects share one bucket per rule.
+const KEYS_MAX: usize = 65_536;
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// An owner that did not answer is not asked for so long.
+const AWAY: Duration = Duration::from_secs(1);
+/// How long a request waits for its owner's answer, in all.
+const WAIT: Duration = Duration::from_millis(500);
+const WISHES: usize = 4096;
+/// Writes of one commit; the fence and the like come on top.
+const WRITES: usize = 100;
+
+/// Where the owners are. The edge that knows of nodes and sockets has it.
+#[async_trait]
+pub trait Owners: Send + Sync {
+    /// How many nodes there are.
+    fn nodes(&self) -> u64;
+
+    /// Asks the owner of `place`; an answer for each question, in their order.
+    ///
+    /// # Errors
+    /// What went wrong, for the log.
+    async fn ask(&self, place: u8, asks: Vec<Ask>) -> Result<Vec<Grant>, String>;
+}
+
+/// The shared limits of a node.
+pub struct Shared {
+    places: Vec<Place>,
+    store: SharedStore,
+    clock: SharedClock,
+    keeper: Arc<Keeper>,
+    owners: Arc<dyn Owners>,
+    wanted: Mutex<Option<Vec<mpsc::Receiver<Arc<SharedBucket>>>>>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    questions: AtomicU64,
+    granted: AtomicU64,
+    away: AtomicU64,
+    saves: AtomicU64,
+}
+
+/// What shared limits have come to since the node's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedFigures {
+    /// Places that this node owns now.
+    pub owned: usize,
+    /// Questions to owners.
+    pub questions: u64,
+    /// Requests that owners granted to this node.
+    pub granted: u64,
+    /// Requests that were decided without their owner, by their rule's `when_away`.
+    pub away: u64,
+    /// Commits that saved what this node counted as an owner.
+    pub saves: u64,
+}
+
+struct Place {
+    partition: Partition,
+    /// Set once what the former owner saved is loaded.
+    lease: ArcSwapOption<Lease>,
+    /// When what is counted here was saved last, in nanoseconds since the clock was made.
+    saved: AtomicU64,
+    away_until: AtomicU64,
+    buckets: Mutex<HashMap<u128, Arc<SharedBucket>, RandomState>>,
+    wishes: mpsc::Sender<Arc<SharedBucket>>,
+}
+
+/// One key's count, on whichever side this node is.
+#[derive(Debug)]
+pub(super) struct SharedBucket {
+    place: u8,
+    key: u128,
+    rate: Rate,
+    /// The count, where this node owns it; else what it counts by itself while the owner is
+    /// away.
+    owned: Bucket,
+    share: Mutex<Share>,
+    /// The arrival time that was saved last, in nanoseconds.
+    saved: AtomicU64,
+    answered: Notify,
+}
+
+/// What drawing on a shared limit comes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Charged {
+    Taken(Taken),
+    Refused(Taken),
+    /// The owner has to be asked first.
+    Short,
+    /// The owner is away, and the rule refuses without it.
+    Away,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+fn partition(place: u8) -> Result<Partition, store::Error> {
+    Partition::new(TenantId::system(), KIND, &place.to_string())
+}
+
+/// The shards whose owners count limits.
+pub fn shards() -> impl Iterator<Item = Shard> {
+    (0..PLACES).filter_map(|place| partition(place).ok()).map(|partition| Shard::of(&partition))
+}
+
+/// The shard of a place.
+#[must_use]
+pub fn shard_of(place: u8) -> Option<Shard> {
+    partition(place % PLACES).ok().map(|partition| Shard::of(&partition))
+}
+
+impl Shared {
+    /// Limits shared by whoever keeps leases in `store` as `keeper` does.
+    ///
+    /// # Errors
+    /// None that depends on the store.
+    pub fn new(
+        store: SharedStore,
+        clock: SharedClock,
+        keeper: Arc<Keeper>,
+        owners: Arc<dyn Owners>,
+    ) -> Result<Arc<Self>, store::Error> {
+        let (mut places, mut wanted) = (Vec::new(), Vec::new());
+        for place in 0..PLACES {
+            let (wishes, inbox) = mpsc::channel(WISHES);
+            wanted.push(inbox);
+            places.push(Place {
+                partition: partition(place)?,
+                lease: ArcSwapOption::empty(),
+                saved: AtomicU64::new(0),
+                away_until: AtomicU64::new(0),
+                buckets: Mutex::default(),
+                wishes,
+            });
+        }
+        let wanted = Mutex::new(Some(wanted));
+        let counts = Counts::default();
+        Ok(Arc::new(Self { places, store, clock, keeper, owners, wanted, counts }))
+    }
+
+    /// What it has come to.
+    #[must_use]
+    pub fn figures(&self) -> SharedFigures {
+        let now = self.clock.elapsed();
+        let read = |count: &AtomicU64| count.load(Relaxed);
+        SharedFigures {
+            owned: self.places.iter().filter(|place| place.is_owned(now)).count(),
+            questions: read(&self.counts.questions),
+            granted: read(&self.counts.granted),
+            away: read(&self.counts.away),
+            saves: read(&self.counts.saves),
+        }
+    }
+
+    /// The bucket of `key`, or of `crowd` if there is no room for one more.
+    pub(super) fn bucket(&self, key: u128, crowd: u128, rate: Rate) -> Arc<SharedBucket> {
+        let of = |key: u128| (key % u128::from(PLACES)) as u8;
+        let bucket = self.places[usize::from(of(key))].bucket(of(key), key, rate);
+        bucket.unwrap_or_else(|| {
+            let place = &self.places[usize::from(of(crowd))];
+            let mut buckets = place.buckets.lock();
+            let new = || Arc::new(SharedBucket::new(of(crowd), crowd, rate));
+            buckets.entry(crowd).or_insert_with(new).clone()
+        })
+    }
+
+    /// Charges a bucket. Nothing waits here.
+    pub(super) fn charge(
+        &self,
+        bucket: &Arc<SharedBucket>,
+        now: Duration,
+        cost: u32,
+        rule: WhenAway,
+    ) -> Charged {
+        let place = &self.places[usize::from(bucket.place)];
+        if place.is_owned(now) {
+            return match bucket.owned.take(bucket.rate, now, cost) {
+                Ok(taken) => Charged::Taken(taken),
+                Err(refused) => Charged::Refused(refused),
+            };
+        }
+        let drawn = bucket.share.lock().draw(now, u64::from(cost));
+        match drawn {
+            Drawn::Taken { taken, low } => {
+                if low {
+                    self.wish(bucket);
+                }
+                Charged::Taken(taken)
+            }
+            Drawn::Refused(taken) => Charged::Refused(taken),
+            Drawn::Short if nanos(now) < place.away_until.load(Relaxed) => {
+                self.without_owner(bucket, now, cost, rule)
+            }
+            Drawn::Short => Charged::Short,
+        }
+    }
+
+    /// Decides by the rule's policy for an owner that does not answer.
+    pub(super) fn without_owner(
+        &self,
+        bucket: &SharedBucket,
+        now: Duration,
+        cost: u32,
+        rule: WhenAway,
+    ) -> Charged {
+        self.counts.away.fetch_add(1, Relaxed);
+        match rule {
+            WhenAway::Refuse => Charged::Away,
+            WhenAway::Pass => {
+                let retry_after = Duration::ZERO;
+                Charged::Taken(Taken { remaining: 0, reset: Duration::ZERO, retry_after })
+            }
+            WhenAway::LocalShare => {
+                let nodes = self.owners.nodes().max(1);
+                let interval = bucket.rate.interval.saturating_mul(nodes);
+                let rate = Rate { interval, burst: (bucket.rate.burst / nodes).max(1) };
+                match bucket.owned.take(rate, now, cost) {
+                    Ok(taken) => Charged::Taken(taken),
+                    Err(refused) => Charged::Refused(refused),
+                }
+            }
+        }
+    }
+
+    /// Undoes a charge of this moment. What was decided without the owner stays charged.
+    pub(super) fn put_back(&self, bucket: &SharedBucket, now: Duration, cost: u32) {
+        let place = &self.places[usize::from(bucket.place)];
+        if place.is_owned(now) {
+            bucket.owned.give_back(bucket.rate, u64::from(cost));
+        } else if nanos(now) >= place.away_until.load(Relaxed) {
+            bucket.share.lock().put_back(u64::from(cost));
+        }
+    }
+
+    /// Waits for the owner's answer about `bucket`; false if there was none in time, and then
+    /// the owner counts as away.
+    pub(super) async fn ask(&self, bucket: &Arc<SharedBucket>) -> bool {
+        let answered = bucket.answered.notified();
+        let mut answered = std::pin::pin!(answered);
+        answered.as_mut().enable();
+        self.wish(bucket);
+        let in_time = tokio::time::timeout(WAIT, answered).await.is_ok();
+        if !in_time {
+            self.is_away(bucket.place);
+        }
+        in_time
+    }
+
+    fn is_away(&self, place: u8) {
+        let until = nanos(self.clock.elapsed() + AWAY);
+        self.places[usize::from(place)].away_until.store(until, Relaxed);
+    }
+
+    fn wish(&self, bucket: &Arc<SharedBucket>) {
+        // If there is no room, whoever waits is told so by the time.
+        let _ = self.places[usize::from(bucket.place)].wishes.try_send(bucket.clone());
+    }
+
+    /// Answers another node's questions about `place`; `None` if this node does not own it.
+    #[must_use]
+    pub fn grant(&self, place: u8, asks: &[Ask]) -> Option<Vec<Grant>> {
+        let now = self.clock.elapsed();
+        let owned = self.places.get(usize::from(place)).filter(|place| place.is_owned(now))?;
+        let grant = |ask: &Ask| {
+            let rate = Rate { interval: ask.interval.max(1), burst: ask.burst.max(1) };
+            let Some(bucket) = owned.bucket(place, ask.key, rate) else {
+                // There is no room to count it; to refuse is the safe side.
+                let retry_after = nanos(SAVED_WITHIN);
+                return Grant { granted: 0, remaining: 0, reset: 0, retry_after };
+            };
+            bucket.owned.give_back(rate, ask.back.min(rate.burst));
+            let (granted, taken) = bucket.owned.take_up_to(rate, now, ask.want);
+            Grant {
+                granted,
+                remaining: taken.remaining,
+                reset: nanos(taken.reset),
+                retry_after: nanos(taken.retry_after),
+            }
+        };
+        Some(asks.iter().map(grant).collect())
+    }
+
+    /// Asks owners, takes places over and saves what is counted here. To be run once, until
+    /// dropped.
+    pub async fn run(self: Arc<Self>) {
+        let Some(wanted) = self.wanted.lock().take() else { return };
+        let mut tasks = tokio::task::JoinSet::new();
+        for (place, wishes) in (0..PLACES).zip(wanted) {
+            tasks.spawn(self.clone().ask_owner(place, wishes));
+            tasks.spawn(self.clone().own(place));
+        }
+        tasks.join_all().await;
+    }
+
+    async fn ask_owner(self: Arc<Self>, place: u8, mut wishes: mpsc::Receiver<Arc<SharedBucket>>) {
+        let mut waiting = Vec::new();
+        while wishes.recv_many(&mut waiting, ASKS_MAX).await > 0 {
+            let now = self.clock.elapsed();
+            let (mut asks, mut asking) = (Vec::new(), Vec::new());
+            for bucket in waiting.drain(..) {
+                let Rate { interval, burst } = bucket.rate;
+                if let Some(ask) = bucket.share.lock().ask(now, bucket.key, interval, burst) {
+                    asks.push(ask);
+                    asking.push(bucket.clone());
+                }
+            }
+            if asks.is_empty() {
+                continue;
+            }
+            self.counts.questions.fetch_add(1, Relaxed);
+            // This node may have come to own it since.
+            let answer = match self.grant(place, &asks) {
+                Some(grants) => Ok(grants),
+                None => self.owners.ask(place, asks).await,
+            };
+            let now = self.clock.elapsed();
+            let grants = match answer {
+                Ok(grants) if grants.len() == asking.len() => {
+                    self.counts.granted.fetch_add(grants.iter().map(|g| g.granted).sum(), Relaxed);
+                    grants.into_iter().map(Some).collect()
+                }
+                Ok(_) | Err(_) => {
+                    let why = answer.err().unwrap_or_else(|| "it answers something else".into());
+                    tracing::warn!(place, why, "the owner of shared limits does not answer");
+                    self.is_away(place);
+                    vec![None; asking.len()]
+                }
+            };
+            for (bucket, grant) in asking.iter().zip(grants) {
+                bucket.share.lock().answered(now, grant);
+                bucket.answered.notify_waiters();
+            }
+        }
+    }
+
+    async fn own(self: Arc<Self>, at: u8) {
+        let place = &self.places[usize::from(at)];
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut next_save = Duration::ZERO;
+        loop {
+            look.tick().await;
+            let lease = self.keeper.lease(Shard::of(&place.partition));
+            let known = place.lease.load_full();
+            match (&lease, &known) {
+                (None, Some(_)) => place.lease.store(None),
+                (Some(lease), known)
+                    if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, lease)) =>
+                {
+                    match self.take_over(place, at, lease).await {
+                        Ok(()) => tracing::info!(place = at, "this node counts shared limits"),
+                        Err(error) => {
+                            tracing::warn!(place = at, %error, "limits cannot be taken over")
+                        }
+                    }
+                }
+                (Some(lease), Some(_)) if self.clock.elapsed() >= next_save => {
+                    next_save = self.clock.elapsed() + SAVE_EVERY;
+                    match self.save(place, lease).await {
+                        Ok(()) => {}
+                        Err(LeaseError::Lost) => place.lease.store(None),
+                        Err(error) => tracing::warn!(place = at, %error, "limits cannot be saved"),
+                    }
+                }
+                (_, _) => {}
+            }
+            self.give_back(place);
+        }
+    }
+
+    /// Loads what the former owner saved; nothing that it saves later counts.
+    async fn take_over(&self, place: &Place, at: u8, lease: &Arc<Lease>) -> Result<(), LeaseError> {
+        let begun = self.clock.elapsed();
+        drop(lease.open(&self.store, &place.partition).await?);
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self.store.scan(&place.partition, b"", after.as_ref(), 1_000).await?;
+            for (key, record) in &page.records {
+                let saved =
+                    <[u8; 16]>::try_from(key.as_bytes()).ok().zip(Saved::read(&record.value));
+                let Some((key, saved)) = saved else { continue };
+                let Some(bucket) = place.bucket(at, u128::from_be_bytes(key), saved.rate) else {
+                    continue;
+                };
+                let ahead = saved.full_at.since(self.clock.now());
+                bucket.owned.at_least(self.clock.elapsed() + ahead);
+            }
+            match page.records.last() {
+                Some((last, _)) if page.more => after = Some(last.clone()),
+                Some(_) | None => break,
+            }
+        }
+        place.saved.store(nanos(begun), Relaxed);
+        place.lease.store(Some(lease.clone()));
+        Ok(())
+    }
+
+    /// Saves every count that has changed and that would matter in a second.
+    async fn save(&self, place: &Place, lease: &Lease) -> Result<(), LeaseError> {
+        let begun = self.clock.elapsed();
+        let mut changed = Vec::new();
+        place.buckets.lock().retain(|_, bucket| {
+            let arrival = bucket.owned.arrival();
+            if arrival > begun + SAVE_EVERY && nanos(arrival) != bucket.saved.load(Relaxed) {
+                changed.push((bucket.clone(), arrival));
+            }
+            let is_idle = bucket.owned.is_idle(begun) && bucket.share.lock().is_idle();
+            Arc::strong_count(bucket) > 1 || !is_idle
+        });
+        let mut owned = None;
+        for some in changed.chunks(WRITES) {
+            let owned = match &mut owned {
+                Some(owned) => owned,
+                none => none.insert(lease.open(&self.store, &place.partition).await?),
+            };
+            let writes = some.iter().map(|(bucket, arrival)| {
+                let ahead = arrival.saturating_sub(self.clock.elapsed());
+                let saved = Saved { rate: bucket.rate, full_at: self.clock.now().plus(ahead) };
+                (bucket.key, saved.written(), ahead)
+            });
+            let writes: Vec<_> = writes.collect();
+            owned
+                .commit(|mut commit| {
+                    for (key, value, ahead) in writes {
+                        if let Ok(key) = Key::new(key.to_be_bytes()) {
+                            let expires = Some(ahead + SAVED_WITHIN);
+                            commit = commit.write(Write::Put { key, value: value.into(), expires });
+                        }
+                    }
+                    commit
+                })
+                .await?;
+            self.counts.saves.fetch_add(1, Relaxed);
+        }
+        for (bucket, arrival) in changed {
+            bucket.saved.store(nanos(arrival), Relaxed);
+        }
+        place.saved.store(nanos(begun), Relaxed);
+        Ok(())
+    }
+
+    /// Gives shares back that nobody drew on.
+    fn give_back(&self, place: &Place) {
+        let now = self.clock.elapsed();
+        if nanos(now) < place.away_until.load(Relaxed) {
+            return;
+        }
+        let buckets = place.buckets.lock();
+        for bucket in buckets.values() {
+            if bucket.share.lock().has_back(now) {
+                let _ = place.wishes.try_send(bucket.clone());
+            }
+        }
+    }
+}
+
+impl Place {
+    fn is_owned(&self, now: Duration) -> bool {
+        let lease = self.lease.load();
+        lease.as_ref().is_some_and(|lease| lease.is_held())
+            && nanos(now).saturating_sub(self.saved.load(Relaxed)) < nanos(SAVED_WITHIN)
+    }
+
+    fn bucket(&self, place: u8, key: u128, rate: Rate) -> Option<Arc<SharedBucket>> {
+        let mut buckets = self.buckets.lock();
+        if let Some(bucket) = buckets.get(&key) {
+            return Some(bucket.clone());
+        }
+        if buckets.len() >= KEYS_MAX {
+            return None;
+        }
+        let bucket = Arc::new(SharedBucket::new(place, key, rate));
+        buckets.insert(key, bucket.clone());
+        Some(bucket)
+    }
+}
+
+impl SharedBucket {
+    fn new(place: u8, key: u128, rate: Rate) -> Self {
+        Self {
+            place,
+            key,
+            rate,
+            owned: Bucket::default(),
+            share: Mutex::default(),
+            saved: AtomicU64::new(0),
+            answered: Notify::new(),
+        }
+    }
+}
+
+/// A count as it is kept: a version byte, interval, burst, and when it is full again in
+/// milliseconds since 1970, each in 8 bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Saved {
+    rate: Rate,
+    full_at: Timestamp,
+}
+
+impl Saved {
+    const VERSION: u8 = 1;
+
+    fn written(&self) -> Vec<u8> {
+        let mut bytes = vec![Self::VERSION];
+        for number in [self.rate.interval, self.rate.burst, self.full_at.0] {
+            bytes.extend(number.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (&Self::VERSION, rest) = bytes.split_first()? else { return None };
+        let mut numbers =
+            rest.chunks_exact(8).map(|bytes| bytes.try_into().map(u64::from_be_bytes));
+        let mut next = || numbers.next()?.ok();
+        let rate = Rate { interval: next()?.max(1), burst: next()? };
+        Some(Self { rate, full_at: Timestamp(next()?) })
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
