@@ -3,22 +3,32 @@
 //! Each core counts for itself ([`Recorder`], no atomics and no locks) and hands over what
 //! it counted every second; [`Analytics`] adds it up into one ring of seconds and one of
 //! minutes. Labels come from configuration and credentials only, and their number is
-//! bounded; what is beyond the bound counts as `other`.
+//! bounded; what is beyond the bound counts as `other`. [`History`] adds up what several nodes
+//! counted.
 
 mod histogram;
+mod history;
 mod ring;
 
 pub use histogram::Histogram;
+pub use history::History;
 pub use ring::{Figures, Range, Report, RouteFigures};
 
-use crate::analytics::ring::Rings;
+use crate::analytics::ring::{Rings, Slot};
 use ahash::RandomState;
 use parking_lot::Mutex;
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use types::{TenantId, Timestamp};
 
 /// Tenants that are counted by name; the rest count as one.
 const TENANTS_MAX: usize = 1_000;
+/// Seconds that wait until other nodes can be told of them; beyond, the oldest are left out.
+const UNTOLD_MAX: usize = 300;
 
 /// A route as analytics knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,7 +100,7 @@ pub struct RouteName {
     pub service: Arc<str>,
 }
 
-/// The traffic of a node since it started.
+/// Traffic: of this node, and what [`History`] adds.
 #[derive(Debug, Default)]
 pub struct Analytics {
     routes: Mutex<Vec<RouteName>>,
@@ -100,8 +110,26 @@ pub struct Analytics {
 #[derive(Debug, Default)]
 struct Totals {
     since_start: HashMap<Label, Counts, RandomState>,
-    tenants: std::collections::HashSet<TenantId>,
+    tenants: HashSet<TenantId>,
     rings: Rings,
+    /// What other nodes are to be told, if there is anybody who does.
+    untold: Option<VecDeque<(Timestamp, Slot)>>,
+}
+
+impl Totals {
+    /// The label to count under: the number of tenants is bounded.
+    fn bounded(&mut self, mut label: Label) -> Label {
+        if let Some(tenant) = &label.tenant
+            && !self.tenants.contains(tenant)
+        {
+            if self.tenants.len() < TENANTS_MAX {
+                self.tenants.insert(tenant.clone());
+            } else {
+                label.tenant = None;
+            }
+        }
+        label
+    }
 }
 
 impl Analytics {
@@ -126,7 +154,16 @@ impl Analytics {
 
     /// Moves the rings on to `now`. Call it once a second, after the recorders' flush.
     pub fn tick(&self, now: Timestamp) {
-        self.totals.lock().rings.tick(now);
+        let mut totals = self.totals.lock();
+        let counted = totals.rings.tick(now);
+        if let Some(untold) = &mut totals.untold
+            && !counted.is_empty()
+        {
+            untold.push_back((now, counted));
+            if untold.len() > UNTOLD_MAX {
+                untold.pop_front();
+            }
+        }
     }
 
     /// The traffic of the last `range` up to `now`: of one tenant, or of all of them.
@@ -160,19 +197,38 @@ impl Analytics {
     fn merge(&self, counted: &mut HashMap<Label, Counts, RandomState>) {
         let mut totals = self.totals.lock();
         let totals = &mut *totals;
-        for (mut label, counts) in counted.drain() {
-            if let Some(tenant) = &label.tenant
-                && !totals.tenants.contains(tenant)
-            {
-                if totals.tenants.len() < TENANTS_MAX {
-                    totals.tenants.insert(tenant.clone());
-                } else {
-                    label.tenant = None;
-                }
-            }
+        for (label, counts) in counted.drain() {
+            let label = totals.bounded(label);
             totals.since_start.entry(label.clone()).or_default().add(&counts);
-            totals.rings.add(label.route, label.tenant, &counts);
+            totals.rings.add(label, &counts);
         }
+    }
+
+    fn name(&self, route: RouteId) -> RouteName {
+        self.routes.lock()[route.0 as usize].clone()
+    }
+
+    fn keep_for_others(&self) {
+        self.totals.lock().untold = Some(VecDeque::new());
+    }
+
+    fn next_for_others(&self) -> Option<(Timestamp, Slot)> {
+        self.totals.lock().untold.as_mut()?.pop_front()
+    }
+
+    fn again_for_others(&self, at: Timestamp, slot: Slot) {
+        if let Some(untold) = &mut self.totals.lock().untold {
+            untold.push_front((at, slot));
+        }
+    }
+
+    fn add_of_others(&self, at: Timestamp, slot: Slot) {
+        let mut totals = self.totals.lock();
+        let mut bounded = Slot::default();
+        for (label, counts) in slot {
+            bounded.entry(totals.bounded(label)).or_default().add(&counts);
+        }
+        totals.rings.add_second(at, &bounded);
     }
 }
 

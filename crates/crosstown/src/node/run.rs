@@ -22,7 +22,7 @@ use store::{Bucket, SharedStore};
 use store_embedded::EmbeddedStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
-    analytics::Analytics,
+    analytics::{Analytics, History},
     genesis::Genesis,
     identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     limit::Limits,
@@ -170,6 +170,8 @@ impl Node {
         };
         let routes = api::admin::routes(admin_parts);
         control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
+        let history = History::new(analytics.clone(), store.clone(), clock.clone());
+        control.spawn(history.map_err(|error| error.to_string())?.run());
         control.spawn(keep_time(analytics, limits, clock));
         control.spawn(revocations.run());
         control.spawn(sweep(store));

@@ -99,7 +99,7 @@ async fn open(
 /// epoch below the fences that its owners left behind.
 fn tier_of(partition: &Partition) -> Tier {
     match partition.kind().as_str() {
-        "session" | "channel" | "passing" | "limit" => Tier::Hot,
+        "session" | "channel" | "passing" | "limit" | "traffic" => Tier::Hot,
         "state" if partition.id().starts_with("session:") => Tier::Hot,
         _ => Tier::Durable,
     }

@@ -70,6 +70,7 @@ on_each! {
     what_one_node_is_told_the_other_knows
     publications_reach_the_sockets_of_every_node
     what_one_node_revokes_the_other_refuses
+    both_nodes_report_the_traffic_of_both
 }
 
 async fn what_one_node_is_told_the_other_knows(stores: Stores) {
@@ -207,6 +208,45 @@ async fn what_one_node_revokes_the_other_refuses(stores: Stores) {
     let id = key.split('.').nth(1).unwrap();
     here.admin().delete(&format!("/api-keys/acme/{id}")).await.unwrap();
     refused(&service, "unauthenticated").await;
+}
+
+/// And of a node that has ended, and of earlier lives.
+async fn both_nodes_report_the_traffic_of_both(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let mut asked = 0;
+    for node in [&here, &there, &here] {
+        let ann = node.client("acme", "ann");
+        for _ in 0..20 {
+            ann.get::<Json>("/crosstown/v1/whoami").await.unwrap();
+            asked += 1;
+        }
+        node.client("umbrella", "eve").get::<Json>("/crosstown/v1/whoami").await.unwrap();
+    }
+    for node in [&here, &there] {
+        reports(node, asked).await;
+    }
+    here.kill();
+    here.start_again();
+    for node in [&here, &there] {
+        reports(node, asked).await;
+    }
+}
+
+/// Waits until `node` reports exactly so many requests of ann's.
+async fn reports(node: &Server, asked: u64) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let admin = node.admin();
+        let all: Json = admin.get("/analytics/traffic?range=1h").await.unwrap();
+        let by_tenant =
+            ["acme", "umbrella"].map(|tenant| all["tenants"][tenant]["requests"].as_u64());
+        if by_tenant == [Some(asked), Some(3)] {
+            assert!(all["total"]["latency_ms_p99"].as_f64() > Some(0.0), "{all}");
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "{all}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Well before a cached credential would have been asked for again by itself.

@@ -1,6 +1,7 @@
 //! A log-linear histogram: sixteen buckets for each power of two of microseconds, so that a
 //! percentile is off by at most one sixteenth. Histograms of cores, seconds and nodes add up.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::time::Duration;
 
 const SUB_BITS: u32 = 4;
@@ -32,6 +33,27 @@ fn upper(index: usize) -> u64 {
     }
     let exponent = index / SUB - 1;
     ((index % SUB + SUB + 1) << exponent) - 1
+}
+
+/// The sum, and each bucket that is not empty: its number and its count.
+impl Serialize for Histogram {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let used: Vec<(usize, u64)> =
+            self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
+        (self.sum_micros, used).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Histogram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (sum_micros, used) = <(u64, Vec<(usize, u64)>)>::deserialize(deserializer)?;
+        let mut counts =
+            vec![0; used.last().map_or(0, |(at, _)| at + 1).min(index(MICROS_MAX) + 1)];
+        for (at, count) in used {
+            *counts.get_mut(at).ok_or_else(|| D::Error::custom("no such bucket"))? = count;
+        }
+        Ok(Self { counts, sum_micros })
+    }
 }
 
 impl Histogram {

@@ -1,6 +1,6 @@
 //! The recent past, in seconds and in minutes.
 
-use crate::analytics::{Counts, RouteId, RouteName};
+use crate::analytics::{Counts, Label, RouteId, RouteName};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -11,7 +11,7 @@ use types::{TenantId, Timestamp};
 const SECONDS: usize = 300;
 const MINUTES: usize = 61;
 
-type Slot = HashMap<(RouteId, Option<TenantId>), Counts, ahash::RandomState>;
+pub(super) type Slot = HashMap<Label, Counts, ahash::RandomState>;
 
 /// One ring of seconds, one of minutes.
 #[derive(Debug, Default)]
@@ -22,25 +22,34 @@ pub(super) struct Rings {
 }
 
 impl Rings {
-    pub(super) fn add(&mut self, route: RouteId, tenant: Option<TenantId>, counts: &Counts) {
-        self.open.entry((route, tenant)).or_default().add(counts);
+    pub(super) fn add(&mut self, label: Label, counts: &Counts) {
+        self.open.entry(label).or_default().add(counts);
     }
 
-    /// Closes what was counted since the last tick as the second of `now`.
-    pub(super) fn tick(&mut self, now: Timestamp) {
+    /// Closes what was counted since the last tick as the second of `now`, and answers it.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Slot {
         let slot = std::mem::take(&mut self.open);
-        put(&mut self.minutes, Timestamp(now.0 / 60_000 * 60_000), MINUTES, &slot);
-        put(&mut self.seconds, Timestamp(now.0 / 1000 * 1000), SECONDS, &slot);
+        self.add_second(now, &slot);
+        slot
+    }
+
+    /// Adds what was counted in the second of `at`.
+    pub(super) fn add_second(&mut self, at: Timestamp, slot: &Slot) {
+        put(&mut self.minutes, Timestamp(at.0 / 60_000 * 60_000), MINUTES, slot);
+        put(&mut self.seconds, Timestamp(at.0 / 1000 * 1000), SECONDS, slot);
     }
 }
 
+/// Adds to the slot of `start`, which need not be the last one: clocks differ and go back.
 fn put(ring: &mut VecDeque<(Timestamp, Slot)>, start: Timestamp, keep: usize, slot: &Slot) {
-    // After a clock that went back, time stands until it has caught up.
-    let start = ring.back().map_or(start, |(last, _)| start.max(*last));
-    if ring.back().is_none_or(|(last, _)| *last < start) {
-        ring.push_back((start, Slot::default()));
+    if slot.is_empty() {
+        return;
     }
-    if let Some((_, open)) = ring.back_mut() {
+    let at = ring.partition_point(|(known, _)| *known < start);
+    if ring.get(at).is_none_or(|(known, _)| *known != start) {
+        ring.insert(at, (start, Slot::default()));
+    }
+    if let Some((_, open)) = ring.get_mut(at) {
         for (label, counts) in slot {
             open.entry(label.clone()).or_default().add(counts);
         }
@@ -161,7 +170,7 @@ pub struct Point {
 pub struct Report {
     /// The range asked for.
     pub range: &'static str,
-    /// When it begins, in milliseconds since 1970 UTC. Before the node's start there is nothing.
+    /// When it begins, in milliseconds since 1970 UTC.
     pub from: Timestamp,
     /// When it ends.
     pub to: Timestamp,
@@ -198,7 +207,7 @@ pub(super) fn report(
     let mut series = Vec::new();
     for (at, slot) in ring.iter().filter(|(at, _)| *at >= from) {
         let mut point = Counts::default();
-        for ((route, owner), counts) in slot {
+        for (Label { route, tenant: owner }, counts) in slot {
             if tenant.is_some() && owner.as_ref() != tenant {
                 continue;
             }
