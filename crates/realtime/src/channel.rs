@@ -213,7 +213,8 @@ pub struct Publications {
 
 impl Publications {
     pub(crate) fn new(config: &Config, parts: &Parts) -> Self {
-        let (store, live, genesis) = (parts.store.clone(), parts.live.clone(), parts.genesis);
+        let (store, live, genesis) =
+            (parts.store.clone(), parts.live.clone(), parts.genesis.clone());
         Self { config: Arc::new(config.clone()), store, live, genesis }
     }
 
@@ -263,7 +264,10 @@ impl Publications {
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::new(partition.clone());
             match self.store.head(partition).await.map_err(broker::problem)? {
-                None => commit = commit.write(self.genesis.begin(partition)),
+                None => {
+                    let begin = self.genesis.begin(partition).await.map_err(broker::problem)?;
+                    commit = commit.write(begin);
+                }
                 Some(head) => {
                     // Trims what has just become too old; the stream may hold a few more than
                     // its size while many publish at once.

@@ -204,7 +204,7 @@ impl States {
                 }
             }
             let position = position.unwrap_or(Position::ZERO);
-            let epoch = self.epoch(&partition, position);
+            let epoch = self.epoch(&partition, position).await?;
             return Ok(Snapshot { epoch, revision: position.revision, entries });
         }
         Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
@@ -289,9 +289,11 @@ impl States {
             by: caller.principal.id.clone(),
             at: self.clock.now(),
         };
+        // What holds an entry has begun.
+        let may_begin = !matches!(check, Check::Revision { .. });
         let mut commit = Commit::new(partition.clone()).check(check);
-        if self.store.head(partition).await?.is_none() {
-            commit = commit.write(self.genesis.begin(partition));
+        if may_begin && self.store.head(partition).await?.is_none() {
+            commit = commit.write(self.genesis.begin(partition).await?);
         }
         commit = match value.clone() {
             Some(value) => commit.put(name, storage::encode(&EntryRecord(value))),
@@ -309,7 +311,7 @@ impl States {
                 tracing::warn!(%partition, %error, "a document's history could not be trimmed");
             }
         }
-        let epoch = self.epoch(partition, done.position);
+        let epoch = format_epoch(done.position.incarnation);
         Ok(Applied { epoch, revision: done.position.revision, value })
     }
 
@@ -343,7 +345,7 @@ impl States {
             Ok(Change { key, revision: change.revision, deleted: value.is_none(), value })
         };
         Ok(Changes {
-            epoch: self.epoch(&partition, told.position),
+            epoch: self.epoch(&partition, told.position).await?,
             revision: told.position.revision,
             changes: told.keys.iter().map(change).collect::<Result<_, Problem>>()?,
         })
@@ -430,11 +432,13 @@ impl States {
         Ok(())
     }
 
-    fn epoch(&self, partition: &Partition, position: Position) -> String {
+    async fn epoch(&self, partition: &Partition, position: Position) -> Result<String, Problem> {
         let begun = position.incarnation != Position::ZERO.incarnation;
-        let incarnation =
-            if begun { position.incarnation } else { self.genesis.incarnation(partition) };
-        format_epoch(incarnation)
+        let incarnation = match begun {
+            true => position.incarnation,
+            false => self.genesis.incarnation(partition).await.map_err(storage::problem)?,
+        };
+        Ok(format_epoch(incarnation))
     }
 }
 

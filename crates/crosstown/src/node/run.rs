@@ -60,8 +60,7 @@ impl Node {
         let are_shared = engines.are_shared();
         let stores = control.block_on(Stores::open(engines, &clock))?;
         let store = stores.all.clone();
-        let told = |problem: Problem| problem.detail;
-        let genesis = control.block_on(Genesis::open(&store, &*clock)).map_err(told)?;
+        let genesis = Genesis::new(store.clone(), clock.clone());
 
         let revocations = Revocations::new(store.clone());
         let sessions = Arc::new(Sessions::new(
@@ -80,8 +79,12 @@ impl Node {
             revocations.clone(),
             clock.clone(),
         ));
-        let states =
-            Arc::new(States::new(store.clone(), clock.clone(), config.state.clone(), genesis));
+        let states = Arc::new(States::new(
+            store.clone(),
+            clock.clone(),
+            config.state.clone(),
+            genesis.clone(),
+        ));
         let cluster = if are_shared {
             let joined = Cluster::join(&config.peers, store.clone(), clock.clone());
             Some(control.block_on(joined)?)

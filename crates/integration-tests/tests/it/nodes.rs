@@ -284,3 +284,52 @@ async fn a_store_that_is_away_is_an_error_and_comes_back() {
     };
     assert!(again.revision > first.revision);
 }
+
+/// A Redis that keeps nothing forgets a channel; then nobody may come back to it as if nothing
+/// had happened, however many publications come after.
+#[tokio::test]
+async fn what_a_store_has_lost_is_not_passed_over() {
+    let mut redis = Redis::start(RedisOptions::default()).unwrap();
+    let postgres = Postgres::start(PostgresOptions::default()).unwrap();
+    let keys = format!("hot = \"{}\"\ndurable = \"{}\"", redis.url(), postgres.url(""));
+    let node = Server::start_on(&keys, CONFIG);
+    let press = Client::new(&node.base(), &node.api_key("acme", "press").await).unwrap();
+    let ann = node.token("acme", "ann");
+    let subscribe = async |position: Option<&Json>| {
+        let mut wish = json!({ "channel": "news:all", "recoverable": true });
+        if let Some(position) = position {
+            wish["recover"] = true.into();
+            wish["epoch"] = position["epoch"].clone();
+            wish["offset"] = 3.into();
+        }
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            // A session is lost with the store; whoever connects anew gets another one.
+            let mut socket = Socket::connect(&node.base(), &ann).await;
+            match socket.ask("subscribe", wish.clone()).await {
+                Ok(start) => return start,
+                Err(error) => assert!(tokio::time::Instant::now() < until, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let publish = async |count: usize| {
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        for n in 0..count {
+            while let Err(error) = press.post::<Json>(&publications("news:all"), &json!(n)).await {
+                assert!(tokio::time::Instant::now() < until, "{error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    let start = subscribe(None).await;
+    publish(3).await;
+    let whole = subscribe(Some(&start)).await;
+    assert_eq!(whole["recovered"], true);
+    redis.kill().unwrap();
+    redis.start_again().unwrap();
+    publish(10).await;
+    let after = subscribe(Some(&start)).await;
+    assert_ne!(after["recovered"], true, "{after}");
+    assert_ne!(after["epoch"], start["epoch"]);
+}

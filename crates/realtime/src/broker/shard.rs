@@ -12,7 +12,9 @@ use protocol::{
     client::{Body, Publication, Push, Reply},
 };
 use std::collections::HashMap;
-use store::{Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher};
+use store::{
+    Head, Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher,
+};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::task::AbortOnDropHandle;
@@ -58,7 +60,7 @@ impl Shard {
         Self {
             store: parts.store.clone(),
             live: parts.live.clone(),
-            genesis: parts.genesis,
+            genesis: parts.genesis.clone(),
             watcher: store::watch(parts.store.clone()),
             cores: Vec::new(),
             channels: HashMap::default(),
@@ -146,16 +148,12 @@ impl Shard {
         if let Some((partition, stream)) = source.stream() {
             // Followed before the head is read: what is appended in between is told.
             self.watcher.follow(partition.clone(), Position::ZERO);
-            let head = match self.store.head(partition).await {
-                Ok(head) => head,
-                Err(error) => {
-                    self.watcher.leave(partition);
-                    return Err(problem(error));
-                }
-            };
-            let beginning =
-                Position { incarnation: self.genesis.incarnation(partition), revision: 0 };
-            followed.position = head.as_ref().map_or(beginning, |head| head.position);
+            let begun = self.head_or_beginning(partition).await;
+            let (head, position) = begun.map_err(|error| {
+                self.watcher.leave(partition);
+                problem(error)
+            })?;
+            followed.position = position;
             let held =
                 head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
             followed.last = held.map_or(0, |held| held.last);
@@ -163,6 +161,19 @@ impl Shard {
         }
         self.channels.insert(channel.clone(), followed);
         Ok(())
+    }
+
+    /// The head, and the position; the one that it will begin at if there is nothing yet.
+    async fn head_or_beginning(
+        &self,
+        partition: &Partition,
+    ) -> Result<(Option<Head>, Position), store::Error> {
+        if let Some(head) = self.store.head(partition).await? {
+            let position = head.position;
+            return Ok((Some(head), position));
+        }
+        let incarnation = self.genesis.incarnation(partition).await?;
+        Ok((None, Position { incarnation, revision: 0 }))
     }
 
     fn start_at(&self, channel: &Channel) -> Start {

@@ -16,7 +16,6 @@ use protocol::{
 };
 use serde_json::value::RawValue;
 use std::{cell::Cell, future::Future, time::Duration};
-use store::Position;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
@@ -349,11 +348,16 @@ async fn history(
         return Err(Problem::new(Code::NotImplemented, "the channel keeps no history"));
     };
     let head = parts.store.head(partition).await.map_err(traffic_cop::store_problem)?;
-    let beginning = Position { incarnation: parts.genesis.incarnation(partition), revision: 0 };
-    let position = head.as_ref().map_or(beginning, |head| head.position);
+    let incarnation = match &head {
+        Some(head) => head.position.incarnation,
+        None => {
+            let beginning = parts.genesis.incarnation(partition).await;
+            beginning.map_err(traffic_cop::store_problem)?
+        }
+    };
     let held = head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
     let (first, last) = held.map_or((1, 0), |held| (held.first, held.last));
-    let epoch = crate::broker::epoch(position);
+    let epoch = traffic_cop::state::format_epoch(incarnation);
     let mut answer = HistoryResult { publications: Vec::new(), epoch, offset: last };
     if let Some(since) = &request.since
         && !since.epoch.is_empty()
