@@ -30,6 +30,21 @@ macro_rules! over_every_engine {
                 super::$test(&super::Engine::postgres().await).await;
             })*
         }
+        mod redis {
+            $(#[tokio::test] async fn $test() {
+                super::$test(&super::Engine::redis().await).await;
+            })*
+        }
+        mod cluster {
+            $(#[tokio::test] async fn $test() {
+                super::$test(&super::Engine::cluster().await).await;
+            })*
+        }
+        mod valkey {
+            $(#[tokio::test] async fn $test() {
+                super::$test(&super::Engine::valkey().await).await;
+            })*
+        }
     };
 }
 

@@ -3,12 +3,23 @@
 
 use crate::{Harness, harness::*};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use store::{Check, Commit, Error, Partition, SharedStore, Write};
 use tokio::task::JoinSet;
 
 const TASKS: u64 = 3;
 const OPERATIONS: u64 = 5;
+/// Histories at a time under disturbance.
+const AT_ONCE: u64 = 8;
+/// After so many operations without an answer a task gives up: each of them may have happened
+/// at any time since, and the search for an order grows with their number.
+const UNKNOWN_MAX: u64 = 2;
 
 /// What a task asks of the record. A revision of none: it must be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +75,72 @@ pub async fn histories_of_a_record_are_linearizable(h: Harness) {
     assert_eq!(unknown, 0, "nothing was disturbed");
 }
 
+/// What was seen while the store was disturbed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disturbed {
+    /// Histories that have an order.
+    pub histories: u64,
+    /// Operations without an answer among theirs.
+    pub unknown: u64,
+    /// How often the store was disturbed.
+    pub times: u64,
+}
+
+/// Runs histories, several at a time, and calls `disturb` so many times in their midst, evenly.
+/// It disturbs the store and returns when the store can be reached again.
+///
+/// # Panics
+/// With the history that has no order and its seed.
+pub async fn disturbed(
+    store: SharedStore,
+    histories: u64,
+    times: u64,
+    mut disturb: impl AsyncFnMut(u64),
+) -> Disturbed {
+    let done = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (store, done, count) = (store.clone(), done.clone(), count.clone());
+        tasks.spawn(async move {
+            let mut unknown = 0;
+            while !done.load(Relaxed) {
+                let seed = count.fetch_add(1, Relaxed);
+                let partition = partition(&format!("disturbed-{seed}"));
+                match history(&store, partition, seed).await {
+                    Ok(more) => unknown += more,
+                    Err(why) => panic!("{why}"),
+                }
+            }
+            unknown
+        });
+    }
+    for number in 1..=times {
+        disturb(number).await;
+        while count.load(Relaxed) * times < histories * number {
+            tokio::time::sleep(Duration::from_millis(7)).await;
+            if let Some(ended) = tasks.try_join_next() {
+                ended.unwrap();
+            }
+        }
+    }
+    done.store(true, Relaxed);
+    let unknown = tasks.join_all().await.iter().sum();
+    Disturbed { histories: count.load(Relaxed), unknown, times }
+}
+
+/// How many histories and restarts a test of [`disturbed`] is to see: `CROSSTOWN_DISTURBED`, as
+/// `2500,100`, or few.
+#[must_use]
+pub fn disturbed_length() -> (u64, u64) {
+    let given = std::env::var("CROSSTOWN_DISTURBED").unwrap_or_else(|_| "240,4".to_owned());
+    let numbers = given.split_once(',').map(|(a, b)| (a.parse().ok(), b.parse().ok()));
+    let Some((Some(histories), Some(times))) = numbers else {
+        panic!("CROSSTOWN_DISTURBED is `histories,restarts`, not {given}")
+    };
+    (histories, times)
+}
+
 /// Runs tasks that read and write one record of `partition`, which must not exist, and looks
 /// for an order. Operations without an answer may have happened or not; how many there were is
 /// the answer.
@@ -80,6 +157,9 @@ pub async fn history(store: &SharedStore, partition: Partition, seed: u64) -> Re
             let mut seen = None;
             let mut unknown = 0;
             for number in 0..OPERATIONS {
+                if unknown == UNKNOWN_MAX {
+                    break;
+                }
                 let value = task * OPERATIONS + number;
                 let op = match splitmix(&mut random) % 8 {
                     0..=2 => Op::Get,
@@ -103,7 +183,13 @@ pub async fn history(store: &SharedStore, partition: Partition, seed: u64) -> Re
                             Ret::Conflict => {}
                         }
                     }
-                    None => unknown += 1,
+                    None => {
+                        unknown += 1;
+                        // It goes on when it can see what is left of the history.
+                        while store.head(&partition).await.is_err() {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                    }
                 }
             }
             unknown

@@ -6,10 +6,12 @@
 
 mod postgres;
 mod process;
+mod proxy;
 mod redis;
 mod shared;
 
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::{Process, free_ports};
+pub use proxy::Proxy;
 pub use redis::{Appends, Redis, RedisCluster, RedisOptions};
 pub use shared::{Server, Shared};

@@ -105,6 +105,7 @@ const LONG: &[(&str, &str)] = &[
     ("CRASH_IMAGES", "10000"),
     ("CROSSTOWN_KILL_ROUNDS", "200"),
     ("CROSSTOWN_TENANT_OPERATIONS", "1000000"),
+    ("CROSSTOWN_DISTURBED", "2500,100"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -2,9 +2,8 @@
 
 use clock::{ManualClock, SharedClock};
 use std::{
-    any::Any,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,56 +12,85 @@ use store::{
     Bucket, Capabilities, Changes, Commit, Committed, Entry, Error, Head, Hints, Key, Kind,
     Partition, PartitionPage, Position, Record, ScanPage, SharedStore, Store, StreamName,
 };
-use test_servers::{Postgres, PostgresOptions};
-use tokio::sync::Mutex;
+use store_redis::{Options, RedisStore, StoreTime};
+use tempfile::TempDir;
+use test_servers::{Postgres, PostgresOptions, Redis, RedisCluster, RedisOptions, Shared};
 use types::{TenantId, Timestamp};
 
+/// A store under test. Servers are shared by the tests of this binary.
 pub(crate) struct Engine {
     pub(crate) store: SharedStore,
     pub(crate) clock: SharedClock,
     manual: Arc<ManualClock>,
-    _kept: Option<Box<dyn Any + Send + Sync>>,
+    _kept: Option<TempDir>,
+}
+
+fn manual() -> (Arc<ManualClock>, SharedClock) {
+    let manual = ManualClock::new(Timestamp(1), 1);
+    (manual.clone(), manual)
+}
+
+/// Another one each time.
+fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
 }
 
 impl Engine {
     pub(crate) fn memory() -> Self {
-        let manual = ManualClock::new(Timestamp(1), 1);
-        let clock: SharedClock = manual.clone();
+        let (manual, clock) = manual();
         let store = Arc::new(store_memory::MemoryStore::new(clock.clone()));
         Self { store, clock, manual, _kept: None }
     }
 
     pub(crate) fn embedded() -> Self {
-        let manual = ManualClock::new(Timestamp(1), 1);
-        let clock: SharedClock = manual.clone();
+        let (manual, clock) = manual();
         let folder = tempfile::tempdir().unwrap();
         let options = store_embedded::Options::default();
         let store = store_embedded::EmbeddedStore::open(folder.path(), options, clock.clone());
-        Self { store: Arc::new(store.unwrap()), clock, manual, _kept: Some(Box::new(folder)) }
+        Self { store: Arc::new(store.unwrap()), clock, manual, _kept: Some(folder) }
     }
 
-    /// On a server that the tests of this binary share, in a schema of its own.
+    /// In a schema of its own.
     pub(crate) async fn postgres() -> Self {
-        static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
-        static SCHEMAS: AtomicU64 = AtomicU64::new(0);
-        let mut shared = SHARED.lock().await;
-        let server = match shared.upgrade() {
-            Some(server) => server,
-            None => {
-                let server = Arc::new(Postgres::start(PostgresOptions::default()).unwrap());
-                *shared = Arc::downgrade(&server);
-                server
-            }
-        };
-        drop(shared);
-        let manual = ManualClock::new(Timestamp(1), 1);
-        let clock: SharedClock = manual.clone();
-        let schema = SCHEMAS.fetch_add(1, Relaxed);
-        let url = server.url(&format!("schema=ledger_{schema}"));
+        static SERVER: LazyLock<Shared<Postgres>> = LazyLock::new(|| {
+            Shared::new(Postgres::start(PostgresOptions::default()).unwrap()).unwrap()
+        });
+        let (manual, clock) = manual();
+        let url = SERVER.url(&format!("schema=ledger_{}", number()));
         let parsed = store_postgres::Options::parse(&url).unwrap();
         let options = store_postgres::Options { clock: Some(clock.clone()), ..parsed };
         let store = store_postgres::PostgresStore::open(options).await.unwrap();
-        Self { store: Arc::new(store), clock, manual, _kept: Some(Box::new(server)) }
+        Self { store: Arc::new(store), clock, manual, _kept: None }
+    }
+
+    pub(crate) async fn redis() -> Self {
+        static SERVER: LazyLock<Shared<Redis>> =
+            LazyLock::new(|| Shared::new(Redis::start(RedisOptions::default()).unwrap()).unwrap());
+        Self::of_redis(&SERVER.url()).await
+    }
+
+    pub(crate) async fn cluster() -> Self {
+        static SERVER: LazyLock<Shared<RedisCluster>> = LazyLock::new(|| {
+            Shared::new(RedisCluster::start(RedisOptions::default()).unwrap()).unwrap()
+        });
+        Self::of_redis(&SERVER.url()).await
+    }
+
+    pub(crate) async fn valkey() -> Self {
+        static SERVER: LazyLock<Shared<Redis>> = LazyLock::new(|| {
+            Shared::new(Redis::start_valkey(RedisOptions::default()).unwrap()).unwrap()
+        });
+        Self::of_redis(&SERVER.url()).await
+    }
+
+    /// Under a prefix of its own.
+    async fn of_redis(url: &str) -> Self {
+        let (manual, clock) = manual();
+        let url = format!("{url}?prefix=ledger{}:", number());
+        let options = Options { time: StoreTime::Clock, ..Options::default() };
+        let store = RedisStore::open(&url, options, clock.clone()).await.unwrap();
+        Self { store: Arc::new(store), clock, manual, _kept: None }
     }
 
     pub(crate) fn advance(&self, duration: Duration) {

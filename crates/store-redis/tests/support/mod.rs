@@ -1,4 +1,5 @@
 //! What the tests beside the suite share.
+#![allow(dead_code, reason = "each binary needs a part of it")]
 
 use clock::SystemClock;
 use std::{sync::Arc, time::Duration};

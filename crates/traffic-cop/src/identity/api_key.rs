@@ -5,7 +5,7 @@ use crate::{
     secret,
     storage::{self, Stored},
 };
-use clock::SharedClock;
+use clock::{Clock, SharedClock};
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore};
@@ -94,7 +94,7 @@ impl ApiKeys {
     /// # Errors
     /// Those of the store.
     pub async fn create(&self, new: NewApiKey) -> Result<(ApiKey, String), Problem> {
-        let id = storage::random_text::<9>(&*self.clock);
+        let id = draw_id(&*self.clock);
         let secret = secret::random(&*self.clock);
         let record = KeyRecord {
             kind: new.kind,
@@ -208,4 +208,19 @@ fn record_key() -> Key {
 fn shown(tenant: TenantId, id: String, record: KeyRecord) -> ApiKey {
     let KeyRecord { kind, principal, roles, created, expires, hash: _ } = record;
     ApiKey { id, tenant, kind, principal, roles, created, expires }
+}
+
+/// An id that no command line takes for an option.
+fn draw_id(clock: &dyn Clock) -> String {
+    let drawn = std::iter::repeat_with(|| storage::random_text::<9>(clock));
+    drawn.skip_while(|id| id.starts_with('-')).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_id_is_no_option() {
+        let clock = clock::SystemClock::shared();
+        assert!((0..1_000).all(|_| !super::draw_id(&*clock).starts_with('-')));
+    }
 }
