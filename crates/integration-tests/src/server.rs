@@ -197,13 +197,34 @@ impl Server {
         self.wait();
     }
 
+    /// Stops the process for a while (SIGSTOP): its connections stay, and nobody answers.
+    ///
+    /// # Panics
+    /// If the signal cannot be sent.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets the process go on after [`Self::pause`].
+    ///
+    /// # Panics
+    /// If the signal cannot be sent.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "SIG{name} is not sent");
+    }
+
     /// Asks the process to end (SIGTERM) and waits until it has.
     ///
     /// # Panics
     /// If it does not within half a minute, or not in order.
     pub fn stop(&mut self) {
-        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
-        assert!(asked.expect("kill runs").success());
+        self.signal("TERM");
         let until = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().expect("a process") {

@@ -4,7 +4,10 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use std::{collections::VecDeque, time::Duration};
 use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{self, Message},
+};
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -24,10 +27,18 @@ impl Socket {
     /// # Panics
     /// If the node does not accept it.
     pub async fn open(base: &str) -> Self {
+        Self::try_open(base).await.expect("a socket")
+    }
+
+    /// Opens a socket at `base` and sends nothing yet.
+    ///
+    /// # Errors
+    /// If the node does not accept it.
+    pub async fn try_open(base: &str) -> Result<Self, tungstenite::Error> {
         let url = format!("{}/connection/websocket", base.replacen("http", "ws", 1));
-        let (socket, _) = tokio_tungstenite::connect_async(url).await.expect("a socket");
+        let (socket, _) = tokio_tungstenite::connect_async(url).await?;
         let (pushes, replies) = (VecDeque::new(), VecDeque::new());
-        Self { socket, next_id: 1, pushes, replies, closed: None }
+        Ok(Self { socket, next_id: 1, pushes, replies, closed: None })
     }
 
     /// Opens a socket and connects with `token`.

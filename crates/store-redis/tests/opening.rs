@@ -1,7 +1,6 @@
 //! What a server must be set up for, and what is told about it.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[expect(dead_code, reason = "others use the rest")]
 mod support;
 
 use std::error::Error as _;

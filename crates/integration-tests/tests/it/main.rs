@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod durability;
+mod faults;
 mod guides;
 mod limits;
 mod nodes;

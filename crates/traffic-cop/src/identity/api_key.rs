@@ -212,8 +212,8 @@ fn shown(tenant: TenantId, id: String, record: KeyRecord) -> ApiKey {
 
 /// An id that no command line takes for an option.
 fn draw_id(clock: &dyn Clock) -> String {
-    let drawn = std::iter::repeat_with(|| storage::random_text::<9>(clock));
-    drawn.skip_while(|id| id.starts_with('-')).next().unwrap_or_default()
+    let mut drawn = std::iter::repeat_with(|| storage::random_text::<9>(clock));
+    drawn.find(|id| !id.starts_with('-')).unwrap_or_default()
 }
 
 #[cfg(test)]
