@@ -21,17 +21,18 @@ use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json as object};
 use std::{sync::Arc, time::Duration};
-use store::{Capabilities, Kind, Partition, SharedStore, Store, Survives};
+use store::{Capabilities, Store, Survives};
+use store_guard::{Condition, GuardedFanout, GuardedStore, Report};
 use traffic_cop::{
     analytics::Analytics,
-    identity::api_key::{ApiKey, ApiKeys, NewApiKey},
+    identity::{
+        Identity,
+        api_key::{ApiKey, ApiKeys, NewApiKey},
+    },
     limit::Limits,
     secret_matches,
 };
 use types::TenantId;
-
-/// How long a store may take to answer when its health is asked for.
-const PROBE: Duration = Duration::from_secs(2);
 
 /// How the node is at this moment.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +58,12 @@ pub struct Parts {
     pub analytics: Arc<Analytics>,
     /// Rate limits.
     pub limits: Arc<Limits>,
-    /// The stores by tier, for health.
-    pub stores: Vec<(&'static str, SharedStore)>,
+    /// The stores by tier, for health and metrics.
+    pub stores: Vec<(&'static str, Arc<GuardedStore>)>,
+    /// What passes between nodes, unless it goes through a store.
+    pub live: Option<Arc<GuardedFanout>>,
+    /// Who was let in by a copy.
+    pub identity: Arc<Identity>,
     /// The time.
     pub clock: SharedClock,
     /// How the node is.
@@ -99,38 +104,54 @@ async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> Resp
     Refusal(Problem::new(Code::Unauthenticated, detail)).into_response()
 }
 
-/// Whether the node does its work, and each store its own. It is not shed, and not guarded.
+/// Whether the node does its work, and each engine its own. It is not shed, and not guarded.
+/// 503 while a store is away, since then not everything can be done; else 200.
 async fn health(State(parts): State<Parts>) -> Answer {
-    let asked = parts.stores.iter().map(|(tier, store)| async move {
+    let mut worst = Condition::Well;
+    let mut stores = Map::new();
+    for (tier, store) in &parts.stores {
         let Capabilities { engine, survives } = store.capabilities();
         let survives = match survives {
             Survives::Nothing => "nothing",
             Survives::Process => "process",
             Survives::PowerLoss => "power_loss",
         };
-        let answers = answers(&**store).await;
-        let told = object!({
-            "engine": engine, "acknowledged_survives": survives, "answers": answers,
-        });
-        (answers, ((*tier).to_owned(), told))
-    });
-    let stores = futures_util::future::join_all(asked).await;
-    let (status, state) = if stores.iter().all(|(answers, ..)| *answers) {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+        let report = store.report();
+        worst = worst.max(report.condition);
+        let mut store = told(&report);
+        store["engine"] = engine.into();
+        store["acknowledged_survives"] = survives.into();
+        stores.insert((*tier).to_owned(), store);
+    }
+    let (status, state) = match worst {
+        Condition::Well => (StatusCode::OK, "ok"),
+        Condition::Slow | Condition::ReadOnly => (StatusCode::OK, "degraded"),
+        Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
     };
-    let stores: Map<String, Value> = stores.into_iter().map(|(_, told)| told).collect();
     let draining = (parts.vitals)().draining;
-    json_with(status, object!({ "status": state, "stores": stores, "draining": draining }))
+    let mut health = object!({ "status": state, "stores": stores, "draining": draining });
+    if let Some(live) = &parts.live {
+        let live = live.report();
+        // Without it, what needs no history waits or is refused; everything else goes on.
+        if live.condition != Condition::Well && status == StatusCode::OK {
+            health["status"] = "degraded".into();
+        }
+        health["fanout"] = told(&live);
+    }
+    json_with(status, health)
 }
 
-async fn answers(store: &dyn Store) -> bool {
-    let Ok(probe) = Partition::new(TenantId::system(), Kind::new("probe"), "health") else {
-        return false;
-    };
-    let read = tokio::time::timeout(PROBE, store.head(&probe)).await;
-    matches!(read, Ok(Ok(_)))
+fn told(report: &Report) -> Value {
+    object!({
+        "condition": report.condition.as_str(),
+        "for_ms": millis(report.lasts),
+        "latency_ms": millis(report.latency),
+        "under_way": report.under_way,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether the node takes new connections.

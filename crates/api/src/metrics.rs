@@ -2,6 +2,7 @@
 
 use crate::admin::{Parts, Vitals};
 use std::{fmt::Write, time::Duration};
+use store_guard::{Condition, Report};
 use traffic_cop::{
     analytics::{Figures, Histogram, RouteName},
     limit::Limits,
@@ -23,7 +24,45 @@ pub(crate) fn render(parts: &Parts) -> String {
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
     shared_limits(&mut text, &parts.limits);
+    engines(&mut text, parts);
     text
+}
+
+/// How each engine is: a store by its tier, and what passes between nodes as `fanout`.
+fn engines(text: &mut String, parts: &Parts) {
+    let stores = parts.stores.iter().map(|(tier, store)| (*tier, store.report()));
+    let live = parts.live.iter().map(|live| ("fanout", live.report()));
+    let reports: Vec<(&str, Report)> = stores.chain(live).collect();
+    let name = "crosstown_store_condition";
+    let _ = writeln!(text, "# HELP {name} 1 for the condition that the engine is in.");
+    let _ = writeln!(text, "# TYPE {name} gauge");
+    for (engine, report) in &reports {
+        for condition in Condition::ALL {
+            let (is, condition) = (u8::from(report.condition == condition), condition.as_str());
+            let labels = format!("store=\"{engine}\",condition=\"{condition}\"");
+            let _ = writeln!(text, "{name}{{{labels}}} {is}");
+        }
+    }
+    let name = "crosstown_store_calls_total";
+    let _ = writeln!(text, "# HELP {name} Calls of an engine, by what became of them.");
+    let _ = writeln!(text, "# TYPE {name} counter");
+    for (engine, report) in &reports {
+        for (outcome, count) in [
+            ("answered", report.answered),
+            ("unanswered", report.unanswered),
+            ("refused", report.refused),
+        ] {
+            let _ = writeln!(text, "{name}{{store=\"{engine}\",outcome=\"{outcome}\"}} {count}");
+        }
+    }
+    let name = "crosstown_store_latency_seconds";
+    let _ = writeln!(text, "# HELP {name} How long answers take, smoothed.\n# TYPE {name} gauge");
+    for (engine, report) in &reports {
+        let _ = writeln!(text, "{name}{{store=\"{engine}\"}} {}", report.latency.as_secs_f64());
+    }
+    let (name, copies) = ("crosstown_callers_from_copies_total", parts.identity.from_copies());
+    let help = "Credentials taken as they were known, since the store was away.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {copies}");
 }
 
 /// Limits that nodes count together; nothing if there is one node.

@@ -136,6 +136,8 @@ impl Config {
     /// Refuses what no single part can see to be wrong.
     fn check(&self) -> Result<(), String> {
         self.stores.engines()?;
+        self.stores.guard.check().map_err(|why| format!("`stores.guard`: {why}"))?;
+        self.identity.check()?;
         self.realtime.check()?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(format!(
@@ -258,6 +260,8 @@ mod tests {
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
         refused("[store]\nurl = \"memory:\"", "c.toml:1: unknown field `store`");
         refused("[peers]\nlisten = \"0.0.0.0:8082\"", "`peers.insecure = true`");
+        refused("[stores.guard]\npatience = \"1ms\"", "`stores.guard`: `patience` must be 10ms");
+        refused("[identity]\ncopies_for = \"2h\"", "`identity.copies_for` must be at most 1h");
         refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
         refused("= 1", "c.toml:1:");

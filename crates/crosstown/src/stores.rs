@@ -14,6 +14,8 @@ pub(crate) struct StoresConfig {
     hot: Option<String>,
     /// What is to be kept: documents, API keys. `hot`, unless configured.
     durable: Option<String>,
+    /// From when on an engine counts as not well, and what may wait for it.
+    pub(crate) guard: store_guard::Config,
 }
 
 /// Shows no password.
@@ -24,7 +26,8 @@ impl fmt::Debug for StoresConfig {
             shown.field("live", &without_password(live));
         }
         shown.field("hot", &without_password(self.hot()));
-        shown.field("durable", &without_password(self.durable())).finish()
+        shown.field("durable", &without_password(self.durable()));
+        shown.field("guard", &self.guard).finish()
     }
 }
 
@@ -39,7 +42,7 @@ pub(crate) enum Engine {
 
 impl Engine {
     /// Whether other nodes see the same data.
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         matches!(self, Self::Postgres(_) | Self::Redis(_))
     }
 }

@@ -116,6 +116,8 @@ codes! {
     NoInstance "no_instance" 503 3004 Later;
     /// The store does not answer, so the outcome of a write is unknown.
     StoreUnavailable "store_unavailable" 503 3004 Later;
+    /// The store takes no writes; nothing was changed.
+    StoreReadOnly "store_read_only" 503 3004 Later;
     /// The node is at its bound of connections or of waiting work.
     Overloaded "overloaded" 503 3013 Later;
     /// The node is shutting down.

@@ -107,7 +107,10 @@ impl Failure {
                 Self::Refused(Error::Full { source: error.into() })
             }
             Some("57") if *code == SqlState::QUERY_CANCELED => Self::Refused(refused(error)),
-            // Read-only: a standby, until the pooler has found the new primary.
+            // Set so, or a standby until a pooler has found the new primary.
+            Some("25") if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+                Self::Refused(Error::ReadOnly { source: error.into() })
+            }
             Some("40" | "08" | "53" | "57" | "25") => Self::Again(error.into()),
             Some("23" | "XX") => Self::Refused(Error::corrupt(said(&error))),
             Some(_) | None => Self::Refused(refused(error)),
@@ -132,6 +135,9 @@ impl Failure {
             Self::Again(source) => Error::unavailable(NotApplied(said_chain(&**source).into())),
             Self::Refused(Error::Full { source }) => {
                 Error::Full { source: said_chain(&**source).into() }
+            }
+            Self::Refused(Error::ReadOnly { source }) => {
+                Error::ReadOnly { source: said_chain(&**source).into() }
             }
             Self::Refused(Error::Corrupt { detail }) => Error::corrupt(detail.clone()),
             Self::Refused(error) => Error::unavailable(said_chain(error)),

@@ -32,16 +32,16 @@ impl Pool {
         let timeout = statement_timeout.as_millis();
         let begin = |access| {
             format!(
-                "BEGIN ISOLATION LEVEL READ COMMITTED {access}; \
+                "BEGIN ISOLATION LEVEL READ COMMITTED{access}; \
                  SET LOCAL statement_timeout = {timeout}"
             )
         };
         Self {
             idle: Mutex::default(),
             permits: Semaphore::new(size),
-            begin_read: begin("READ ONLY"),
+            begin_read: begin(" READ ONLY"),
             // What is written here need not be durable: see `forget` and `hints`.
-            begin_write: begin("READ WRITE") + "; SET LOCAL synchronous_commit = off",
+            begin_write: begin("") + "; SET LOCAL synchronous_commit = off",
             answer_max: connector.answer_max(),
             connector,
         }

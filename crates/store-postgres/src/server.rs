@@ -188,7 +188,7 @@ impl Lives {
 /// Begins what only one node may do at a time: migrations and new lives.
 pub(crate) fn begin(schema: &str) -> String {
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL statement_timeout = 600000; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 600000; \
          SET LOCAL synchronous_commit = on; \
          SELECT pg_advisory_xact_lock(hashtextextended('crosstown.{schema}', 0))"
     )

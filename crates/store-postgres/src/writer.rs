@@ -164,9 +164,11 @@ impl Writer {
             true => "; SET LOCAL synchronous_commit = on",
             false => "",
         };
-        // A node that is stopped while it holds locks does not hold them for long.
+        // Without READ WRITE: a server that was set to read-only, as Supabase does when the disk
+        // is full, is not overruled. A node that is stopped while it holds locks does not hold
+        // them for long.
         format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; \
              SET LOCAL statement_timeout = {timeout}; \
              SET LOCAL idle_in_transaction_session_timeout = {timeout}{sync}"
         )

@@ -69,6 +69,39 @@ async fn a_commit_that_was_rolled_back_is_tried_again() {
     assert_eq!(store.read(&partition("p"), &STREAM, 1, 9).await.unwrap().len(), 2);
 }
 
+#[tokio::test]
+async fn a_server_that_is_set_to_read_only_is_read_and_takes_no_writes() {
+    let server = server();
+    let store = open(&server.url("")).await;
+    let before = store.commit(append("p", "1")).await.unwrap();
+    let set = |value: &str| {
+        let text = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
+        server.sql("postgres", &text).unwrap();
+        server.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    };
+    set("on");
+    let mut refused = None;
+    // Each connection hears of it in its own time; what was taken before that counts.
+    let mut count = 1;
+    until("a refusal", async || match store.commit(append("p", "2")).await {
+        Ok(_) => {
+            count += 1;
+            false
+        }
+        Err(error) => {
+            refused = Some(error);
+            true
+        }
+    })
+    .await;
+    assert!(matches!(refused, Some(Error::ReadOnly { .. })), "{refused:?}");
+    let head = store.head(&partition("p")).await.unwrap().unwrap();
+    assert_eq!(head.position.incarnation, before.position.incarnation);
+    assert_eq!(head.streams[0].last, count);
+    set("off");
+    until("a commit", async || store.commit(append("p", "3")).await.is_ok()).await;
+}
+
 /// Cut off after COMMIT was sent, the outcome is unknown: the caller is told so, and the same
 /// id gets the first reply. The server is made to hang between the two by a replica that never
 /// answers.

@@ -52,5 +52,9 @@ pub(crate) fn told(error: RedisError) -> Error {
     if Next::after(&error) == Next::Full {
         return Error::Full { source: error.into() };
     }
-    Error::unavailable(error)
+    match error.code() {
+        // Too few replicas, or nowhere to save to: nothing was done, and reads go on.
+        Some("NOREPLICAS" | "MISCONF") => Error::ReadOnly { source: error.into() },
+        Some(_) | None => Error::unavailable(error),
+    }
 }

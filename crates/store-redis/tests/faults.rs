@@ -272,6 +272,19 @@ async fn a_full_server_refuses_what_grows_and_takes_what_frees() {
     store.commit(Commit::new(p).put(key("b"), large())).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_server_without_its_replicas_is_read_and_takes_no_writes() {
+    let server = Redis::start(RedisOptions::default()).unwrap();
+    let store = open(&server.url()).await;
+    let before = store.commit(append("p", "1")).await.unwrap();
+    server.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]).unwrap();
+    let error = store.commit(append("p", "2")).await.unwrap_err();
+    assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
+    assert_eq!(store.head(&partition("p")).await.unwrap().unwrap().position, before.position);
+    server.ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]).unwrap();
+    assert_eq!(store.commit(append("p", "2")).await.unwrap().sequences, [2]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_followed_while_slots_move() {
     let cluster = RedisCluster::start(RedisOptions::default()).unwrap();

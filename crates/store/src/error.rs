@@ -54,6 +54,13 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// The engine takes no writes at this time and nothing changed; reads go on. Retry later.
+    #[error("the store takes no writes")]
+    ReadOnly {
+        /// The engine's error.
+        #[source]
+        source: BoxError,
+    },
     /// No answer; a commit may or may not have been applied. Retry with the same commit id.
     #[error("the store is unavailable")]
     Unavailable {
@@ -86,7 +93,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unavailable { .. } | Self::Full { .. } => true,
+            Self::Unavailable { .. } | Self::Full { .. } | Self::ReadOnly { .. } => true,
             Self::Conflict { .. }
             | Self::Fenced { .. }
             | Self::IdReused

@@ -125,14 +125,37 @@ impl Postgres {
     /// # Errors
     /// If it cannot be waited for.
     pub fn kill(&mut self) -> io::Result<()> {
-        let pid = self.process.pid().to_string();
         // Stopped, it starts no more of them.
         self.process.pause()?;
+        self.signal_all("KILL")?;
+        self.process.kill()
+    }
+
+    /// Stops all of its processes for a while (SIGSTOP): connections stay, and nobody answers.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub fn pause(&self) -> io::Result<()> {
+        self.process.pause()?;
+        self.signal_all("STOP")
+    }
+
+    /// Lets them go on after [`Self::pause`].
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal_all("CONT")
+    }
+
+    /// Together, so that none of them still works when the first has got it.
+    fn signal_all(&self, signal: &str) -> io::Result<()> {
+        let pid = self.process.pid().to_string();
         let children = Command::new("pgrep").args(["-P", &pid]).output()?;
         let children = String::from_utf8_lossy(&children.stdout).into_owned();
-        // Together, so that none of them still works when the first is gone.
-        Command::new("kill").args(["-KILL", &pid]).args(children.split_whitespace()).output()?;
-        self.process.kill()
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &pid]).args(children.split_whitespace());
+        kill.output().map(drop)
     }
 
     /// Starts it again on its folder and port after [`Self::kill`].

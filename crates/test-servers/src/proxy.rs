@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 /// What the line does with bytes.
@@ -16,6 +17,8 @@ enum Line {
     Cut,
     /// Connections stay and nothing arrives, until the line is whole again.
     Silent,
+    /// What passes takes so much longer, each way.
+    Late(Duration),
 }
 
 #[derive(Debug)]
@@ -80,6 +83,11 @@ impl Proxy {
         drop(self.shared.set(Line::Silent));
     }
 
+    /// Lets everything take `longer`, each way, until [`Self::heal`].
+    pub fn delay(&self, longer: Duration) {
+        drop(self.shared.set(Line::Late(longer)));
+    }
+
     /// Makes the line whole again; what was under way arrives.
     pub fn heal(&self) {
         drop(self.shared.set(Line::Whole));
@@ -128,7 +136,11 @@ impl Shared {
         let mut bytes = [0; 16 * 1024];
         while let Ok(len @ 1..) = from.read(&mut bytes) {
             let silent = |state: &mut State| state.line == Line::Silent;
-            drop(self.changed.wait_while(self.lock(), silent));
+            let waited = self.changed.wait_while(self.lock(), silent);
+            let line = waited.unwrap_or_else(PoisonError::into_inner).line;
+            if let Line::Late(longer) = line {
+                thread::sleep(longer);
+            }
             if to.write_all(&bytes[..len]).is_err() {
                 break;
             }
@@ -141,7 +153,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_line_is_whole_silent_and_cut() -> io::Result<()> {
@@ -164,6 +175,12 @@ mod tests {
         served.set_read_timeout(None)?;
         served.read_exact(&mut byte)?;
         assert_eq!(&byte, b"b");
+        proxy.delay(Duration::from_millis(400));
+        served.set_read_timeout(Some(Duration::from_millis(200)))?;
+        client.write_all(b"c")?;
+        assert!(served.read_exact(&mut byte).is_err());
+        served.set_read_timeout(None)?;
+        served.read_exact(&mut byte)?;
         proxy.sever();
         assert_eq!(client.read(&mut byte)?, 0);
         drop(open()?);

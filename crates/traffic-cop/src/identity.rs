@@ -7,6 +7,7 @@
 
 pub mod api_key;
 mod cache;
+mod copies;
 pub mod issuer;
 pub mod jws;
 pub(crate) mod revocations;
@@ -15,7 +16,7 @@ pub use cache::{CallerCache, Identified};
 pub use revocations::{Connections, Hold, Revocations};
 
 use crate::{
-    identity::{api_key::ApiKeys, issuer::Issuers},
+    identity::{api_key::ApiKeys, copies::Copies, issuer::Issuers},
     session::Sessions,
 };
 use clock::SharedClock;
@@ -23,7 +24,9 @@ use http::{HeaderMap, HeaderName, header};
 use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
-use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId};
+use types::{
+    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
+};
 
 /// A credential longer than this is refused unread.
 pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
@@ -33,18 +36,52 @@ static CREDENTIALS: [HeaderName; 3] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-session-token"),
 ];
-/// How long a checked credential is trusted without asking again. Revocations end it at once,
-/// those of other nodes as fast as the store tells of them.
-const TRUSTED: Duration = Duration::from_secs(30);
 
 /// How callers are identified.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// How long a checked credential is trusted without asking again, 100ms to 5m. Revocations
+    /// end it at once, those of other nodes as fast as the store tells of them.
+    #[serde(with = "types::duration")]
+    pub trusted_for: Duration,
+    /// While the store is away: how long a session token or an API key that was checked before
+    /// goes on letting its caller in, counted from that check; at most an hour, and `0s`: not
+    /// beyond `trusted_for`. Revocations by other nodes are not seen in that time.
+    #[serde(with = "types::duration")]
+    pub copies_for: Duration,
     /// Whose JSON Web Tokens are taken.
     pub issuers: Vec<issuer::Config>,
     /// Whom a request without a credential stands for; nobody, unless configured.
     pub anonymous: Option<AnonymousConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            trusted_for: Duration::from_secs(30),
+            copies_for: Duration::from_secs(120),
+            issuers: Vec::new(),
+            anonymous: None,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(300));
+        if !(least..=most).contains(&self.trusted_for) {
+            return Err("`identity.trusted_for` must be 100ms to 5m".into());
+        }
+        if self.copies_for > Duration::from_secs(3600) {
+            return Err("`identity.copies_for` must be at most 1h".into());
+        }
+        Ok(())
+    }
 }
 
 /// Whom a request without a credential stands for.
@@ -73,6 +110,8 @@ pub struct Identity {
     sessions: Arc<Sessions>,
     revocations: Revocations,
     clock: SharedClock,
+    trusted_for: Duration,
+    copies: Copies,
 }
 
 impl Identity {
@@ -96,7 +135,16 @@ impl Identity {
                 credential: CredentialKind::Anonymous,
             })
         });
-        Self { issuers, anonymous, api_keys, sessions, revocations, clock }
+        Self {
+            issuers,
+            anonymous,
+            api_keys,
+            sessions,
+            revocations,
+            clock,
+            trusted_for: config.trusted_for,
+            copies: Copies::new(config.copies_for),
+        }
     }
 
     /// The one credential of a request: `Authorization: Bearer`, `X-API-Key` or
@@ -152,20 +200,44 @@ impl Identity {
     /// # Errors
     /// `unauthenticated`, `token_expired`, or `store_unavailable` if it cannot be told now.
     pub async fn identify(self: Arc<Self>, token: String) -> Result<Identified, Problem> {
-        let epoch = self.epoch();
-        let now = self.clock.now();
-        let (caller, hold) = if token.starts_with(api_key::PREFIX) {
-            let (caller, hold) = self.api_keys.identify(&token, now).await?;
-            (caller, Some(hold))
+        let (epoch, now) = (self.epoch(), self.clock.now());
+        let by_store = if token.starts_with(api_key::PREFIX) {
+            self.api_keys.identify(&token, now).await
         } else if token.starts_with(crate::session::TOKEN_PREFIX) {
-            let (caller, hold) = self.sessions.identify(&token).await?;
-            (caller, Some(hold))
+            self.sessions.identify(&token).await
         } else {
-            (self.issuers.identify(&token, now).await?, None)
+            let caller = self.issuers.identify(&token, now).await?;
+            return Ok(self.identified(caller, None, epoch, now));
         };
-        let trusted = now.plus(TRUSTED);
+        match by_store {
+            Ok((caller, hold)) => {
+                let identified = self.identified(caller, Some(hold), epoch, now);
+                self.copies.keep(&token, &identified, now);
+                Ok(identified)
+            }
+            Err(problem) if problem.code == Code::StoreUnavailable => {
+                self.copies.get(&token, epoch, now).ok_or(problem)
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
+    fn identified(
+        &self,
+        caller: Caller,
+        hold: Option<Hold>,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Identified {
+        let trusted = now.plus(self.trusted_for);
         let valid_until = caller.expires.map_or(trusted, |expires| expires.min(trusted));
-        Ok(Identified { caller: Arc::new(caller), valid_until, epoch, hold })
+        Identified { caller: Arc::new(caller), valid_until, epoch, hold }
+    }
+
+    /// How often a credential was taken for what it was known to be, since the store was away.
+    #[must_use]
+    pub fn from_copies(&self) -> u64 {
+        self.copies.served()
     }
 }
 

@@ -234,8 +234,12 @@ impl Sessions {
         }
         let now = self.clock.now();
         let record = if record.wants_touch(now) {
-            self.refresh(&tenant, id).await?;
-            SessionRecord { last_used: now, ..record }
+            match self.refresh(&tenant, id).await {
+                Ok(_) => SessionRecord { last_used: now, ..record },
+                // The session stands; that it lives on for longer is what cannot be written.
+                Err(problem) if is_about_the_store(problem.code) => record,
+                Err(problem) => return Err(problem),
+            }
         } else {
             record
         };
@@ -342,6 +346,10 @@ impl Sessions {
             }
         }
     }
+}
+
+fn is_about_the_store(code: Code) -> bool {
+    matches!(code, Code::StoreUnavailable | Code::StoreReadOnly | Code::StoreFull)
 }
 
 fn unknown() -> Problem {

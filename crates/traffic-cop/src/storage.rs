@@ -49,6 +49,11 @@ pub fn problem(error: store::Error) -> Problem {
             tracing::error!(%source, "the store is full");
             Problem::new(Code::StoreFull, "the store has no room left")
         }
+        E::ReadOnly { source } => {
+            tracing::error!(%source, "the store takes no writes");
+            let detail = "the store takes no writes at this time, and nothing was changed";
+            Problem::new(Code::StoreReadOnly, detail).retry_after(std::time::Duration::from_secs(1))
+        }
         E::Unavailable { source } => {
             tracing::error!(%source, "the store is unavailable");
             let detail = "the store does not answer; a write may or may not have happened";

@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Bucket, SharedStore};
+use store::{Bucket, SharedFanout, SharedStore};
 use store_embedded::EmbeddedStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
@@ -58,7 +58,7 @@ impl Node {
         let clock = SystemClock::shared();
         let engines = config.stores.engines()?;
         let are_shared = engines.are_shared();
-        let stores = control.block_on(Stores::open(engines, &clock))?;
+        let stores = control.block_on(Stores::open(engines, &config.stores.guard, &clock))?;
         let store = stores.all.clone();
         let genesis = Genesis::new(store.clone(), clock.clone());
 
@@ -103,7 +103,7 @@ impl Node {
                 states: states.clone(),
                 analytics: analytics.clone(),
                 store: store.clone(),
-                live: stores.live.clone(),
+                live: stores.live.clone().map(|live| live as SharedFanout),
                 genesis,
                 clock: clock.clone(),
                 control: control.clone(),
@@ -139,7 +139,7 @@ impl Node {
             config.edge.clone(),
             &config.services,
             Parts {
-                identity,
+                identity: identity.clone(),
                 limits: limits.clone(),
                 analytics: analytics.clone(),
                 clock: clock.clone(),
@@ -160,12 +160,15 @@ impl Node {
             embedded: stores.embedded(),
         });
         stores.tell();
+        control.spawn(stores.tend());
         let admin_parts = api::admin::Parts {
             key_hash: traffic_cop::secret_hash(&key).into(),
             api_keys,
             analytics: analytics.clone(),
             limits: limits.clone(),
             stores: stores.tiers,
+            live: stores.live,
+            identity: identity.clone(),
             clock: clock.clone(),
             vitals: node.vitals(),
             config: config.printed().into(),

@@ -3,8 +3,9 @@
 use crate::stores::{Engine, Engines, Live};
 use clock::SharedClock;
 use std::sync::Arc;
-use store::{Capabilities, Partition, SharedFanout, SharedStore, Tier, Tiers};
+use store::{Capabilities, Partition, SharedFanout, SharedStore, Store, Tier, Tiers};
 use store_embedded::EmbeddedStore;
+use store_guard::{GuardedFanout, GuardedStore};
 use store_memory::{MemoryFanout, MemoryStore};
 use store_postgres::PostgresStore;
 use store_redis::{RedisFanout, RedisStore};
@@ -14,39 +15,67 @@ pub(super) struct Stores {
     /// Each partition in the engine of its tier.
     pub(super) all: SharedStore,
     /// What `/health` tells of, by tier.
-    pub(super) tiers: Vec<(&'static str, SharedStore)>,
+    pub(super) tiers: Vec<(&'static str, Arc<GuardedStore>)>,
     /// `None`: what passes goes through the store.
-    pub(super) live: Option<SharedFanout>,
+    pub(super) live: Option<Arc<GuardedFanout>>,
     embedded: Vec<Arc<EmbeddedStore>>,
 }
 
 impl Stores {
-    /// Opens what is configured.
+    /// Opens what is configured, each engine behind a guard.
     ///
     /// # Errors
     /// One line that says what is wrong and what to do.
-    pub(super) async fn open(engines: Engines, clock: &SharedClock) -> Result<Self, String> {
+    pub(super) async fn open(
+        engines: Engines,
+        guard: &store_guard::Config,
+        clock: &SharedClock,
+    ) -> Result<Self, String> {
         let Engines { live, hot, durable } = engines;
         let mut embedded = Vec::new();
-        let hot = open(hot, clock, &mut embedded).await?;
-        let (all, tiers) = match durable {
-            None => (hot.clone(), vec![("hot_and_durable", hot)]),
-            Some(durable) => {
-                let durable = open(durable, clock, &mut embedded).await?;
-                let tiers = Tiers::new(hot.clone(), durable.clone(), tier_of);
-                (Arc::new(tiers) as SharedStore, vec![("hot", hot), ("durable", durable)])
+        let mut tiers = Vec::new();
+        for (tier, engine) in [("hot", Some(hot)), ("durable", durable)] {
+            let Some(engine) = engine else { continue };
+            let is_shared = engine.is_shared();
+            let store = open(engine, clock, &mut embedded).await?;
+            tiers.push((tier, GuardedStore::new(store, is_shared, guard, clock.clone())));
+        }
+        let all: SharedStore = match &mut *tiers {
+            [(_, hot), (_, durable)] => Arc::new(Tiers::new(hot.clone(), durable.clone(), tier_of)),
+            [(tier, only), ..] => {
+                *tier = "hot_and_durable";
+                only.clone()
             }
+            [] => return Err("no store is configured".into()),
         };
         let live = match live {
-            Live::Here => Some(Arc::new(MemoryFanout::default()) as SharedFanout),
+            Live::Here => Some((Arc::new(MemoryFanout::default()) as SharedFanout, false)),
             Live::Redis(url) => {
                 let options = store_redis::Options::default();
                 let fanout = RedisFanout::open(&url, options, clock.clone()).await;
-                Some(Arc::new(fanout.map_err(|error| chain(&error))?) as SharedFanout)
+                Some((Arc::new(fanout.map_err(|error| chain(&error))?) as SharedFanout, true))
             }
             Live::Stored => None,
         };
+        let live =
+            live.map(|(live, is_shared)| GuardedFanout::new(live, is_shared, guard, clock.clone()));
         Ok(Self { all, tiers, live, embedded })
+    }
+
+    /// The guards' work, until dropped.
+    pub(super) fn tend(&self) -> impl Future<Output = ()> + Send + 'static {
+        let tiers = self.tiers.iter().map(|(tier, store)| store.clone().run(tier));
+        let tiers = futures_util::future::join_all(tiers);
+        let live = self.live.clone();
+        async move {
+            let live = async {
+                match live {
+                    Some(live) => live.run().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::join!(tiers, live);
+        }
     }
 
     /// Logs what they promise.

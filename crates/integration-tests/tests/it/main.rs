@@ -4,6 +4,7 @@
 
 mod cli;
 mod clients;
+mod degraded;
 mod durability;
 mod faults;
 mod guides;

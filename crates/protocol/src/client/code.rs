@@ -92,6 +92,7 @@ impl ErrorCode {
             | Code::UpstreamUnreachable
             | Code::NoInstance
             | Code::StoreUnavailable
+            | Code::StoreReadOnly
             | Code::Draining
             | Code::UpstreamTimeout
             | Code::StoreFull => Self::Internal,
