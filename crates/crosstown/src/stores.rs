@@ -123,6 +123,19 @@ impl StoresConfig {
         }
     }
 
+    /// The PostgreSQL among the stores, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::engines`].
+    pub(crate) fn postgres(&self) -> Result<Option<store_postgres::Options>, String> {
+        let engines = self.engines()?;
+        let all = [engines.durable, Some(engines.hot)].into_iter().flatten();
+        Ok(all.into_iter().find_map(|engine| match engine {
+            Engine::Postgres(options) => Some(*options),
+            Engine::Memory | Engine::Embedded(_) | Engine::Redis(_) => None,
+        }))
+    }
+
     /// The folder of the embedded store, if there is one.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         let engines = self.engines().ok()?;

@@ -78,19 +78,29 @@ impl Server {
         Self::start_in(tempfile::tempdir().expect("a folder"), stores, "", config)
     }
 
+    /// What a node says that does not start on these stores with this configuration.
+    ///
+    /// # Panics
+    /// If it starts, or does not end within a minute.
+    #[must_use]
+    pub fn refused_on(stores: &str, config: &str) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (edge, admin) = configure(&folder, stores, "", config);
+        let child = spawn(folder.path());
+        let mut server = Self { folder, child, edge, admin };
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(!server.log_says_serving() && Instant::now() < until, "it is not refused");
+            if let Some(status) = server.child.try_wait().expect("a process") {
+                assert!(!status.success(), "{}", server.log());
+                return server.log();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn start_in(folder: TempDir, stores: &str, edge_keys: &str, config: &str) -> Self {
-        let [edge, admin] = free_ports();
-        let admin_key = folder.path().join("data.admin-key");
-        let head = format!(
-            "[stores]\n{stores}\n\
-             [edge]\nlisten = \"127.0.0.1:{edge}\"\nconnections_per_ip_max = 20000\n{edge_keys}\n\
-             [admin]\nlisten = \"127.0.0.1:{admin}\"\nkey_file = \"{}\"\n\
-             [[identity.issuers]]\nname = \"test\"\nissuer = \"test\"\naudience = [\"crosstown\"]\n\
-             algorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\n",
-            admin_key.display()
-        );
-        fs::write(folder.path().join("crosstown.toml"), format!("{head}{config}"))
-            .expect("a configuration");
+        let (edge, admin) = configure(&folder, stores, edge_keys, config);
         let child = spawn(folder.path());
         let mut server = Self { folder, child, edge, admin };
         server.wait();
@@ -263,6 +273,23 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes the configuration of a node, and answers the ports of its listeners.
+fn configure(folder: &TempDir, stores: &str, edge_keys: &str, config: &str) -> (u16, u16) {
+    let [edge, admin] = free_ports();
+    let admin_key = folder.path().join("data.admin-key");
+    let head = format!(
+        "[stores]\n{stores}\n\
+         [edge]\nlisten = \"127.0.0.1:{edge}\"\nconnections_per_ip_max = 20000\n{edge_keys}\n\
+         [admin]\nlisten = \"127.0.0.1:{admin}\"\nkey_file = \"{}\"\n\
+         [[identity.issuers]]\nname = \"test\"\nissuer = \"test\"\naudience = [\"crosstown\"]\n\
+         algorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\n",
+        admin_key.display()
+    );
+    fs::write(folder.path().join("crosstown.toml"), format!("{head}{config}"))
+        .expect("a configuration");
+    (edge, admin)
 }
 
 fn spawn(folder: &Path) -> Child {

@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod following;
 mod forgetting;
+mod members;
 mod migrations;
 mod number;
 mod options;
@@ -33,4 +34,5 @@ mod writer;
 
 pub use crate::store::PostgresStore;
 pub use error::OpenError;
+pub use members::{MembersReader, MembersTable};
 pub use options::{HintsBy, Options, Tls};

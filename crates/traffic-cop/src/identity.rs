@@ -10,13 +10,18 @@ mod cache;
 mod copies;
 pub mod issuer;
 pub mod jws;
+pub mod membership;
 pub(crate) mod revocations;
 
 pub use cache::{CallerCache, Identified};
 pub use revocations::{Connections, Hold, Revocations};
 
 use crate::{
-    identity::{api_key::ApiKeys, copies::Copies, issuer::Issuers},
+    identity::{
+        api_key::ApiKeys,
+        copies::Copies,
+        issuer::{Issuers, Proved},
+    },
     session::Sessions,
 };
 use clock::SharedClock;
@@ -201,18 +206,16 @@ impl Identity {
     /// `unauthenticated`, `token_expired`, or `store_unavailable` if it cannot be told now.
     pub async fn identify(self: Arc<Self>, token: String) -> Result<Identified, Problem> {
         let (epoch, now) = (self.epoch(), self.clock.now());
-        let by_store = if token.starts_with(api_key::PREFIX) {
-            self.api_keys.identify(&token, now).await
-        } else if token.starts_with(crate::session::TOKEN_PREFIX) {
-            self.sessions.identify(&token).await
-        } else {
-            let caller = self.issuers.identify(&token, now).await?;
-            return Ok(self.identified(caller, None, epoch, now));
-        };
-        match by_store {
-            Ok((caller, hold)) => {
-                let identified = self.identified(caller, Some(hold), epoch, now);
-                self.copies.keep(&token, &identified, now);
+        match self.check(&token, now).await {
+            Ok(Checked { caller, hold, until }) => {
+                let by_store = hold.is_some() || until.is_some();
+                let trusted = now.plus(self.trusted_for);
+                let valid_until =
+                    [until, caller.expires].into_iter().flatten().fold(trusted, Timestamp::min);
+                let identified = Identified { caller: Arc::new(caller), valid_until, epoch, hold };
+                if by_store {
+                    self.copies.keep(&token, &identified, now);
+                }
                 Ok(identified)
             }
             Err(problem) if problem.code == Code::StoreUnavailable => {
@@ -222,16 +225,16 @@ impl Identity {
         }
     }
 
-    fn identified(
-        &self,
-        caller: Caller,
-        hold: Option<Hold>,
-        epoch: u64,
-        now: Timestamp,
-    ) -> Identified {
-        let trusted = now.plus(self.trusted_for);
-        let valid_until = caller.expires.map_or(trusted, |expires| expires.min(trusted));
-        Identified { caller: Arc::new(caller), valid_until, epoch, hold }
+    async fn check(&self, token: &str, now: Timestamp) -> Result<Checked, Problem> {
+        let (caller, hold) = if token.starts_with(api_key::PREFIX) {
+            self.api_keys.identify(token, now).await?
+        } else if token.starts_with(crate::session::TOKEN_PREFIX) {
+            self.sessions.identify(token).await?
+        } else {
+            let Proved { caller, looked_up_until } = self.issuers.identify(token, now).await?;
+            return Ok(Checked { caller, hold: None, until: looked_up_until });
+        };
+        Ok(Checked { caller, hold: Some(hold), until: None })
     }
 
     /// How often a credential was taken for what it was known to be, since the store was away.
@@ -239,6 +242,15 @@ impl Identity {
     pub fn from_copies(&self) -> u64 {
         self.copies.served()
     }
+}
+
+/// A credential that was checked in full.
+struct Checked {
+    caller: Caller,
+    /// Of what a store keeps, and may end.
+    hold: Option<Hold>,
+    /// Until when what was looked up is trusted.
+    until: Option<Timestamp>,
 }
 
 /// The answer to a credential that does not hold. It does not tell which part of it.

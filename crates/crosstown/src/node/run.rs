@@ -3,7 +3,7 @@
 use crate::{
     config::Config,
     key_server::KeyServer,
-    node::{admin, cluster::Cluster, mounts, stores::Stores},
+    node::{admin, cluster::Cluster, members, mounts, stores::Stores},
 };
 use api::admin::Vitals;
 use async_trait::async_trait;
@@ -69,7 +69,9 @@ impl Node {
             config.sessions.clone(),
             revocations.clone(),
         ));
-        let issuers = Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
+        let members = control.block_on(members::open(&config))?;
+        let fetch = Arc::new(KeyServer::new()?);
+        let issuers = Issuers::open(&config.identity.issuers, fetch, &members, &clock)?;
         let api_keys = ApiKeys::new(store.clone(), clock.clone(), revocations.clone());
         let identity = Arc::new(Identity::new(
             &config.identity,
@@ -249,7 +251,7 @@ impl Node {
 /// # Errors
 /// One line that says what is wrong and what to do.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
-    Issuers::open(&config.identity.issuers, Arc::new(KeyServer::new()?))?;
+    Issuers::check(&config.identity.issuers)?;
     Gateway::check(&config.edge, &config.services).map_err(|error| error.to_string())
 }
 

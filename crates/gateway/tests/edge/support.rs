@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clock::SystemClock;
 use gateway::{Auth, Config, Gateway, Parts, RouteConfig};
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -79,7 +79,7 @@ impl Edge {
         let sessions = Sessions::new(store, clock.clone(), Default::default(), revocations.clone());
         let identity = Identity::new(
             &IdentityConfig { anonymous, ..IdentityConfig::default() },
-            Issuers::open(&[], Arc::new(NoFetch)).unwrap(),
+            Issuers::open(&[], Arc::new(NoFetch), &HashMap::new(), &clock).unwrap(),
             keys.clone(),
             Arc::new(sessions),
             revocations,

@@ -13,4 +13,5 @@ mod nodes;
 mod sessions;
 mod sockets;
 mod state;
+mod supabase;
 mod tenants;

@@ -2,15 +2,17 @@
 
 use crate::identity::{
     jws::{self, VerifyingKey},
+    membership::{self, Members, Memberships},
     refused,
 };
 use async_trait::async_trait;
+use clock::SharedClock;
 use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
 use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -63,10 +65,13 @@ pub struct Config {
     pub jwks_url: Option<String>,
     /// The tenant of all its tokens. Without it, the claim `tenant_claim` names the tenant.
     pub tenant: Option<TenantId>,
-    /// The claim that names the tenant: `tenant` unless told otherwise.
+    /// The claim that names the tenant: `tenant` unless told otherwise. `app_metadata.tenant`
+    /// names a member of another claim.
     #[serde(default = "tenant_claim")]
     pub tenant_claim: String,
-    /// The claim that lists roles: `roles` unless told otherwise.
+    /// Looks the tenant up in a table; the claim `tenant_claim` chooses if there are several.
+    pub membership: Option<membership::Config>,
+    /// The claim that lists roles, named as `tenant_claim` is: `roles` unless told otherwise.
     #[serde(default = "roles_claim")]
     pub roles_claim: String,
     /// Required claims that its tokens may lack. With it, only loopback listeners start.
@@ -83,6 +88,7 @@ impl std::fmt::Debug for Config {
             .field("algorithms", &self.algorithms)
             .field("secret", &self.secret.as_ref().map(|_| "(redacted)"))
             .field("tenant", &self.tenant)
+            .field("membership", &self.membership)
             .field("waive", &self.waive)
             .finish_non_exhaustive()
     }
@@ -112,6 +118,27 @@ pub struct Issuers {
 struct Issuer {
     config: Config,
     keys: Mutex<Keys>,
+    memberships: Option<Memberships>,
+}
+
+/// Whom a token proves.
+#[derive(Debug)]
+pub struct Proved {
+    /// The caller.
+    pub caller: Caller,
+    /// Until when what was looked up of him is trusted, if anything was.
+    pub looked_up_until: Option<Timestamp>,
+}
+
+/// What a token claims, once its signature, its issuer, its audience and its times hold.
+#[derive(Debug)]
+struct Claims {
+    /// What the claim that names a tenant says.
+    tenant: Option<String>,
+    principal: Principal,
+    session: Option<SessionId>,
+    roles: Vec<Role>,
+    expires: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -122,27 +149,46 @@ struct Keys {
 }
 
 impl Issuers {
-    /// Reads secrets and key files.
+    /// Whether `configs` can be used, without asking any server.
     ///
     /// # Errors
     /// A sentence that names the issuer, what is wrong and what to do.
-    pub fn open(configs: &[Config], fetch: Arc<dyn FetchKeys>) -> Result<Self, String> {
+    pub fn check(configs: &[Config]) -> Result<(), String> {
+        configs.iter().try_for_each(|config| config.named(config.open()).map(drop))
+    }
+
+    /// Reads secrets and key files. `members` are the tables of the issuers, by their names,
+    /// whose memberships are looked up.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn open(
+        configs: &[Config],
+        fetch: Arc<dyn FetchKeys>,
+        members: &HashMap<String, Arc<dyn Members>>,
+        clock: &SharedClock,
+    ) -> Result<Self, String> {
         let open = |config: &Config| {
             let keys = Keys { keys: config.open()?.into(), ..Keys::default() };
-            Ok(Issuer { config: config.clone(), keys: Mutex::new(keys) })
+            let memberships = match &config.membership {
+                None => None,
+                Some(of) => {
+                    let members = members.get(&config.name).ok_or("its members have no table")?;
+                    Some(Memberships::new(of, members.clone(), clock.clone()))
+                }
+            };
+            Ok(Issuer { config: config.clone(), keys: Mutex::new(keys), memberships })
         };
-        let in_config = |config: &Config| {
-            open(config).map_err(|what: String| format!("issuer `{}`: {what}", config.name))
-        };
-        let issuers = configs.iter().map(in_config).collect::<Result<_, _>>()?;
-        Ok(Self { issuers, fetch })
+        let issuers = configs.iter().map(|config| config.named(open(config)));
+        Ok(Self { issuers: issuers.collect::<Result<_, _>>()?, fetch })
     }
 
     /// The caller that a token proves.
     ///
     /// # Errors
-    /// `unauthenticated` or `token_expired`; `overloaded` if the issuer's keys cannot be had.
-    pub async fn identify(&self, token: &str, now: Timestamp) -> Result<Caller, Problem> {
+    /// `unauthenticated` or `token_expired`; `overloaded` if the issuer's keys cannot be had,
+    /// `store_unavailable` if memberships cannot.
+    pub async fn identify(&self, token: &str, now: Timestamp) -> Result<Proved, Problem> {
         let header = jws::header(token).map_err(|error| refused(&error.to_string()))?;
         let mut why = refused("no configured issuer signed the token");
         for issuer in &self.issuers {
@@ -156,8 +202,8 @@ impl Issuers {
             };
             for key in keys.unwrap_or_default().iter().filter(pinned) {
                 match key.verify(token) {
-                    Ok(payload) => match issuer.config.caller(&payload, now) {
-                        Ok(caller) => return Ok(caller),
+                    Ok(payload) => match issuer.config.claims(&payload, now) {
+                        Ok(claims) => return issuer.proved(claims).await,
                         Err(problem) => why = problem,
                     },
                     Err(jws::Error::Signature | jws::Error::Algorithm) => {}
@@ -202,6 +248,18 @@ impl Issuers {
 }
 
 impl Issuer {
+    async fn proved(&self, claims: Claims) -> Result<Proved, Problem> {
+        let Some(memberships) = &self.memberships else {
+            let tenant = self.config.tenant_of(&claims)?;
+            return Ok(Proved { caller: claims.of(tenant), looked_up_until: None });
+        };
+        let user = claims.principal.id.clone();
+        let acting = memberships.of(user.as_str(), claims.tenant.as_deref()).await?;
+        let mut claims = claims;
+        claims.roles.extend(acting.roles);
+        Ok(Proved { caller: claims.of(acting.tenant), looked_up_until: Some(acting.until) })
+    }
+
     /// The keys that may have signed; `None` if the key server should be asked first.
     fn keys_for(&self, kid: Option<&str>, asked: bool) -> Option<Vec<VerifyingKey>> {
         let keys = self.keys.lock();
@@ -224,7 +282,20 @@ fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
     Ok(set.keys.iter().filter_map(|jwk| VerifyingKey::from_jwk(jwk).ok()).collect())
 }
 
+impl Claims {
+    fn of(self, tenant: TenantId) -> Caller {
+        let Self { principal, session, roles, expires, .. } = self;
+        let credential = CredentialKind::Jwt;
+        Caller { tenant, principal, session, roles: roles.into(), expires, credential }
+    }
+}
+
 impl Config {
+    /// What went wrong, with the issuer's name before it.
+    fn named<T>(&self, result: Result<T, String>) -> Result<T, String> {
+        result.map_err(|what| format!("issuer `{}`: {what}", self.name))
+    }
+
     fn open(&self) -> Result<Vec<VerifyingKey>, String> {
         let known = ["HS256", "RS256", "ES256", "EdDSA"];
         if let Some(other) = self.algorithms.iter().find(|name| !known.contains(&name.as_str())) {
@@ -242,6 +313,12 @@ impl Config {
             return Err(
                 "`audience` is missing; set it, or waive the claim: `waive = [\"aud\"]`".into()
             );
+        }
+        if let Some(membership) = &self.membership {
+            membership.check()?;
+            if self.tenant.is_some() {
+                return Err("set either `tenant` or `membership`".into());
+            }
         }
         let read = |path: &PathBuf| {
             std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
@@ -273,11 +350,20 @@ impl Config {
         Ok(vec![VerifyingKey::from_secret(secret)])
     }
 
+    /// The tenant that is configured or claimed.
+    fn tenant_of(&self, claims: &Claims) -> Result<TenantId, Problem> {
+        match &self.tenant {
+            Some(fixed) => Ok(fixed.clone()),
+            None => TenantId::new(claims.tenant.as_deref().unwrap_or_default())
+                .map_err(|error| refused(&error.to_string())),
+        }
+    }
+
     /// Reads the claims of a token whose signature holds (RFC 7519, section 4.1).
-    fn caller(&self, payload: &[u8], now: Timestamp) -> Result<Caller, Problem> {
+    fn claims(&self, payload: &[u8], now: Timestamp) -> Result<Claims, Problem> {
         let claims: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(payload)
             .map_err(|_| refused("the claims are not a JSON object"))?;
-        let text = |name: &str| match claims.get(name) {
+        let text = |name: &str| match claim(&claims, name) {
             None => Ok(None),
             Some(serde_json::Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(refused(&format!("the claim `{name}` is not a text"))),
@@ -326,8 +412,8 @@ impl Config {
 
         let wrong = |error: types::InvalidId| refused(&error.to_string());
         let tenant = match &self.tenant {
-            Some(fixed) => fixed.clone(),
-            None => TenantId::new(text(&self.tenant_claim)?.unwrap_or_default()).map_err(wrong)?,
+            Some(_) => None,
+            None => text(&self.tenant_claim)?.map(str::to_owned),
         };
         let id = PrincipalId::new(text("sub")?.unwrap_or_default()).map_err(wrong)?;
         let kind = match text("kind")? {
@@ -340,20 +426,30 @@ impl Config {
             None => None,
             Some(id) => Some(id.parse::<SessionId>().map_err(wrong)?),
         };
-        let roles: Vec<Role> = match claims.get(&self.roles_claim) {
+        let roles: Vec<Role> = match claim(&claims, &self.roles_claim) {
             None => Vec::new(),
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|_| refused("the roles are not a list of role names"))?,
         };
-        Ok(Caller {
+        Ok(Claims {
             tenant,
             principal: Principal { kind, id },
             session,
-            roles: roles.into(),
+            roles,
             expires: expires.map(|at| Timestamp(at.saturating_add(LEEWAY_SECS) * 1000)),
-            credential: CredentialKind::Jwt,
         })
     }
+}
+
+/// The claim of this name, or the member of a claim that the name's dots lead to.
+fn claim<'a>(
+    claims: &'a serde_json::Map<String, serde_json::Value>,
+    name: &str,
+) -> Option<&'a serde_json::Value> {
+    claims.get(name).or_else(|| {
+        let (of, member) = name.split_once('.')?;
+        claim(claims.get(of)?.as_object()?, member)
+    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,12 @@ fn claims(more: Json) -> Json {
 fn check(config_more: Json, claims_more: Json, expected: Result<&str, Code>) {
     let shown = format!("{config_more} {claims_more}");
     let payload = serde_json::to_vec(&claims(claims_more)).unwrap();
-    let caller = config(config_more).caller(&payload, NOW);
+    let config = config(config_more);
+    let claims = config.claims(&payload, NOW);
+    let caller = claims.and_then(|claims| {
+        let tenant = config.tenant_of(&claims)?;
+        Ok(claims.of(tenant))
+    });
     let got = caller.map(|caller| format!("{}/{}", caller.tenant, caller.principal.id));
     assert_eq!(got.as_deref().map_err(|problem| problem.code), expected, "{shown}");
 }
@@ -67,6 +72,11 @@ fn claims_are_required_and_read_strictly() {
     check(json!({}), json!({ "session": "ses_x" }), no);
     check(json!({ "tenant": "fixed" }), json!({ "tenant": "acme" }), Ok("fixed/ann"));
     check(json!({ "tenant_claim": "org" }), json!({ "org": "o" }), Ok("o/ann"));
+    let inner = json!({ "tenant_claim": "app.org" });
+    check(inner.clone(), json!({ "app": { "org": "o" } }), Ok("o/ann"));
+    check(inner.clone(), json!({ "app.org": "dotted", "app": { "org": "o" } }), Ok("dotted/ann"));
+    check(inner.clone(), json!({ "app": "o" }), no);
+    check(inner, json!({ "app": { "org": 1 } }), no);
     let waived = json!({ "waive": ["iss", "aud", "exp"], "tenant": "t" });
     check(waived.clone(), json!({ "iss": null, "aud": null, "exp": null }), Ok("t/ann"));
     check(waived, json!({ "aud": "elsewhere" }), no);
@@ -84,7 +94,8 @@ impl FetchKeys for Server {
 
 fn open(more: Json, keys: Json) -> (Issuers, Arc<Server>) {
     let server = Arc::new(Server(AtomicUsize::new(0), keys));
-    (Issuers::open(&[config(more)], server.clone()).unwrap(), server)
+    let opened = Issuers::open(&[config(more)], server.clone(), &HashMap::new(), &clock_at_now());
+    (opened.unwrap(), server)
 }
 
 fn signed(secret: &str, header: &str) -> String {
@@ -150,4 +161,44 @@ fn ed25519_is_verified() {
     assert_eq!(key.verify(token).unwrap(), b"Example of Ed25519 signing");
     let tampered = token.replacen("RXhh", "RXhi", 1);
     assert_eq!(key.verify(&tampered), Err(jws::Error::Signature));
+}
+
+/// Every user of this table is a member of one tenant.
+struct Table;
+
+#[async_trait]
+impl Members for Table {
+    async fn of(&self, user: &str) -> Result<Vec<membership::Membership>, store::Error> {
+        let (tenant, role) = (format!("{user}s-tenant"), Some("editor".to_owned()));
+        Ok(vec![membership::Membership { tenant, role }])
+    }
+}
+
+#[tokio::test]
+async fn memberships_take_the_place_of_a_claim() {
+    let looks_up = json!({ "membership": { "table": "public.members" } });
+    let configs = [config(looks_up.clone())];
+    let (server, clock) = (Arc::new(Server(AtomicUsize::new(0), json!({}))), clock_at_now());
+    let open = |members: &HashMap<String, Arc<dyn Members>>| {
+        Issuers::open(&configs, server.clone(), members, &clock)
+    };
+    assert!(open(&HashMap::new()).err().unwrap().contains("issuer `i`"));
+    let issuers = open(&[("i".to_owned(), Arc::new(Table) as _)].into()).unwrap();
+    let sign = |tenant: Json| jws::sign(SECRET.as_bytes(), &claims(json!({ "tenant": tenant })));
+    let proved = issuers.identify(&sign(Json::Null).unwrap(), NOW).await.unwrap();
+    assert_eq!(proved.caller.tenant.as_str(), "anns-tenant");
+    assert!(proved.caller.has_role("editor") && proved.looked_up_until > Some(NOW));
+    assert!(issuers.identify(&sign("anns-tenant".into()).unwrap(), NOW).await.is_ok());
+    let foreign = issuers.identify(&sign("acme".into()).unwrap(), NOW).await.unwrap_err();
+    assert_eq!(foreign.code, Code::Unauthenticated);
+    for wrong in [
+        json!({ "membership": { "table": "t" }, "tenant": "acme" }),
+        json!({ "membership": { "table": "t", "cached_for": "1h" } }),
+    ] {
+        assert!(Issuers::check(&[config(wrong.clone())]).is_err(), "{wrong}");
+    }
+}
+
+fn clock_at_now() -> SharedClock {
+    clock::ManualClock::new(NOW, 1)
 }
