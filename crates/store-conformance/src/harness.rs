@@ -42,6 +42,12 @@ impl Harness {
         self
     }
 
+    /// With what `wrap` makes of the store.
+    pub(crate) fn with(mut self, wrap: impl FnOnce(SharedStore) -> SharedStore) -> Self {
+        self.store = self.store.take().map(wrap);
+        self
+    }
+
     /// Keeps `thing`, for instance a temporary folder, until the test has ended.
     #[must_use]
     pub fn keep(mut self, thing: impl Any + Send + Sync) -> Self {

@@ -6,12 +6,14 @@
 //! store_conformance::store!(testing::open());
 //! ```
 //!
-//! It becomes one test per promise of [`store::Store`]. The modules are named for what they
+//! It becomes one test per promise of [`store::Store`]. [`catches!`], with the same expression,
+//! shows that the suite notices promises that are broken. The modules are named for what they
 //! are about; each function states the promise that it checks. The suite is the definition:
 //! where the port's words leave a choice, what is asserted here is the choice.
 #![expect(clippy::unwrap_used, reason = "a suite of tests: what fails here fails a test")]
 
 pub mod bounds;
+pub mod broken;
 pub mod checks;
 pub mod commits;
 pub mod concurrency;

@@ -19,3 +19,4 @@ fn open() -> Harness {
 }
 
 store_conformance::store!(open());
+store_conformance::catches!(open());

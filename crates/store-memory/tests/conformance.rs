@@ -12,3 +12,4 @@ fn open() -> Harness {
 }
 
 store_conformance::store!(open());
+store_conformance::catches!(open());

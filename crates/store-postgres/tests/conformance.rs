@@ -30,6 +30,9 @@ mod direct {
     store_conformance::store!(
         harness(|servers, parameters| servers.postgres.url(parameters)).await
     );
+    store_conformance::catches!(
+        harness(|servers, parameters| servers.postgres.url(parameters)).await
+    );
 }
 
 mod through_a_transaction_pooler {

@@ -48,6 +48,7 @@ macro_rules! server {
             static SERVER: LazyLock<Shared<$type>> =
                 LazyLock::new(|| Shared::new($start(RedisOptions::default()).unwrap()).unwrap());
             store_conformance::store!(store(&SERVER.url()));
+            store_conformance::catches!(store(&SERVER.url()));
             store_conformance::fanout!(fanout(&SERVER.url()));
         }
     };
