@@ -66,8 +66,13 @@ fn limits_and_traffic() {
 }
 
 #[test]
+fn several_nodes() {
+    run("docs/guides/several-nodes.md");
+}
+
+#[test]
 fn every_configuration_that_is_shown_is_accepted() {
-    for page in ["README.md", "docs/guides/sockets.md"] {
+    for page in ["README.md", "docs/guides/sockets.md", "docs/guides/several-nodes.md"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("crosstown.toml");
         fs::write(&file, blocks(page, "toml")).unwrap();
