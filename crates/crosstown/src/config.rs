@@ -86,9 +86,13 @@ impl Default for PeersConfig {
 }
 
 /// Shutting down.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ShutdownConfig {
+    /// After SIGTERM: how long the node still takes requests while it sends clients elsewhere
+    /// and `/ready` says 503. Longer than a load balancer takes to notice; at most 5m.
+    #[serde(with = "types::duration")]
+    pub(crate) announce: Duration,
     /// How long requests in flight may still take; then they are cut off.
     #[serde(with = "types::duration")]
     pub(crate) drain: Duration,
@@ -96,7 +100,7 @@ pub(crate) struct ShutdownConfig {
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        Self { drain: Duration::from_secs(15) }
+        Self { announce: Duration::from_secs(1), drain: Duration::from_secs(15) }
     }
 }
 
@@ -183,6 +187,9 @@ impl Config {
                     limit.name
                 ));
             }
+        }
+        if self.shutdown.announce > Duration::from_secs(300) {
+            return Err("`shutdown.announce` must be at most 5m".into());
         }
         if !(1..=1_000).contains(&self.sessions.per_user_max) {
             return Err("`sessions.per_user_max` must be 1 to 1000".into());

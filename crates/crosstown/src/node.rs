@@ -14,7 +14,8 @@ pub(crate) use run::{Node, check};
 use crate::config::Config;
 use std::{path::Path, process::ExitCode};
 
-/// Runs a node until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+/// Runs a node until SIGTERM or SIGINT; SIGHUP reads the configuration again. SIGTERM gives
+/// clients time to go elsewhere; a second signal ends that.
 ///
 /// # Errors
 /// One line that says what is wrong and what to do.
@@ -36,7 +37,16 @@ pub(crate) fn serve(file: Option<&Path>, config: Config) -> Result<ExitCode, Str
         let mut hangup = listen(SignalKind::hangup())?;
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
+                _ = terminate.recv() => {
+                    eprintln!("crosstown is about to shut down, and sends clients elsewhere");
+                    tokio::select! {
+                        () = node.announce() => {}
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                    break;
+                }
+                // Somebody at a terminal does not want to wait.
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => match node.reload() {
                     Ok(done) => tracing::info!("{done}"),

@@ -252,7 +252,7 @@ async fn serve_h2(
         if watch.is_cut() {
             return Poll::Ready(Ok(()));
         }
-        if !told && core.node.draining.load(Relaxed) {
+        if !told && (core.node.leaving.load(Relaxed) || core.node.draining.load(Relaxed)) {
             told = true;
             connection.as_mut().graceful_shutdown();
         }

@@ -41,6 +41,9 @@ pub(crate) struct Node {
     pub(crate) control: Handle,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) generation: AtomicU64,
+    /// Clients are sent elsewhere, and served until they have gone.
+    pub(crate) leaving: AtomicBool,
+    /// Each connection ends after the request that it is serving.
     pub(crate) draining: AtomicBool,
     pub(crate) admission: Arc<Admission>,
     pub(crate) in_flight: Box<[AtomicUsize]>,
@@ -60,8 +63,8 @@ pub(crate) struct Snapshot {
 /// What the node tells a core.
 pub(crate) enum Order {
     Serve(TcpStream, IpAddr, Permit),
-    /// End each connection after the request that it is serving.
-    Drain,
+    /// Connections have to look whether the node leaves or drains.
+    Look,
 }
 
 /// A mount and what it is recorded as.
@@ -182,7 +185,7 @@ pub(crate) fn run(
                         permit,
                     ));
                 }
-                Some(Order::Drain) => core.wake_all(),
+                Some(Order::Look) => core.wake_all(),
                 None => break,
             }
         }

@@ -18,7 +18,12 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use memchr::memchr;
 use protocol::{Code, Problem};
 use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, Reply, ServiceConfig};
-use std::{borrow::Cow, convert::Infallible, rc::Rc, sync::Arc};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 use traffic_cop::{
     analytics::RouteId,
     identity::Identity,
@@ -59,10 +64,12 @@ pub(crate) async fn serve(
                 Ok(answer) => answer,
                 Err(problem) => refused(&problem),
             };
+            let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
             // No byte after the head was read, so what follows cannot be told apart.
-            let closes = switching && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            let unread = switching && !switches;
             let broken = ticket.inflow.as_ref().is_some_and(|inflow| inflow.failure().is_some());
-            if !is_h2 && (closes || broken) {
+            let leaving = !switches && conn.core.node.leaving.load(Ordering::Relaxed);
+            if !is_h2 && (unread || broken || leaving) {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             answer

@@ -130,6 +130,7 @@ impl Gateway {
             control: parts.control,
             snapshot: ArcSwap::from_pointee(Snapshot { config, services, table }),
             generation: AtomicU64::new(1),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             admission: Admission::new(cores),
             in_flight: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
@@ -191,10 +192,25 @@ impl Gateway {
         self.node.in_flight.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether [`Gateway::drain`] was called.
+    /// Whether [`Gateway::leave`] or [`Gateway::drain`] was called.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.node.draining.load(Ordering::Relaxed)
+    pub fn is_leaving(&self) -> bool {
+        let node = &self.node;
+        node.leaving.load(Ordering::Relaxed) || node.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sends clients elsewhere while everything is still served: each answer of HTTP/1.1 says
+    /// `Connection: close` (RFC 9112, section 9.6), and HTTP/2 connections get a GOAWAY
+    /// (RFC 9113, section 6.8), so that no client sends what nobody will read.
+    pub async fn leave(&self) {
+        self.node.leaving.store(true, Ordering::SeqCst);
+        self.look().await;
+    }
+
+    async fn look(&self) {
+        for core in &*self.orders {
+            let _ = core.send(Order::Look).await;
+        }
     }
 
     /// Serves by another configuration from the next request on; connections and requests in
@@ -222,9 +238,7 @@ impl Gateway {
     pub async fn drain(&self, deadline: Duration) -> usize {
         self.node.draining.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
-        for core in &*self.orders {
-            let _ = core.send(Order::Drain).await;
-        }
+        self.look().await;
         let empty = self.node.admission.until_empty();
         let _ = tokio::time::timeout(deadline, empty).await;
         let left = self.connections();

@@ -4,10 +4,11 @@ use crate::command::{command, root, run, target};
 use std::{fs, process::Stdio};
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
-/// in a namespace of their own, adapters run against real servers.
+/// in a namespace of their own, adapters run against real servers, nodes restart behind HAProxy.
 const FOR_TESTS: &[&str] = &[
     "chromium",
     "curl",
+    "haproxy",
     "iproute2",
     "pgbouncer",
     "postgresql",
@@ -17,7 +18,7 @@ const FOR_TESTS: &[&str] = &[
     "strace",
 ];
 /// Packages that would leave a service running, though tests start servers of their own.
-const SERVICES: &[&str] = &["pgbouncer", "postgresql", "redis-server"];
+const SERVICES: &[&str] = &["haproxy", "pgbouncer", "postgresql", "redis-server"];
 
 /// Installs what the tests need; what is there already is left as it is.
 ///

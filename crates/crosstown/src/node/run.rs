@@ -1,7 +1,7 @@
 //! Starting, reloading and stopping a node.
 
 use crate::{
-    config::Config,
+    config::{Config, ShutdownConfig},
     key_server::KeyServer,
     node::{admin, cluster::Cluster, members, mounts, stores::Stores},
 };
@@ -38,7 +38,7 @@ pub(crate) struct Node {
     limits: Arc<Limits>,
     admin: SocketAddr,
     config_file: Option<PathBuf>,
-    drain: Duration,
+    shutdown: ShutdownConfig,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// Closed last, when nothing writes any more.
@@ -157,7 +157,7 @@ impl Node {
             limits: limits.clone(),
             admin,
             config_file: config_file.map(Path::to_owned),
-            drain: config.shutdown.drain,
+            shutdown: config.shutdown.clone(),
             cluster,
             embedded: stores.embedded(),
         });
@@ -209,10 +209,16 @@ impl Node {
         Ok("routes, services and limits are as configured now; the rest needs a restart".into())
     }
 
+    /// Sends clients elsewhere for the time that is configured, while everything is served.
+    pub(crate) async fn announce(&self) {
+        self.gateway.leave().await;
+        tokio::time::sleep(self.shutdown.announce).await;
+    }
+
     /// Lets what is in flight finish, then closes the store.
     pub(crate) async fn shut_down(&self) {
         self.realtime.drain();
-        let cut = self.gateway.drain(self.drain).await;
+        let cut = self.gateway.drain(self.shutdown.drain).await;
         if cut > 0 {
             tracing::warn!(cut, "connections were cut off at the end of the drain time");
         }
@@ -233,7 +239,7 @@ impl Node {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             in_flight: gateway.in_flight(),
-            draining: gateway.is_draining(),
+            draining: gateway.is_leaving(),
         })
     }
 

@@ -10,6 +10,7 @@ mod faults;
 mod guides;
 mod limits;
 mod nodes;
+mod rolling;
 mod sessions;
 mod sockets;
 mod state;
