@@ -1,13 +1,23 @@
-//! A crate depends only on lower layers; each manifest says which layer it is in.
+//! A crate depends only on lower layers; each manifest says which layer it is in. A vendor's
+//! client is the dependency of its adapter alone.
 
 use crate::command::output;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
+/// Clients of engines, and the one adapter that each belongs to.
+const VENDORS: &[(&str, &str)] = &[
+    ("fjall", "store-embedded"),
+    ("redis", "store-redis"),
+    ("tokio-postgres", "store-postgres"),
+    ("tokio-postgres-rustls", "store-postgres"),
+];
+
 /// Checks every edge of the workspace.
 ///
 /// # Errors
-/// The edges that point outward or sideways, and the manifests that name no layer.
+/// The edges that point outward or sideways, those to a vendor's client that is another
+/// adapter's, and the manifests that name no layer.
 pub(crate) fn check() -> Result<(), String> {
     let metadata =
         output("cargo", &["metadata", "--format-version", "1", "--no-deps", "--locked"])?;
@@ -36,6 +46,10 @@ fn wrong_edges(packages: &[Json]) -> Vec<String> {
                 && *below >= own
             {
                 wrong.push(format!("{from} (layer {own}) depends on {to} (layer {below})"));
+            }
+            let vendor = VENDORS.iter().find(|(client, _)| *client == to);
+            if let Some((_, adapter)) = vendor.filter(|(_, adapter)| *adapter != from) {
+                wrong.push(format!("{from} depends on {to}, which is for {adapter} alone"));
             }
         }
     }
@@ -66,6 +80,8 @@ mod tests {
             found(&[package("a", 1, "b", json!("dev")), package("b", 2, "a", Json::Null)]),
             0
         );
+        assert_eq!(found(&[package("a", 2, "fjall", Json::Null)]), 1);
+        assert_eq!(found(&[package("store-embedded", 2, "fjall", Json::Null)]), 0);
         assert_eq!(found(&[json!({ "name": "a", "metadata": null, "dependencies": [] })]), 1);
     }
 }
