@@ -6,7 +6,7 @@ use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -16,6 +16,8 @@ pub const PASSWORD: &str = "a-password-of-tests";
 pub const ROLE: &str = "crosstown";
 /// Where Debian keeps the programs of each version, newest last.
 const PROGRAMS: &str = "/usr/lib/postgresql";
+/// How long the processes of a killed server may take until they are gone.
+const GONE_MAX: Duration = Duration::from_secs(20);
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
@@ -163,7 +165,19 @@ impl Postgres {
     /// # Errors
     /// If it does not start.
     pub fn restart(&mut self) -> io::Result<()> {
-        self.process = run(self.folder.path(), self.port, &self.options)?;
+        let until = Instant::now() + GONE_MAX;
+        self.process = loop {
+            match run(self.folder.path(), self.port, &self.options) {
+                // A process that was killed holds the shared memory until it is gone for good,
+                // and one that was just being forked until it has noticed.
+                Err(error)
+                    if error.to_string().contains("shared memory") && Instant::now() < until =>
+                {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                started => break started?,
+            }
+        };
         self.ready()
     }
 
