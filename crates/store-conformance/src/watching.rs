@@ -197,9 +197,12 @@ pub async fn a_dropped_wait_loses_nothing(h: Harness) {
         }
     });
     let mut seen = std::collections::BTreeSet::new();
+    let mut tries = 0;
     while seen.len() < 100 {
-        // Often too short a time, so that the wait is dropped somewhere within.
-        let wait = tokio::time::timeout(Duration::from_micros(50), watcher.next());
+        // Often too short a time, so that the wait is dropped somewhere within; 50 µs to 0.4 s.
+        let patience = Duration::from_micros(50 << (tries % 14));
+        tries += 1;
+        let wait = tokio::time::timeout(patience, watcher.next());
         if let Ok((_, changes)) = wait.await {
             seen.extend(changes.unwrap().keys.into_iter().map(|change| change.revision));
         }
