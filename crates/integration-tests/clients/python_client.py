@@ -1,6 +1,10 @@
-"""PyPI `centrifuge-python`: connect, subscribe, publish, RPC, lose the network, recover."""
+"""PyPI `centrifuge-python`: connect, subscribe, publish, RPC, lose the network, recover.
+
+With `protobuf` as the last argument the client talks Protobuf, to a peer that talks JSON.
+"""
 
 import asyncio
+import json
 import sys
 from urllib.parse import urlsplit
 
@@ -52,11 +56,11 @@ class Lost(ClientEventHandler):
 
 
 class Room(SubscriptionEventHandler):
-    def __init__(self):
-        self.got, self.recoveries = [], []
+    def __init__(self, read):
+        self.got, self.recoveries, self.read = [], [], read
 
     async def on_publication(self, context):
-        self.got.append(context.pub.data["n"])
+        self.got.append(self.read(context.pub.data)["n"])
 
     async def on_subscribed(self, context):
         self.recoveries.append((context.was_recovering, context.recovered))
@@ -66,13 +70,18 @@ class Room(SubscriptionEventHandler):
             await asyncio.sleep(0.01)
 
 
-async def main(url, token, peer_token):
+async def main(url, token, peer_token, encoding="json"):
+    protobuf = encoding == "protobuf"
+    to = (lambda data: json.dumps(data).encode()) if protobuf else (lambda data: data)
+    read = json.loads if protobuf else (lambda data: data)
     network = Network(url)
     through = await network.start()
     socket = lambda base: base.replace("http", "ws") + "/connection/websocket"
-    events, room = Lost(), Room()
+    events, room = Lost(), Room(read)
     fast = {"min_reconnect_delay": 0.05, "max_reconnect_delay": 0.3}
-    client = Client(socket(through), token=token, events=events, **fast)
+    client = Client(
+        socket(through), token=token, events=events, use_protobuf=protobuf, **fast
+    )
     peer = Client(socket(url), token=peer_token, **fast)
     await asyncio.gather(client.connect(), peer.connect())
     await asyncio.gather(client.ready(10), peer.ready(10))
@@ -86,10 +95,11 @@ async def main(url, token, peer_token):
 
     await publish(0, 20)
     await asyncio.wait_for(room.arrived(20), 20)
-    put = await client.rpc("state.put", {"document": "user:ann", "key": "p", "value": [1]})
-    assert put.data["value"] == [1], put
+    put = {"document": "user:ann", "key": "p", "value": [1]}
+    put = read((await client.rpc("state.put", to(put))).data)
+    assert put["value"] == [1], put
     try:
-        await client.rpc("no.such", {})
+        await client.rpc("no.such", to({}))
         raise AssertionError("a missing method was not refused")
     except CentrifugeError:
         pass
@@ -103,7 +113,17 @@ async def main(url, token, peer_token):
         await asyncio.wait_for(room.arrived(40 + turn * 20), 20)
     assert room.got == list(range(80)), room.got
     assert room.recoveries[1:] == [(True, True)] * 3, room.recoveries
+
+    # The other way: the peer takes what this client publishes.
+    heard = Room(lambda data: data)
+    listening = peer.new_subscription("room", heard)
+    await listening.subscribe()
+    await listening.ready(10)
+    await subscription.publish(to({"n": 80}))
+    await asyncio.wait_for(heard.arrived(1), 20)
+    assert heard.got == [80], heard.got
     await asyncio.gather(client.disconnect(), peer.disconnect())
+    print(f"spoken in {encoding}")
     print("3 losses of the network, nothing lost: 80 publications in order")
 
 

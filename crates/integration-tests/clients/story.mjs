@@ -1,5 +1,13 @@
-// What every unmodified client has to manage; the same in Node and in a browser.
-export async function story(Centrifuge, options, { url, token, peerToken, cut, restore, peerUrl }) {
+// What every unmodified client has to manage; the same in Node and in a browser, and in both
+// encodings: the client of a binary one takes and gives data as bytes.
+const same = (data) => data;
+export const asBytes = {
+  to: (data) => new TextEncoder().encode(JSON.stringify(data)),
+  from: (data) => JSON.parse(new TextDecoder().decode(data)),
+};
+
+export async function story(Centrifuge, options,
+  { url, token, peerToken, cut, restore, peerUrl, Peer = Centrifuge, data = { to: same, from: same } }) {
   const say = (text) => console.log(text);
   const must = (holds, text) => { if (!holds) throw new Error(text); };
   const within = (promise, what) => Promise.race([
@@ -8,7 +16,7 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   const socketUrl = (base) => base.replace("http", "ws") + "/connection/websocket";
   const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, ...options };
   const client = new Centrifuge(socketUrl(url), { token, ...fast });
-  const peer = new Centrifuge(socketUrl(peerUrl), { token: peerToken, ...fast });
+  const peer = new Peer(socketUrl(peerUrl), { token: peerToken, ...fast });
 
   client.connect(); peer.connect();
   await within(Promise.all([client.ready(), peer.ready()]), "connection");
@@ -17,7 +25,7 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   const got = [];
   const subscription = client.newSubscription("room", { recoverable: true });
   const recoveries = [];
-  subscription.on("publication", (event) => got.push(event.data.n));
+  subscription.on("publication", (event) => got.push(data.from(event.data).n));
   subscription.on("subscribed", (event) => recoveries.push([event.wasRecovering, event.recovered]));
   subscription.subscribe();
   await within(subscription.ready(), "subscription");
@@ -31,14 +39,16 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   await arrived(20);
   say("20 publications arrived");
 
-  const put = await client.rpc("state.put", { document: "user:ann", key: "k", value: { a: 1 } });
-  must(put.data.revision >= 1, "no revision");
-  const patched = await client.rpc("state.patch", { document: "user:ann", key: "k", value: { b: 2 } });
-  must(patched.data.value.a === 1 && patched.data.value.b === 2, "the patch was not merged");
+  const rpc = async (method, argument) => data.from((await client.rpc(method, data.to(argument))).data);
+  const put = await rpc("state.put", { document: "user:ann", key: "k", value: { a: 1 } });
+  must(put.revision >= 1, "no revision");
+  const patched = await rpc("state.patch", { document: "user:ann", key: "k", value: { b: 2 } });
+  must(patched.value.a === 1 && patched.value.b === 2, "the patch was not merged");
   let refused;
-  try { await client.rpc("no.such", {}); } catch (error) { refused = error; }
+  try { await rpc("no.such", {}); } catch (error) { refused = error; }
   must(refused && refused.code === 104, "a missing method was not refused with 104");
-  must((await subscription.history({ limit: 5, reverse: true })).publications[0].data.n === 19, "history");
+  const newest = (await subscription.history({ limit: 5, reverse: true })).publications[0];
+  must(data.from(newest.data).n === 19, "history");
   say("rpc and history answered");
 
   for (let round = 0; round < 3; round++) {
@@ -53,6 +63,14 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   must(got.every((n, at) => n === at), `lost or reordered: ${got}`);
   must(recoveries.length === 4 && recoveries.slice(1).every(([was, ok]) => was && ok), JSON.stringify(recoveries));
   say("3 losses of the network, nothing lost: 80 publications in order");
+
+  // The other way: the peer takes what this client publishes.
+  const heard = peer.newSubscription("room");
+  const echoed = new Promise((resolve) => heard.on("publication", (event) => resolve(event.data.n)));
+  heard.subscribe();
+  await within(heard.ready(), "subscription of the peer");
+  await subscription.publish(data.to({ n: 80 }));
+  must(await within(echoed, "publication to the peer") === 80, "the peer got something else");
 
   client.disconnect(); peer.disconnect();
   return got.length;

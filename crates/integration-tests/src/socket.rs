@@ -56,6 +56,11 @@ impl Socket {
         let _ = self.socket.send(Message::text(text)).await;
     }
 
+    /// Sends a binary frame, which is not of this encoding.
+    pub async fn send_binary(&mut self, bytes: &[u8]) {
+        let _ = self.socket.send(Message::binary(bytes.to_vec())).await;
+    }
+
     /// Sends a command and waits for its reply: the result, or the error.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The channels are dealt over a few shards. A shard is a task that follows the partitions
 //! of those of its channels that somebody is subscribed to, reads what was appended, encodes
-//! it once, and hands it to each core that holds a subscriber. A subscription is answered by
+//! it once per encoding, and hands it to each core that holds a subscriber. A subscription is answered by
 //! the same task through the same inbox, so what follows it is exactly what comes after its
 //! offset: no gap and no repeat.
 
@@ -14,7 +14,10 @@ use crate::{
     hub::ToCore,
 };
 use ahash::RandomState;
-use protocol::{Code, Problem, client::Publication};
+use protocol::{
+    Code, Problem,
+    client::{Encoding, Publication},
+};
 use store::Position;
 use tokio::sync::mpsc;
 use traffic_cop::state;
@@ -36,6 +39,7 @@ pub(crate) enum Task {
     Unsubscribe {
         channel: Channel,
         core: usize,
+        encoding: Encoding,
         life: u64,
     },
     AddCore(mpsc::Sender<ToCore>),
@@ -45,12 +49,20 @@ pub(crate) enum Task {
 pub(crate) struct Subscribe {
     pub(crate) channel: Channel,
     pub(crate) source: Source,
-    pub(crate) core: usize,
-    /// The connection's place in its core's hub, and the number of its subscription.
-    pub(crate) connection: usize,
-    pub(crate) ticket: u64,
+    pub(crate) follower: Follower,
     /// From where to recover, if that is asked for.
     pub(crate) recover: Option<Recover>,
+}
+
+/// Which connection, and which of its subscriptions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Follower {
+    pub(crate) core: usize,
+    /// The connection's place in its core's hub.
+    pub(crate) connection: usize,
+    pub(crate) encoding: Encoding,
+    /// The number of its subscription.
+    pub(crate) ticket: u64,
 }
 
 /// The position that a client knows.
@@ -97,8 +109,15 @@ impl Broker {
         self.send(subscribe.channel.clone(), Task::Subscribe(subscribe)).await
     }
 
-    pub(crate) async fn unsubscribe(&self, channel: Channel, core: usize, life: u64) {
-        let _ = self.send(channel.clone(), Task::Unsubscribe { channel, core, life }).await;
+    pub(crate) async fn unsubscribe(
+        &self,
+        channel: Channel,
+        core: usize,
+        encoding: Encoding,
+        life: u64,
+    ) {
+        let end = Task::Unsubscribe { channel: channel.clone(), core, encoding, life };
+        let _ = self.send(channel, end).await;
     }
 
     async fn send(&self, channel: Channel, task: Task) -> Result<(), Problem> {

@@ -7,13 +7,14 @@ use crate::{
     broker::Start,
     channel::Channel,
     connection::command::Flow,
+    frame::{Frame, Frames},
     queue::{Full, Queue},
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
     Problem,
-    client::{Body, Disconnect, Error, Reply, SubscribeResult},
+    client::{Body, Commands, Disconnect, Encoding, Error, Reply, SubscribeResult},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -44,6 +45,7 @@ const TOUCH: Duration = Duration::from_secs(600);
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
     id: ConnectionId,
+    pub(crate) encoding: Encoding,
     queue: Queue,
     closing: Cell<Option<Disconnect>>,
     bound: RefCell<Option<Bound>>,
@@ -67,9 +69,10 @@ enum Subscription {
 }
 
 impl Connection {
-    fn new(id: ConnectionId, queue_bytes_max: usize) -> Self {
+    fn new(id: ConnectionId, encoding: Encoding, queue_bytes_max: usize) -> Self {
         Self {
             id,
+            encoding,
             queue: Queue::new(queue_bytes_max),
             closing: Cell::new(None),
             bound: RefCell::default(),
@@ -128,7 +131,7 @@ impl Connection {
     }
 
     /// Queues a publication, unless the connection has it already.
-    pub(crate) fn deliver(&self, channel: &Channel, frame: &tungstenite::Utf8Bytes, offset: u64) {
+    pub(crate) fn deliver(&self, channel: &Channel, frames: &Frames, offset: u64) {
         if self.closing.get().is_some() {
             return;
         }
@@ -142,8 +145,10 @@ impl Connection {
             *last = offset;
         }
         drop(subscriptions);
-        if self.queue.push(frame.clone()) == Err(Full) {
-            self.close(Disconnect::Slow);
+        match frames.get(self.encoding) {
+            Some(frame) => self.push(frame.clone()),
+            // The broker writes for all that it has answered; who is forgotten starts again.
+            None => self.close(Disconnect::InsufficientState),
         }
     }
 
@@ -158,8 +163,11 @@ impl Connection {
     }
 
     fn reply(&self, id: u32, body: Body) {
-        let text = serde_json::to_string(&Reply { id, body }).expect("a reply is JSON");
-        if self.queue.push(text.into()) == Err(Full) {
+        self.push(Frame::of(&Reply { id, body }, self.encoding));
+    }
+
+    fn push(&self, frame: Frame) {
+        if self.queue.push(frame) == Err(Full) {
             self.close(Disconnect::Slow);
         }
     }
@@ -183,6 +191,7 @@ pub(crate) async fn serve(
     sockets: &CoreSockets,
     stream: TcpStream,
     received: Bytes,
+    encoding: Encoding,
     caller: Option<Arc<Caller>>,
     ip: IpAddr,
 ) {
@@ -190,7 +199,8 @@ pub(crate) async fn serve(
     let received = received.to_vec();
     let socket = Socket::from_partially_read(stream, received, Role::Server, config).await;
     let id = sockets.node.connection_id();
-    let connection = Rc::new(Connection::new(id, sockets.node.config.queue_bytes_max));
+    let queue_bytes_max = sockets.node.config.queue_bytes_max;
+    let connection = Rc::new(Connection::new(id, encoding, queue_bytes_max));
     let place = sockets.hub.enter(connection.clone());
     let mut task = Task {
         sockets,
@@ -203,7 +213,7 @@ pub(crate) async fn serve(
     };
     let why = task.run().await;
     for (channel, life) in sockets.hub.leave(place) {
-        sockets.node.broker.unsubscribe(channel, sockets.hub.core, life).await;
+        sockets.node.broker.unsubscribe(channel, sockets.hub.core, encoding, life).await;
     }
     let why = match why {
         Ended::ByClient => "closed by the client",
@@ -283,18 +293,14 @@ impl Task<'_> {
             match event {
                 Event::Queue => {}
                 Event::Message(Some(Ok(Message::Text(text)))) => {
-                    // Commands may wait for a store: their state is kept off the connection.
-                    match Box::pin(self.receive(text)).await {
-                        Flow::GoOn => {}
-                        Flow::Close(why) => self.connection.close(why),
-                    }
+                    self.take(Encoding::Json, Commands::json(&text)).await;
+                }
+                Event::Message(Some(Ok(Message::Binary(bytes)))) => {
+                    self.take(Encoding::Protobuf, Commands::protobuf(&bytes)).await;
                 }
                 Event::Message(Some(Ok(
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
                 ))) => {}
-                Event::Message(Some(Ok(Message::Binary(_)))) => {
-                    self.connection.close(Disconnect::BadRequest);
-                }
                 Event::Message(Some(Ok(Message::Close(_))) | None) => return Ended::ByClient,
                 Event::Message(Some(Err(error))) => return self.broken(error).await,
                 Event::Timer => self.timer_due(),
@@ -305,11 +311,26 @@ impl Task<'_> {
         }
     }
 
+    async fn take(&mut self, encoding: Encoding, commands: Commands<'_>) {
+        if encoding != self.connection.encoding {
+            return self.connection.close(Disconnect::BadRequest);
+        }
+        // Commands may wait for a store: their state is kept off the connection.
+        match Box::pin(self.receive(commands)).await {
+            Flow::GoOn => {}
+            Flow::Close(why) => self.connection.close(why),
+        }
+    }
+
     /// Writes what waits, then closes if that was asked for.
     async fn flush(&mut self) -> Option<Ended> {
         let within = self.sockets.node.config.write_timeout;
-        while let Some(text) = self.connection.queue.take(MESSAGE_BYTES) {
-            match timeout(within, self.socket.send(Message::Text(text))).await {
+        while let Some(frame) = self.connection.queue.take(MESSAGE_BYTES) {
+            let message = match frame {
+                Frame::Text(text) => Message::Text(text),
+                Frame::Binary(bytes) => Message::Binary(bytes),
+            };
+            match timeout(within, self.socket.send(message)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Some(Ended::ByClient),
                 Err(_) => return Some(self.close(Disconnect::Slow).await),

@@ -2,19 +2,27 @@
 
 use crate::Config;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use protocol::{Code, Problem};
+use protocol::{Code, Problem, client::Encoding};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The subprotocol that stands for Protobuf.
+const PROTOBUF: &str = "centrifuge-protobuf";
+
+/// An accepted handshake.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What the client is answered.
+    pub response: Response<()>,
+    /// How it wants to talk.
+    pub encoding: Encoding,
+}
 
 /// The answer to a request that asks for a client-protocol socket.
 ///
 /// # Errors
 /// `upgrade_required` or `bad_request` if it does not ask correctly, `forbidden` for a foreign
-/// origin, `not_implemented` for the Protobuf encoding.
-pub fn accept(
-    config: &Config,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Result<Response<()>, Problem> {
+/// origin.
+pub fn accept(config: &Config, method: &Method, headers: &HeaderMap) -> Result<Accepted, Problem> {
     let has = |name: header::HeaderName, token: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values
@@ -35,10 +43,6 @@ pub fn accept(
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24) else {
         return refuse("`Sec-WebSocket-Key` must be 16 bytes in base64");
     };
-    if has(header::SEC_WEBSOCKET_PROTOCOL, "centrifuge-protobuf") {
-        let detail = "the Protobuf encoding is not offered yet; use JSON";
-        return Err(Problem::new(Code::NotImplemented, detail));
-    }
     if let Some(origin) = headers.get(header::ORIGIN)
         && !config.origins.is_empty()
         && !config.origins.iter().any(|allowed| origin == allowed.as_str())
@@ -52,5 +56,12 @@ pub fn accept(
     answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let accepted = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     answer.insert(header::SEC_WEBSOCKET_ACCEPT, accepted.expect("base64 is a valid header"));
-    Ok(response)
+    // Other subprotocols are nobody's here: none is chosen, and the client talks JSON.
+    let encoding = if has(header::SEC_WEBSOCKET_PROTOCOL, PROTOBUF) {
+        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOBUF));
+        Encoding::Protobuf
+    } else {
+        Encoding::Json
+    };
+    Ok(Accepted { response, encoding })
 }

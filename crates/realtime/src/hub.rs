@@ -2,13 +2,18 @@
 
 use crate::{
     Realtime,
-    broker::Start,
+    broker::{Follower, Start},
     channel::Channel,
     connection::{self, Connection},
+    frame::Frames,
+    handshake::Accepted,
 };
 use ahash::RandomState;
-use http::{HeaderMap, Method, Response};
-use protocol::{Problem, client::Disconnect};
+use http::{HeaderMap, Method};
+use protocol::{
+    Problem,
+    client::{Disconnect, Encoding},
+};
 use slab::Slab;
 use std::{
     cell::RefCell,
@@ -18,7 +23,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use tokio::{net::TcpStream, sync::mpsc};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use types::{Caller, SessionId, TenantId};
 
 const INBOX: usize = 4096;
@@ -26,9 +30,9 @@ const INBOX: usize = 4096;
 /// What reaches a core from the rest of the node.
 pub(crate) enum ToCore {
     /// The answer to a subscription of a connection.
-    Subscribed { connection: usize, ticket: u64, channel: Channel, outcome: Result<Start, Problem> },
+    Subscribed { follower: Follower, channel: Channel, outcome: Result<Start, Problem> },
     /// A publication for whoever is subscribed.
-    Publication { channel: Channel, frame: Utf8Bytes, offset: u64 },
+    Publication { channel: Channel, frames: Frames, offset: u64 },
     /// Publications were lost: subscribers have to start again.
     Lost { channel: Channel },
     /// A session has ended.
@@ -74,7 +78,7 @@ impl CoreSockets {
     ///
     /// # Errors
     /// Those of [`crate::accept`].
-    pub fn accept(&self, method: &Method, headers: &HeaderMap) -> Result<Response<()>, Problem> {
+    pub fn accept(&self, method: &Method, headers: &HeaderMap) -> Result<Accepted, Problem> {
         crate::accept(&self.node.config, method, headers)
     }
 
@@ -84,11 +88,12 @@ impl CoreSockets {
         self,
         stream: TcpStream,
         received: bytes::Bytes,
+        encoding: Encoding,
         caller: Option<Arc<Caller>>,
         ip: IpAddr,
     ) {
         self.node.open.fetch_add(1, Ordering::Relaxed);
-        connection::serve(&self, stream, received, caller, ip).await;
+        connection::serve(&self, stream, received, encoding, caller, ip).await;
         self.node.open.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -102,15 +107,18 @@ impl CoreSockets {
 async fn run(node: Arc<Realtime>, hub: Rc<Hub>, mut inbox: mpsc::Receiver<ToCore>) {
     while let Some(message) = inbox.recv().await {
         match message {
-            ToCore::Subscribed { connection, ticket, channel, outcome } => {
+            ToCore::Subscribed { follower, channel, outcome } => {
                 let life = outcome.as_ref().ok().map(|start| start.life);
-                if !hub.subscribed(connection, ticket, &channel, outcome)
+                if !hub.subscribed(&follower, &channel, outcome)
                     && let Some(life) = life
                 {
-                    node.broker.unsubscribe(channel, hub.core, life).await;
+                    let Follower { core, encoding, .. } = follower;
+                    node.broker.unsubscribe(channel, core, encoding, life).await;
                 }
             }
-            ToCore::Publication { channel, frame, offset } => hub.publish(&channel, &frame, offset),
+            ToCore::Publication { channel, frames, offset } => {
+                hub.publish(&channel, &frames, offset);
+            }
             ToCore::Lost { channel } => hub.lost(&channel),
             ToCore::CloseSession { tenant, session } => {
                 hub.close(Disconnect::ForceNoReconnect, |connection| {
@@ -151,11 +159,11 @@ impl Hub {
     /// Whether the subscription stands now; if not, the broker has to end it.
     fn subscribed(
         &self,
-        place: usize,
-        ticket: u64,
+        follower: &Follower,
         channel: &Channel,
         outcome: Result<Start, Problem>,
     ) -> bool {
+        let (place, ticket) = (follower.connection, follower.ticket);
         let connection = self.connections.borrow().get(place).cloned();
         let waiting = connection.filter(|connection| connection.is_waiting(channel, ticket));
         let Some(connection) = waiting else { return false };
@@ -166,12 +174,12 @@ impl Hub {
         true
     }
 
-    fn publish(&self, channel: &Channel, frame: &Utf8Bytes, offset: u64) {
+    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) {
         let channels = self.channels.borrow();
         let Some(places) = channels.get(channel) else { return };
         let connections = self.connections.borrow();
         for connection in places.iter().filter_map(|place| connections.get(*place)) {
-            connection.deliver(channel, frame, offset);
+            connection.deliver(channel, frames, offset);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The socket edge.
 //!
-//! Clients speak Centrifugo's client protocol, version 2, in JSON. Each connection belongs to
+//! Clients speak Centrifugo's client protocol, version 2, in JSON or Protobuf. Each connection belongs to
 //! a core, is bound to a session, and has one bounded queue (`queue`). A core's sockets
 //! share a `hub`: who is subscribed to what. Behind the hubs stands the `broker`: it
 //! follows the store, so that publications of a channel leave in the order of their offsets,
@@ -15,6 +15,7 @@ mod broker;
 mod channel;
 mod config;
 mod connection;
+mod frame;
 mod handshake;
 mod hub;
 mod queue;
@@ -22,7 +23,7 @@ mod rpc;
 
 pub use channel::Publications;
 pub use config::{Config, Namespace};
-pub use handshake::accept;
+pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 
 use crate::broker::Broker;

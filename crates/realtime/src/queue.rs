@@ -1,8 +1,9 @@
 //! What waits to be written to one connection: bounded in bytes.
 
+use crate::frame::Frame;
+use bytes::BytesMut;
 use std::{cell::RefCell, collections::VecDeque};
 use tokio::sync::Notify;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// A connection's frames, in the order in which they were queued.
 #[derive(Debug)]
@@ -14,8 +15,20 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    frames: VecDeque<Utf8Bytes>,
+    frames: VecDeque<Frame>,
     bytes: usize,
+}
+
+impl Waiting {
+    /// The next frame, if it has room beside `taken` bytes.
+    fn next_within(&mut self, most: usize, taken: usize) -> Option<Frame> {
+        let next = self.frames.front()?.len();
+        if taken + next > most {
+            return None;
+        }
+        self.bytes -= next;
+        self.frames.pop_front()
+    }
 }
 
 /// The client reads too slowly; the frame was not queued.
@@ -27,7 +40,7 @@ impl Queue {
         Self { waiting: RefCell::default(), woken: Notify::new(), bytes_max }
     }
 
-    pub(crate) fn push(&self, frame: Utf8Bytes) -> Result<(), Full> {
+    pub(crate) fn push(&self, frame: Frame) -> Result<(), Full> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.bytes + frame.len() > self.bytes_max {
             return Err(Full);
@@ -39,9 +52,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes what waits, as one message: frames joined by line ends, up to `most` bytes unless
-    /// the first alone is larger.
-    pub(crate) fn take(&self, most: usize) -> Option<Utf8Bytes> {
+    /// Takes what waits, as one message: frames joined (text by line ends), up to `most` bytes
+    /// unless the first alone is larger.
+    pub(crate) fn take(&self, most: usize) -> Option<Frame> {
         let mut waiting = self.waiting.borrow_mut();
         let first = waiting.frames.pop_front()?;
         waiting.bytes -= first.len();
@@ -50,17 +63,23 @@ impl Queue {
             waiting.frames.shrink_to(0);
             return Some(first);
         }
-        let mut joined = String::from(first.as_str());
-        while let Some(next) = waiting.frames.front()
-            && joined.len() + 1 + next.len() <= most
-        {
-            joined.push('\n');
-            joined.push_str(next);
-            let taken = next.len();
-            waiting.bytes -= taken;
-            waiting.frames.pop_front();
-        }
-        Some(joined.into())
+        Some(match first {
+            Frame::Text(first) => {
+                let mut joined = String::from(first.as_str());
+                while let Some(Frame::Text(next)) = waiting.next_within(most, joined.len() + 1) {
+                    joined.push('\n');
+                    joined.push_str(&next);
+                }
+                Frame::Text(joined.into())
+            }
+            Frame::Binary(first) => {
+                let mut joined = BytesMut::from(first);
+                while let Some(Frame::Binary(next)) = waiting.next_within(most, joined.len()) {
+                    joined.extend_from_slice(&next);
+                }
+                Frame::Binary(joined.freeze())
+            }
+        })
     }
 
     pub(crate) fn wake(&self) {
@@ -76,18 +95,26 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
+    fn check(frame: fn(&'static str) -> Frame, joined: &'static str) {
+        let queue = Queue::new(10);
+        for text in ["abcd", "efgh"] {
+            queue.push(frame(text)).unwrap();
+        }
+        assert_eq!(queue.push(frame("ijk")), Err(Full));
+        assert_eq!(queue.take(100), Some(frame(joined)));
+        assert_eq!(queue.take(100), None);
+        queue.push(frame("ijk")).unwrap();
+        queue.push(frame("lmn")).unwrap();
+        assert_eq!(queue.take(3), Some(frame("ijk")));
+        assert_eq!(queue.take(1), Some(frame("lmn")), "a frame is never divided");
+        queue.push(frame("0123456789")).expect("what was taken makes room");
+    }
 
     #[test]
     fn a_queue_is_bounded_and_keeps_its_order() {
-        let queue = Queue::new(10);
-        for text in ["abcd", "efgh"] {
-            queue.push(text.into()).unwrap();
-        }
-        assert_eq!(queue.push("ijk".into()), Err(Full));
-        assert_eq!(queue.take(100).unwrap().as_str(), "abcd\nefgh");
-        assert!(queue.take(100).is_none());
-        queue.push("ijk".into()).unwrap();
-        queue.push("lmn".into()).unwrap();
-        assert_eq!(queue.take(3).unwrap().as_str(), "ijk");
+        check(|text| Frame::Text(text.into()), "abcd\nefgh");
+        check(|text| Frame::Binary(Bytes::from_static(text.as_bytes())), "abcdefgh");
     }
 }

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use protocol::{Code, Problem};
-use realtime::CoreSockets;
+use realtime::{Accepted, CoreSockets};
 use soa::Body;
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -90,9 +90,9 @@ struct Sockets {
 
 impl Mount for Sockets {
     fn call(&self, mut request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
-        let response = self.sockets.accept(request.method(), request.headers());
-        let response = match response {
-            Ok(response) => response.map(|()| Body::Empty),
+        let accepted = self.sockets.accept(request.method(), request.headers());
+        let Accepted { response, encoding } = match accepted {
+            Ok(accepted) => accepted,
             Err(problem) => return Box::pin(std::future::ready(refusal(&problem))),
         };
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -112,10 +112,10 @@ impl Mount for Sockets {
             if echo {
                 serve_echo(sockets, socket.stream, socket.early).await;
             } else {
-                sockets.serve(socket.stream, socket.early, caller, ip).await;
+                sockets.serve(socket.stream, socket.early, encoding, caller, ip).await;
             }
         });
-        Box::pin(std::future::ready(response))
+        Box::pin(std::future::ready(response.map(|()| Body::Empty)))
     }
 }
 

@@ -40,17 +40,30 @@ fn node(script: &str, args: &[&str]) -> String {
     told(script, &output)
 }
 
-fn with_tokens(run: impl Fn(&[&str]) -> String) {
+fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
     let server = Server::start("");
     let service = json!({ "kind": "service" });
     let (ann, peer) = (server.token("acme", "ann"), server.token_with("acme", "peer", service));
     let said = run(&[&server.base(), &ann, &peer]);
     assert!(said.contains("nothing lost: 80 publications in order"), "{said}");
+    said
+}
+
+fn python(args: &[&str]) -> String {
+    let script = repository().join("crates/integration-tests/clients/python_client.py");
+    let python = tools().join("python/bin/python");
+    told("python", &Command::new(python).arg(script).args(args).output().expect("python runs"))
 }
 
 #[test]
 fn npm_centrifuge_works_unmodified() {
     with_tokens(|args| node("node_client.mjs", args));
+}
+
+#[test]
+fn npm_centrifuge_works_unmodified_in_protobuf() {
+    let said = with_tokens(|args| node("node_protobuf_client.mjs", args));
+    assert!(said.contains("spoken in Protobuf to a peer in JSON"), "{said}");
 }
 
 #[test]
@@ -60,11 +73,14 @@ fn npm_centrifuge_works_in_chromium() {
 
 #[test]
 fn pypi_centrifuge_python_works_unmodified() {
-    with_tokens(|args| {
-        let script = repository().join("crates/integration-tests/clients/python_client.py");
-        let python = tools().join("python/bin/python");
-        told("python", &Command::new(python).arg(script).args(args).output().expect("python runs"))
-    });
+    let said = with_tokens(python);
+    assert!(said.contains("spoken in json"), "{said}");
+}
+
+#[test]
+fn pypi_centrifuge_python_works_unmodified_in_protobuf() {
+    let said = with_tokens(|args| python(&[args, &["protobuf"]].concat()));
+    assert!(said.contains("spoken in protobuf"), "{said}");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+mod protobuf;
+
 use integration_tests::{Server, Socket};
 use serde_json::json;
 

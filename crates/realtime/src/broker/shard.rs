@@ -2,21 +2,21 @@
 
 use crate::{
     Config, Parts,
-    broker::{Recover, Start, Subscribe, Task, epoch, problem},
+    broker::{Follower, Recover, Start, Subscribe, Task, epoch, problem},
     channel::{self, Channel, Source},
+    frame::Frames,
     hub::ToCore,
 };
 use ahash::RandomState;
 use protocol::{
     Problem,
-    client::{Body, Publication, Push, Reply},
+    client::{Body, Encoding, Publication, Push, Reply},
 };
 use std::collections::HashMap;
 use store::{
     Head, Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher,
 };
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::task::AbortOnDropHandle;
 use traffic_cop::genesis::Genesis;
 
@@ -46,8 +46,8 @@ struct Followed {
     /// The last publication that was handed to the cores.
     position: Position,
     last: u64,
-    /// Subscribers by core.
-    subscribers: Vec<u32>,
+    /// Subscribers by core and encoding.
+    subscribers: Vec<[u32; 2]>,
     /// Tells this following of the channel from earlier ones.
     life: u64,
     /// Listens to the fan-out, if that is the source.
@@ -80,8 +80,8 @@ impl Shard {
                     None => return,
                     Some(Task::AddCore(core)) => self.cores.push(core),
                     Some(Task::Subscribe(subscribe)) => self.subscribe(subscribe).await,
-                    Some(Task::Unsubscribe { channel, core, life }) => {
-                        self.unsubscribe(&channel, core, life);
+                    Some(Task::Unsubscribe { channel, core, encoding, life }) => {
+                        self.unsubscribe(&channel, core, encoding, life);
                     }
                 },
                 Some((channel, publication)) = self.passed.recv() => {
@@ -97,18 +97,19 @@ impl Shard {
     }
 
     async fn subscribe(&mut self, wanted: Subscribe) {
-        let (core, connection, ticket) = (wanted.core, wanted.connection, wanted.ticket);
+        let follower = wanted.follower;
+        let Follower { core, encoding, .. } = follower;
         let channel = wanted.channel.clone();
         let outcome = self.start(wanted).await;
         if outcome.is_ok()
             && let Some(followed) = self.channels.get_mut(&channel)
         {
             if followed.subscribers.len() <= core {
-                followed.subscribers.resize(core + 1, 0);
+                followed.subscribers.resize(core + 1, [0; 2]);
             }
-            followed.subscribers[core] += 1;
+            followed.subscribers[core][encoding.index()] += 1;
         }
-        let answer = ToCore::Subscribed { connection, ticket, channel, outcome };
+        let answer = ToCore::Subscribed { follower, channel, outcome };
         let _ = self.cores[core].send(answer).await;
     }
 
@@ -299,27 +300,30 @@ impl Shard {
             unsubscribe: None,
         };
         let reply = Reply { id: 0, body: Body::Push(push) };
-        let frame: Utf8Bytes = serde_json::to_string(&reply).expect("a push is JSON").into();
+        let subscribers = &followed.subscribers;
+        let is_wanted = |encoding: Encoding| subscribers.iter().any(|of| of[encoding.index()] > 0);
+        let frames = Frames::of(&reply, is_wanted);
         let publish =
-            || ToCore::Publication { channel: channel.clone(), frame: frame.clone(), offset };
-        self.to_cores(&followed.subscribers, publish).await;
+            || ToCore::Publication { channel: channel.clone(), frames: frames.clone(), offset };
+        self.to_cores(subscribers, publish).await;
     }
 
-    async fn to_cores(&self, subscribers: &[u32], message: impl Fn() -> ToCore) {
-        let wanted = self.cores.iter().zip(subscribers).filter(|(_, count)| **count > 0);
+    async fn to_cores(&self, subscribers: &[[u32; 2]], message: impl Fn() -> ToCore) {
+        let wanted = self.cores.iter().zip(subscribers).filter(|(_, of)| **of != [0; 2]);
         for (inbox, _) in wanted {
             // Refused only by a core that has ended, and its sockets with it.
             let _ = inbox.send(message()).await;
         }
     }
 
-    fn unsubscribe(&mut self, channel: &Channel, core: usize, life: u64) {
+    fn unsubscribe(&mut self, channel: &Channel, core: usize, encoding: Encoding, life: u64) {
         let followed = self.channels.get_mut(channel).filter(|followed| followed.life == life);
         let Some(followed) = followed else { return };
-        if let Some(count) = followed.subscribers.get_mut(core) {
+        if let Some(of) = followed.subscribers.get_mut(core) {
+            let count = &mut of[encoding.index()];
             *count = count.saturating_sub(1);
         }
-        if followed.subscribers.iter().all(|count| *count == 0) {
+        if followed.subscribers.iter().all(|of| *of == [0; 2]) {
             self.forget(channel);
         }
     }

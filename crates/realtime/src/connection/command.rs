@@ -1,7 +1,7 @@
 //! What a client's commands do.
 
 use crate::{
-    broker::{Recover, Subscribe},
+    broker::{Follower, Recover, Subscribe},
     channel::{self, Channel, Source, Wish},
     connection::{Bound, Due, Subscription, Task},
     rpc,
@@ -9,14 +9,13 @@ use crate::{
 use protocol::{
     Code, Problem,
     client::{
-        Body, ChannelRequest, Command, ConnectRequest, ConnectResult, Disconnect, Empty, Error,
-        ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest, RefreshResult,
-        RpcRequest, RpcResult, SubscribeRequest,
+        Body, ChannelRequest, Command, Commands, ConnectRequest, ConnectResult, Disconnect, Empty,
+        Error, ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest,
+        RefreshResult, RpcRequest, RpcResult, SubscribeRequest, Unreadable,
     },
 };
 use serde_json::value::RawValue;
 use std::{cell::Cell, future::Future, time::Duration};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
     session::{NewSession, SessionKind},
@@ -38,19 +37,31 @@ thread_local! {
 }
 
 impl Task<'_> {
-    /// Obeys the commands of one text frame, in order.
-    pub(super) async fn receive(&mut self, text: Utf8Bytes) -> Flow {
-        for line in text.split('\n').filter(|line| !line.trim().is_empty()) {
-            let Ok(command) = serde_json::from_str::<Command>(line) else {
-                return Flow::Close(Disconnect::BadRequest);
+    /// Obeys the commands of one message, in order.
+    pub(super) async fn receive(&mut self, commands: Commands<'_>) -> Flow {
+        for command in commands {
+            let flow = match command {
+                Ok(command) => self.obey(command).await,
+                Err(Unreadable::Data { id }) if id != 0 && self.is_bound() => {
+                    let error = ErrorCode::BadRequest.with("`data` is not JSON");
+                    self.connection.reply(id, Body::Error(error));
+                    Flow::GoOn
+                }
+                Err(Unreadable::Data { .. } | Unreadable::Message) => {
+                    return Flow::Close(Disconnect::BadRequest);
+                }
             };
-            match self.obey(command).await {
+            match flow {
                 Flow::GoOn if self.connection.closing.get().is_none() => {}
                 Flow::GoOn => return Flow::GoOn,
                 close @ Flow::Close(_) => return close,
             }
         }
         Flow::GoOn
+    }
+
+    fn is_bound(&self) -> bool {
+        self.connection.bound.borrow().is_some()
     }
 
     async fn obey(&mut self, command: Command) -> Flow {
@@ -264,14 +275,13 @@ impl Task<'_> {
         }
         let recover =
             request.recover.then_some(Recover { epoch: request.epoch, offset: request.offset });
-        let subscribe = Subscribe {
-            channel,
-            source,
+        let follower = Follower {
             core: self.sockets.hub.core,
             connection: self.place,
+            encoding: self.connection.encoding,
             ticket,
-            recover,
         };
+        let subscribe = Subscribe { channel, source, follower, recover };
         let asked = self.sockets.node.broker.subscribe(subscribe).await;
         asked.map_err(|problem| Error::from(&problem))
     }
@@ -287,7 +297,8 @@ impl Task<'_> {
         self.sockets.hub.unsubscribed(&channel, self.place);
         match held {
             Some(Subscription::Live { life, .. }) => {
-                self.sockets.node.broker.unsubscribe(channel, self.sockets.hub.core, life).await;
+                let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
+                self.sockets.node.broker.unsubscribe(channel, core, encoding, life).await;
             }
             // When the broker's answer comes, the hub finds that nobody waits for it.
             Some(Subscription::Waiting { .. }) | None => {}

@@ -1,0 +1,243 @@
+//! What the server sends.
+
+use crate::client::{Data, Empty, is_default};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the server sends: the answer to a command, or (id 0) a push, or (nothing) a ping.
+#[derive(Debug, Default, Serialize)]
+pub struct Reply {
+    /// The command's id; 0 for a push.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: u32,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// The content of a reply.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// The command failed.
+    Error(Error),
+    /// Something happened.
+    Push(Push),
+    /// The connection is open.
+    Connect(ConnectResult),
+    /// The subscription stands.
+    Subscribe(SubscribeResult),
+    /// The subscription has ended.
+    Unsubscribe(Empty),
+    /// The publication is accepted: durable, if its channel keeps history.
+    Publish(Empty),
+    /// Who is subscribed.
+    Presence(PresenceResult),
+    /// How many are subscribed.
+    PresenceStats(PresenceStatsResult),
+    /// Publications of the past.
+    History(HistoryResult),
+    /// The answer to a client's ping.
+    Ping(Empty),
+    /// What the method answered.
+    Rpc(RpcResult),
+    /// The fresh token is accepted.
+    Refresh(RefreshResult),
+    /// A ping of the server.
+    #[default]
+    #[serde(untagged)]
+    Nothing,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Error {
+    /// The protocol's number.
+    pub code: u32,
+    /// A sentence.
+    pub message: String,
+    /// Whether the same command may succeed later.
+    #[serde(skip_serializing_if = "is_default")]
+    pub temporary: bool,
+}
+
+/// Something that happened in a channel or to the connection.
+#[derive(Debug, Default, Serialize)]
+pub struct Push {
+    /// In which channel.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub channel: String,
+    /// A publication.
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
+    /// The server ended the subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsubscribe: Option<Reason>,
+}
+
+/// Why the server ended something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The protocol's number.
+    pub code: u32,
+    /// A sentence.
+    pub reason: String,
+}
+
+/// A publication.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Publication {
+    /// What was published.
+    pub data: Data,
+    /// Who published it, if a client did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<ClientInfo>,
+    /// Its number in the channel, if the channel keeps history.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub offset: u64,
+}
+
+/// A client, as others see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientInfo {
+    /// The principal.
+    pub user: String,
+    /// The connection.
+    pub client: String,
+}
+
+/// An open connection.
+#[derive(Debug, Default, Serialize)]
+pub struct ConnectResult {
+    /// The connection's id.
+    pub client: String,
+    /// The server's version.
+    pub version: String,
+    /// Whether the credential ends.
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    /// Seconds until it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+    /// Custom data: here, the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    /// Server-side subscriptions, by channel.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub subs: BTreeMap<String, SubscribeResult>,
+    /// Seconds between pings.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ping: u32,
+    /// Whether a ping wants an answer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pong: bool,
+}
+
+/// A subscription.
+#[derive(Debug, Default, Serialize)]
+pub struct SubscribeResult {
+    /// Whether it can be recovered.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recoverable: bool,
+    /// The life of the channel.
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+    /// What the client missed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publications: Vec<Publication>,
+    /// Whether that is all it missed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recovered: bool,
+    /// The last publication before the live ones.
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+    /// Whether gaps are told.
+    #[serde(skip_serializing_if = "is_default")]
+    pub positioned: bool,
+    /// Whether recovery was asked for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub was_recovering: bool,
+}
+
+/// Who is subscribed.
+#[derive(Debug, Default, Serialize)]
+pub struct PresenceResult {
+    /// By connection.
+    pub presence: BTreeMap<String, ClientInfo>,
+}
+
+/// How many are subscribed.
+#[derive(Debug, Default, Serialize)]
+pub struct PresenceStatsResult {
+    /// Connections.
+    #[serde(skip_serializing_if = "is_default")]
+    pub num_clients: u32,
+    /// Principals.
+    #[serde(skip_serializing_if = "is_default")]
+    pub num_users: u32,
+}
+
+/// Publications of the past.
+#[derive(Debug, Default, Serialize)]
+pub struct HistoryResult {
+    /// The publications.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publications: Vec<Publication>,
+    /// The life of the channel.
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+    /// The last publication of the channel.
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+}
+
+/// What a method answered.
+#[derive(Debug, Serialize)]
+pub struct RpcResult {
+    /// Its result.
+    pub data: Data,
+}
+
+/// A fresh token was accepted.
+#[derive(Debug, Default, Serialize)]
+pub struct RefreshResult {
+    /// The connection's id.
+    pub client: String,
+    /// The server's version.
+    pub version: String,
+    /// Whether the credential ends.
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    /// Seconds until it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ErrorCode;
+    use serde_json::value::RawValue;
+
+    #[test]
+    fn frames_have_the_documented_form() {
+        let check = |reply: Reply, expected: &str| {
+            assert_eq!(serde_json::to_string(&reply).unwrap(), expected);
+        };
+        check(Reply::default(), "{}");
+        check(Reply { id: 3, body: Body::Ping(Empty {}) }, r#"{"id":3,"ping":{}}"#);
+        let data = RawValue::from_string("[1, 2]".into()).unwrap();
+        let publication = Some(Publication { data, info: None, offset: 4 });
+        let push = Push { channel: "c".into(), publication, unsubscribe: None };
+        check(
+            Reply { id: 0, body: Body::Push(push) },
+            r#"{"push":{"channel":"c","pub":{"data":[1, 2],"offset":4}}}"#,
+        );
+        let error = ErrorCode::UnknownChannel.to_error();
+        check(
+            Reply { id: 1, body: Body::Error(error) },
+            r#"{"id":1,"error":{"code":102,"message":"unknown channel"}}"#,
+        );
+    }
+}
