@@ -70,6 +70,21 @@ class Room(SubscriptionEventHandler):
             await asyncio.sleep(0.01)
 
 
+class Lobby(SubscriptionEventHandler):
+    def __init__(self):
+        self.moves = []
+
+    async def on_join(self, context):
+        self.moves.append(("join", context.info.user))
+
+    async def on_leave(self, context):
+        self.moves.append(("leave", context.info.user))
+
+    async def moved(self, count):
+        while len(self.moves) < count:
+            await asyncio.sleep(0.01)
+
+
 async def main(url, token, peer_token, encoding="json"):
     protobuf = encoding == "protobuf"
     to = (lambda data: json.dumps(data).encode()) if protobuf else (lambda data: data)
@@ -122,6 +137,23 @@ async def main(url, token, peer_token, encoding="json"):
     await subscription.publish(to({"n": 80}))
     await asyncio.wait_for(heard.arrived(1), 20)
     assert heard.got == [80], heard.got
+
+    # Who is there, and who comes and goes.
+    lobby = client.new_subscription("lobby:1", Lobby(), join_leave=True)
+    await lobby.subscribe()
+    await lobby.ready(10)
+    visit = peer.new_subscription("lobby:1")
+    await visit.subscribe()
+    await visit.ready(10)
+    present = await lobby.presence()
+    assert sorted(info.user for info in present.clients.values()) == ["ann", "peer"], present
+    stats = await visit.presence_stats()
+    assert (stats.num_clients, stats.num_users) == (2, 2), stats
+    await visit.unsubscribe()
+    await asyncio.wait_for(lobby.events.moved(3), 20)
+    moves = [("join", "ann"), ("join", "peer"), ("leave", "peer")]
+    assert lobby.events.moves == moves, lobby.events.moves
+    print("presence, joins and leaves are told")
     await asyncio.gather(client.disconnect(), peer.disconnect())
     print(f"spoken in {encoding}")
     print("3 losses of the network, nothing lost: 80 publications in order")

@@ -72,6 +72,27 @@ export async function story(Centrifuge, options,
   await subscription.publish(data.to({ n: 80 }));
   must(await within(echoed, "publication to the peer") === 80, "the peer got something else");
 
+  // Who is there, and who comes and goes.
+  const lobby = client.newSubscription("lobby:1", { joinLeave: true });
+  const moves = [];
+  for (const move of ["join", "leave"]) lobby.on(move, (event) => moves.push(`${move} ${event.info.user}`));
+  lobby.subscribe();
+  await within(lobby.ready(), "subscription to the lobby");
+  const visit = peer.newSubscription("lobby:1");
+  visit.subscribe();
+  await within(visit.ready(), "visit");
+  const { clients } = await lobby.presence();
+  must(Object.values(clients).map((info) => info.user).sort().join() === "ann,peer", JSON.stringify(clients));
+  const stats = await visit.presenceStats();
+  must(stats.numClients === 2 && stats.numUsers === 2, JSON.stringify(stats));
+  visit.unsubscribe();
+  const moved = within((async () => {
+    while (moves.length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+  })(), "leave");
+  await moved.catch((error) => { throw new Error(`${error.message}: ${moves}`); });
+  must(moves.join() === "join ann,join peer,leave peer", moves.join());
+  say("presence, joins and leaves are told");
+
   client.disconnect(); peer.disconnect();
   return got.length;
 }

@@ -20,7 +20,7 @@ pub use command::{
 pub use encoding::{Commands, Encoding, Unreadable};
 pub use reply::{
     Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult, PresenceStatsResult,
-    Publication, Push, Reason, RefreshResult, Reply, RpcResult, SubscribeResult,
+    Publication, Push, Reason, RefreshResult, Reply, RpcResult, SubscribeResult, Who,
 };
 
 use serde_json::value::RawValue;

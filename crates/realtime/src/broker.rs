@@ -8,6 +8,8 @@
 
 mod shard;
 
+pub(crate) use shard::joined_push;
+
 use crate::{
     Config, Parts,
     channel::{Channel, Source},
@@ -50,6 +52,8 @@ pub(crate) struct Subscribe {
     pub(crate) channel: Channel,
     pub(crate) source: Source,
     pub(crate) follower: Follower,
+    /// Whether it wants to be told who comes and goes.
+    pub(crate) joins: bool,
     /// From where to recover, if that is asked for.
     pub(crate) recover: Option<Recover>,
 }

@@ -1,6 +1,6 @@
 //! Channels: their names, who may do what in them, and publishing.
 
-use crate::{Config, Namespace, Parts, broker};
+use crate::{Config, JoinLeave, Namespace, Parts, broker, presence::Announce};
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication},
@@ -109,15 +109,32 @@ pub(crate) enum Wish {
     Subscribe,
     Publish,
     History,
+    Presence,
 }
 
-/// Whether `caller` may do this in `channel`, and where its publications come from.
+/// What a caller may use.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// Where publications come from.
+    pub(crate) source: Source,
+    pub(crate) presence: bool,
+    pub(crate) join_leave: JoinLeave,
+}
+
+impl Admitted {
+    /// What is made known of subscribers.
+    pub(crate) fn announce(&self) -> Announce {
+        Announce { presence: self.presence, join_leave: self.join_leave != JoinLeave::Off }
+    }
+}
+
+/// Whether `caller` may do this in `channel`, and what that comes with.
 pub(crate) fn admit(
     config: &Config,
     caller: &Caller,
     channel: &Channel,
     wish: Wish,
-) -> Result<Source, Problem> {
+) -> Result<Admitted, Problem> {
     let forbidden = |detail: &str| Err(Problem::new(Code::Forbidden, detail));
     let name = channel.name();
     if *channel.tenant() != caller.tenant {
@@ -130,7 +147,8 @@ pub(crate) fn admit(
                 "a document changes by `state.put`, `state.patch` and `state.delete`",
             );
         }
-        return document.readable_by(caller).map(Source::Document);
+        let source = document.readable_by(caller).map(Source::Document)?;
+        return Ok(Admitted { source, presence: false, join_leave: JoinLeave::Off });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     if let Some(user) = name.strip_prefix('#') {
@@ -146,7 +164,7 @@ pub(crate) fn admit(
         return Err(Problem::new(Code::NotFound, "the channel's namespace is not configured"));
     };
     let open = match wish {
-        Wish::Subscribe | Wish::History => namespace.subscribe,
+        Wish::Subscribe | Wish::History | Wish::Presence => namespace.subscribe,
         Wish::Publish => namespace.publish,
     };
     if !open && !service {
@@ -158,13 +176,14 @@ pub(crate) fn admit(
     source(&namespace, channel)
 }
 
-fn source(namespace: &Namespace, channel: &Channel) -> Result<Source, Problem> {
+fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {
     let partition = |kind| Partition::new(channel.tenant().clone(), kind, channel.name());
     let source = match namespace.history_size {
         0 => partition(PASSING).map(Source::Passing),
         _ => partition(KIND).map(Source::History),
     };
-    source.map_err(broker::problem)
+    let (presence, join_leave) = (namespace.presence, namespace.join_leave);
+    Ok(Admitted { source: source.map_err(broker::problem)?, presence, join_leave })
 }
 
 /// A publication as the stream keeps it, behind a version byte.
@@ -232,7 +251,7 @@ impl Publications {
         client: &str,
     ) -> Result<u64, Problem> {
         let channel = Channel::new(&caller.tenant, channel)?;
-        let source = admit(&self.config, caller, &channel, Wish::Publish)?;
+        let source = admit(&self.config, caller, &channel, Wish::Publish)?.source;
         let info =
             ClientInfo { user: caller.principal.id.as_str().to_owned(), client: client.to_owned() };
         let kept = Kept { data: one_line(data)?, info: Some(info) };

@@ -29,6 +29,10 @@ pub struct Config {
     /// Publications that a client may recover after it was away; beyond it, it is told that
     /// it lost some.
     pub recover_max: usize,
+    /// How long somebody is taken to be present after the node that holds the connection was
+    /// last heard of, 1 s to 1 h. Presence is renewed three times as often.
+    #[serde(with = "types::duration")]
+    pub presence_ttl: Duration,
     /// Origins that browsers may connect from; empty: any, since no credential travels by
     /// itself with a socket.
     pub origins: Vec<String>,
@@ -47,6 +51,7 @@ impl Default for Config {
             pong_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(10),
             recover_max: 1_000,
+            presence_ttl: Duration::from_secs(60),
             origins: Vec::new(),
             namespaces: Vec::new(),
         }
@@ -67,6 +72,9 @@ impl Config {
         }
         if self.pong_timeout >= self.ping_interval {
             return Err("`pong_timeout` must be below `ping_interval`".into());
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.presence_ttl) {
+            return Err("`presence_ttl` must be 1s to 1h".into());
         }
         for namespace in &self.namespaces {
             let name = namespace.name.as_str();
@@ -106,6 +114,23 @@ pub struct Namespace {
     pub anonymous: bool,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
     pub history_size: u64,
+    /// Whether it is known who is subscribed. Whoever may subscribe may ask.
+    pub presence: bool,
+    /// Who is told of those who come and go.
+    pub join_leave: JoinLeave,
+}
+
+/// Who is told of those who come and go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinLeave {
+    /// Nobody.
+    #[default]
+    Off,
+    /// Subscribers that ask for it.
+    Asked,
+    /// Every subscriber.
+    All,
 }
 
 impl Default for Namespace {
@@ -116,6 +141,8 @@ impl Default for Namespace {
             publish: true,
             anonymous: false,
             history_size: 100,
+            presence: false,
+            join_leave: JoinLeave::Off,
         }
     }
 }

@@ -4,17 +4,18 @@ mod command;
 
 use crate::{
     CoreSockets,
-    broker::Start,
+    broker::{Start, joined_push},
     channel::Channel,
     connection::command::Flow,
     frame::{Frame, Frames},
+    presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use protocol::{
     Problem,
-    client::{Body, Commands, Disconnect, Encoding, Error, Reply, SubscribeResult},
+    client::{Body, ClientInfo, Commands, Disconnect, Encoding, Error, Reply, SubscribeResult},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -49,7 +50,15 @@ pub(crate) struct Connection {
     queue: Queue,
     closing: Cell<Option<Disconnect>>,
     bound: RefCell<Option<Bound>>,
-    subscriptions: RefCell<Vec<(Channel, Subscription)>>,
+    subscriptions: RefCell<Vec<Subscription>>,
+}
+
+/// A subscription that is no more, for those who have to be told.
+pub(crate) struct Ended {
+    pub(crate) channel: Channel,
+    /// The broker's number for it, if the broker has answered.
+    pub(crate) life: Option<u64>,
+    pub(crate) moved: Option<Move>,
 }
 
 /// Who the connection is, from its `connect` on.
@@ -61,7 +70,16 @@ pub(crate) struct Bound {
     _hold: traffic_cop::identity::Hold,
 }
 
-enum Subscription {
+struct Subscription {
+    channel: Channel,
+    state: State,
+    /// What others were told of it.
+    announced: Announce,
+    /// Whether it wants to be told who comes and goes.
+    joins: bool,
+}
+
+enum State {
     /// The broker was asked.
     Waiting { ticket: u64, command: u32, recovering: bool },
     /// Publications after `offset` are still to come.
@@ -95,21 +113,30 @@ impl Connection {
 
     pub(crate) fn is_waiting(&self, channel: &Channel, ticket: u64) -> bool {
         let subscriptions = self.subscriptions.borrow();
-        subscriptions.iter().any(|(held, subscription)| {
-            held == channel
-                && matches!(subscription, Subscription::Waiting { ticket: t, .. } if *t == ticket)
+        subscriptions.iter().any(|held| {
+            held.channel == *channel
+                && matches!(held.state, State::Waiting { ticket: t, .. } if t == ticket)
         })
     }
 
-    /// Answers the `subscribe` that was waiting for the broker.
-    pub(crate) fn answer_subscription(&self, channel: &Channel, outcome: Result<Start, Problem>) {
+    /// Answers the `subscribe` that was waiting for the broker, and tells what is no more if
+    /// that has failed.
+    pub(crate) fn answer_subscription(
+        &self,
+        channel: &Channel,
+        outcome: Result<Start, Problem>,
+    ) -> Option<Ended> {
         let mut subscriptions = self.subscriptions.borrow_mut();
-        let Some(at) = subscriptions.iter().position(|(held, _)| held == channel) else { return };
-        let Subscription::Waiting { command, recovering, .. } = subscriptions[at].1 else { return };
+        let at = subscriptions.iter().position(|held| held.channel == *channel)?;
+        let State::Waiting { command, recovering, .. } = subscriptions[at].state else {
+            return None;
+        };
         match outcome {
             Ok(start) => {
                 let offset = start.offset;
-                subscriptions[at].1 = Subscription::Live { life: start.life, offset };
+                subscriptions[at].state = State::Live { life: start.life, offset };
+                // It is told of itself here, so that this comes once, and after the answer.
+                let own_join = subscriptions[at].joins.then(|| self.info()).flatten();
                 let result = SubscribeResult {
                     recoverable: start.recoverable,
                     positioned: start.recoverable,
@@ -121,13 +148,42 @@ impl Connection {
                 };
                 drop(subscriptions);
                 self.reply(command, Body::Subscribe(result));
+                if let Some(info) = own_join {
+                    let push = joined_push(channel, &Joined::Join(info));
+                    self.push(Frame::of(&push, self.encoding));
+                }
+                None
             }
             Err(problem) => {
-                subscriptions.swap_remove(at);
+                let held = subscriptions.swap_remove(at);
                 drop(subscriptions);
                 self.reply(command, Body::Error(Error::from(&problem)));
+                Some(self.ended(held))
             }
         }
+    }
+
+    /// How others see the connection, once it is bound.
+    fn info(&self) -> Option<ClientInfo> {
+        let bound = self.bound.borrow();
+        let user = bound.as_ref()?.caller.principal.id.as_str().to_owned();
+        Some(ClientInfo { user, client: self.id.to_string() })
+    }
+
+    /// Others are told that somebody came or went.
+    fn moved(&self, channel: &Channel, announce: Announce, way: Way) -> Option<Move> {
+        let info = self.info().filter(|_| !announce.is_nothing())?;
+        Some(Move { channel: channel.clone(), announce, info, way })
+    }
+
+    fn ended(&self, held: Subscription) -> Ended {
+        let moved = self.moved(&held.channel, held.announced, Way::Out);
+        let life = match held.state {
+            State::Live { life, .. } => Some(life),
+            // When the broker's answer comes, the hub finds that nobody waits for it.
+            State::Waiting { .. } => None,
+        };
+        Ended { channel: held.channel, life, moved }
     }
 
     /// Queues a publication, unless the connection has it already.
@@ -136,8 +192,10 @@ impl Connection {
             return;
         }
         let mut subscriptions = self.subscriptions.borrow_mut();
-        let held = subscriptions.iter_mut().find(|(held, _)| held == channel);
-        let Some((_, Subscription::Live { offset: last, .. })) = held else { return };
+        let held = subscriptions.iter_mut().find(|held| held.channel == *channel);
+        let Some(Subscription { state: State::Live { offset: last, .. }, .. }) = held else {
+            return;
+        };
         if offset != 0 {
             if offset <= *last {
                 return;
@@ -145,6 +203,28 @@ impl Connection {
             *last = offset;
         }
         drop(subscriptions);
+        self.push_one_of(frames);
+    }
+
+    /// Queues that `client` came or went, if the connection wants to be told.
+    pub(crate) fn deliver_joined(
+        &self,
+        channel: &Channel,
+        frames: &Frames,
+        client: Option<ConnectionId>,
+    ) {
+        if self.closing.get().is_some() || client == Some(self.id) {
+            return;
+        }
+        let wants = |held: &Subscription| {
+            held.channel == *channel && held.joins && matches!(held.state, State::Live { .. })
+        };
+        if self.subscriptions.borrow().iter().any(wants) {
+            self.push_one_of(frames);
+        }
+    }
+
+    fn push_one_of(&self, frames: &Frames) {
         match frames.get(self.encoding) {
             Some(frame) => self.push(frame.clone()),
             // The broker writes for all that it has answered; who is forgotten starts again.
@@ -152,14 +232,19 @@ impl Connection {
         }
     }
 
-    /// Ends every subscription and tells which the broker knows.
-    pub(crate) fn take_subscriptions(&self) -> Vec<(Channel, u64)> {
+    /// Ends a subscription, if there is one.
+    fn take_subscription(&self, channel: &Channel) -> Option<Ended> {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        let at = subscriptions.iter().position(|held| held.channel == *channel)?;
+        let held = subscriptions.swap_remove(at);
+        drop(subscriptions);
+        Some(self.ended(held))
+    }
+
+    /// Ends every subscription.
+    pub(crate) fn take_subscriptions(&self) -> Vec<Ended> {
         let subscriptions = std::mem::take(&mut *self.subscriptions.borrow_mut());
-        let live = |(channel, subscription)| match subscription {
-            Subscription::Live { life, .. } => Some((channel, life)),
-            Subscription::Waiting { .. } => None,
-        };
-        subscriptions.into_iter().filter_map(live).collect()
+        subscriptions.into_iter().map(|held| self.ended(held)).collect()
     }
 
     fn reply(&self, id: u32, body: Body) {
@@ -212,19 +297,22 @@ pub(crate) async fn serve(
         ip,
     };
     let why = task.run().await;
-    for (channel, life) in sockets.hub.leave(place) {
-        sockets.node.broker.unsubscribe(channel, sockets.hub.core, encoding, life).await;
+    for ended in sockets.hub.leave(place) {
+        sockets.node.broker_forgets(&ended, sockets.hub.core, encoding).await;
+        if let Some(moved) = ended.moved {
+            sockets.node.presence.mention(moved).await;
+        }
     }
     let why = match why {
-        Ended::ByClient => "closed by the client",
-        Ended::ByUs(why) => why.parts().1,
-        Ended::Broken => "broken framing",
+        Closed::ByClient => "closed by the client",
+        Closed::ByUs(why) => why.parts().1,
+        Closed::Broken => "broken framing",
     };
     tracing::debug!(connection = %id, why, "a connection has ended");
 }
 
 /// How a connection ended.
-enum Ended {
+enum Closed {
     /// The client closed it, or went away.
     ByClient,
     /// We closed it.
@@ -282,7 +370,7 @@ enum Event {
 }
 
 impl Task<'_> {
-    async fn run(&mut self) -> Ended {
+    async fn run(&mut self) -> Closed {
         loop {
             let event = tokio::select! {
                 biased;
@@ -301,7 +389,7 @@ impl Task<'_> {
                 Event::Message(Some(Ok(
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
                 ))) => {}
-                Event::Message(Some(Ok(Message::Close(_))) | None) => return Ended::ByClient,
+                Event::Message(Some(Ok(Message::Close(_))) | None) => return Closed::ByClient,
                 Event::Message(Some(Err(error))) => return self.broken(error).await,
                 Event::Timer => self.timer_due(),
             }
@@ -323,7 +411,7 @@ impl Task<'_> {
     }
 
     /// Writes what waits, then closes if that was asked for.
-    async fn flush(&mut self) -> Option<Ended> {
+    async fn flush(&mut self) -> Option<Closed> {
         let within = self.sockets.node.config.write_timeout;
         while let Some(frame) = self.connection.queue.take(MESSAGE_BYTES) {
             let message = match frame {
@@ -332,7 +420,7 @@ impl Task<'_> {
             };
             match timeout(within, self.socket.send(message)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Some(Ended::ByClient),
+                Ok(Err(_)) => return Some(Closed::ByClient),
                 Err(_) => return Some(self.close(Disconnect::Slow).await),
             }
         }
@@ -342,7 +430,7 @@ impl Task<'_> {
         }
     }
 
-    async fn close(&mut self, why: Disconnect) -> Ended {
+    async fn close(&mut self, why: Disconnect) -> Closed {
         let (code, reason) = why.parts();
         let code = CloseCode::from(code);
         let frame = CloseFrame { code, reason: reason.into() };
@@ -351,14 +439,14 @@ impl Task<'_> {
         // The client's own close frame ends the TCP connection in order (RFC 6455, 7.1.1).
         let drained = async { while let Some(Ok(_)) = self.socket.next().await {} };
         let _ = timeout(Duration::from_secs(1), drained).await;
-        Ended::ByUs(why)
+        Closed::ByUs(why)
     }
 
-    async fn broken(&mut self, error: tungstenite::Error) -> Ended {
+    async fn broken(&mut self, error: tungstenite::Error) -> Closed {
         let code = match error {
             tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
             tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                return Ended::ByClient;
+                return Closed::ByClient;
             }
             tungstenite::Error::Protocol(_) => CloseCode::Protocol,
             tungstenite::Error::Utf8(_) => CloseCode::Invalid,
@@ -371,11 +459,11 @@ impl Task<'_> {
             | tungstenite::Error::AttackAttempt
             | tungstenite::Error::Url(_)
             | tungstenite::Error::Http(_)
-            | tungstenite::Error::HttpFormat(_) => return Ended::ByClient,
+            | tungstenite::Error::HttpFormat(_) => return Closed::ByClient,
         };
         let frame = CloseFrame { code, reason: "".into() };
         let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
-        Ended::Broken
+        Closed::Broken
     }
 
     fn timer_due(&mut self) {

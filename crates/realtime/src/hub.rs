@@ -4,7 +4,7 @@ use crate::{
     Realtime,
     broker::{Follower, Start},
     channel::Channel,
-    connection::{self, Connection},
+    connection::{self, Connection, Ended},
     frame::Frames,
     handshake::Accepted,
 };
@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use tokio::{net::TcpStream, sync::mpsc};
-use types::{Caller, SessionId, TenantId};
+use types::{Caller, ConnectionId, SessionId, TenantId};
 
 const INBOX: usize = 4096;
 
@@ -33,6 +33,8 @@ pub(crate) enum ToCore {
     Subscribed { follower: Follower, channel: Channel, outcome: Result<Start, Problem> },
     /// A publication for whoever is subscribed.
     Publication { channel: Channel, frames: Frames, offset: u64 },
+    /// For subscribers that want to be told: `client` came or went.
+    Joined { channel: Channel, frames: Frames, client: Option<ConnectionId> },
     /// Publications were lost: subscribers have to start again.
     Lost { channel: Channel },
     /// A session has ended.
@@ -108,16 +110,19 @@ async fn run(node: Arc<Realtime>, hub: Rc<Hub>, mut inbox: mpsc::Receiver<ToCore
     while let Some(message) = inbox.recv().await {
         match message {
             ToCore::Subscribed { follower, channel, outcome } => {
-                let life = outcome.as_ref().ok().map(|start| start.life);
-                if !hub.subscribed(&follower, &channel, outcome)
-                    && let Some(life) = life
-                {
-                    let Follower { core, encoding, .. } = follower;
-                    node.broker.unsubscribe(channel, core, encoding, life).await;
+                let Follower { core, encoding, .. } = follower;
+                if let Some(ended) = hub.subscribed(&follower, channel, outcome) {
+                    node.broker_forgets(&ended, core, encoding).await;
+                    if let Some(moved) = ended.moved {
+                        node.presence.mention(moved).await;
+                    }
                 }
             }
             ToCore::Publication { channel, frames, offset } => {
                 hub.publish(&channel, &frames, offset);
+            }
+            ToCore::Joined { channel, frames, client } => {
+                hub.joined(&channel, &frames, client);
             }
             ToCore::Lost { channel } => hub.lost(&channel),
             ToCore::CloseSession { tenant, session } => {
@@ -135,14 +140,14 @@ impl Hub {
         self.connections.borrow_mut().insert(connection)
     }
 
-    /// Takes a connection out and tells which subscriptions the broker has to end.
-    pub(crate) fn leave(&self, place: usize) -> Vec<(Channel, u64)> {
+    /// Takes a connection out and tells which subscriptions are no more.
+    pub(crate) fn leave(&self, place: usize) -> Vec<Ended> {
         let connection = self.connections.borrow_mut().remove(place);
-        let live = connection.take_subscriptions();
-        for (channel, _) in &live {
-            self.unsubscribed(channel, place);
+        let ended = connection.take_subscriptions();
+        for held in &ended {
+            self.unsubscribed(&held.channel, place);
         }
-        live
+        ended
     }
 
     /// The connection at `place` no longer takes publications of `channel`.
@@ -156,22 +161,24 @@ impl Hub {
         }
     }
 
-    /// Whether the subscription stands now; if not, the broker has to end it.
+    /// Answers a subscription, and tells what is no more if it does not stand.
     fn subscribed(
         &self,
         follower: &Follower,
-        channel: &Channel,
+        channel: Channel,
         outcome: Result<Start, Problem>,
-    ) -> bool {
+    ) -> Option<Ended> {
         let (place, ticket) = (follower.connection, follower.ticket);
         let connection = self.connections.borrow().get(place).cloned();
-        let waiting = connection.filter(|connection| connection.is_waiting(channel, ticket));
-        let Some(connection) = waiting else { return false };
+        let waiting = connection.filter(|connection| connection.is_waiting(&channel, ticket));
+        let Some(connection) = waiting else {
+            let life = outcome.ok().map(|start| start.life);
+            return Some(Ended { channel, life, moved: None });
+        };
         if outcome.is_ok() {
             self.channels.borrow_mut().entry(channel.clone()).or_default().push(place);
         }
-        connection.answer_subscription(channel, outcome);
-        true
+        connection.answer_subscription(&channel, outcome)
     }
 
     fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) {
@@ -180,6 +187,15 @@ impl Hub {
         let connections = self.connections.borrow();
         for connection in places.iter().filter_map(|place| connections.get(*place)) {
             connection.deliver(channel, frames, offset);
+        }
+    }
+
+    fn joined(&self, channel: &Channel, frames: &Frames, client: Option<ConnectionId>) {
+        let channels = self.channels.borrow();
+        let Some(places) = channels.get(channel) else { return };
+        let connections = self.connections.borrow();
+        for connection in places.iter().filter_map(|place| connections.get(*place)) {
+            connection.deliver_joined(channel, frames, client);
         }
     }
 

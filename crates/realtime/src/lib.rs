@@ -7,7 +7,8 @@
 //! and it crosses to each core once, not once per connection.
 //!
 //! Channels are the tenant's own by construction (`channel`). A channel named
-//! `state:{scope}:{id}` carries the changes of that document.
+//! `state:{scope}:{id}` carries the changes of that document. Who is subscribed to a channel,
+//! on any node, is known by its `presence`.
 //!
 //! Start at [`Realtime`] (one per node) and [`CoreSockets`] (one per core).
 
@@ -18,18 +19,19 @@ mod connection;
 mod frame;
 mod handshake;
 mod hub;
+mod presence;
 mod queue;
 mod rpc;
 
 pub use channel::Publications;
-pub use config::{Config, Namespace};
+pub use config::{Config, JoinLeave, Namespace};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 
-use crate::broker::Broker;
+use crate::{broker::Broker, presence::Presence};
 use clock::SharedClock;
 use parking_lot::Mutex;
-use protocol::client::Disconnect;
+use protocol::client::{Disconnect, Encoding};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -73,6 +75,7 @@ pub struct Realtime {
     parts: Parts,
     config: Config,
     broker: Broker,
+    presence: Presence,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -83,12 +86,16 @@ impl Realtime {
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Arc<Self> {
         let broker = Broker::start(&config, &parts);
+        let presence = Presence::start(&config, &parts);
+        // Nodes share channels, so that their connections must not share names.
+        let first = u64::from_be_bytes(clock::random(&*parts.clock));
         Arc::new(Self {
+            presence,
             parts,
             config,
             broker,
             cores: Mutex::default(),
-            next_connection: AtomicU64::new(1),
+            next_connection: AtomicU64::new(first),
             open: AtomicUsize::new(0),
         })
     }
@@ -109,6 +116,18 @@ impl Realtime {
     pub fn drain(&self) {
         for core in &*self.cores.lock() {
             let _ = core.try_send(hub::ToCore::CloseAll(Disconnect::Shutdown));
+        }
+    }
+
+    /// Waits until it is written who is gone, once the connections have ended.
+    pub async fn settle(&self) {
+        self.presence.settle().await;
+    }
+
+    /// Tells the broker of a subscription that is no more.
+    async fn broker_forgets(&self, ended: &connection::Ended, core: usize, encoding: Encoding) {
+        if let Some(life) = ended.life {
+            self.broker.unsubscribe(ended.channel.clone(), core, encoding, life).await;
         }
     }
 

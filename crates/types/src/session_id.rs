@@ -76,6 +76,15 @@ impl<'de> serde::Deserialize<'de> for SessionId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
+impl ConnectionId {
+    /// Reads what [`fmt::Display`] has written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = text.strip_prefix("con_")?;
+        u64::from_str_radix(number, 16).ok().map(Self).filter(|id| id.to_string() == text)
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "con_{:x}", self.0)

@@ -31,6 +31,9 @@ use traffic_cop::{
 };
 use types::Caller;
 
+/// How long, at the end, the store may take to be told who is gone.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// A running node.
 pub(crate) struct Node {
     gateway: Arc<Gateway>,
@@ -221,6 +224,9 @@ impl Node {
         let cut = self.gateway.drain(self.shutdown.drain).await;
         if cut > 0 {
             tracing::warn!(cut, "connections were cut off at the end of the drain time");
+        }
+        if tokio::time::timeout(SETTLE, self.realtime.settle()).await.is_err() {
+            tracing::warn!("who was present here stays so until that expires");
         }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;

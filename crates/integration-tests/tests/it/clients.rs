@@ -41,11 +41,14 @@ fn node(script: &str, args: &[&str]) -> String {
 }
 
 fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
-    let server = Server::start("");
+    let server = Server::start(
+        "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n",
+    );
     let service = json!({ "kind": "service" });
     let (ann, peer) = (server.token("acme", "ann"), server.token_with("acme", "peer", service));
     let said = run(&[&server.base(), &ann, &peer]);
     assert!(said.contains("nothing lost: 80 publications in order"), "{said}");
+    assert!(said.contains("presence, joins and leaves are told"), "{said}");
     said
 }
 

@@ -8,7 +8,9 @@ use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, Redi
 
 const SESSIONS: &str = "/crosstown/v1/sessions";
 /// Channels that keep history, and channels that keep none.
-const CONFIG: &str = "[[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
+const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\n\
+    [[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"all\"\n\
+    [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
     [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
 
 /// The servers behind two nodes, and the keys of `[stores]` that name them.
@@ -69,6 +71,7 @@ macro_rules! on_each {
 on_each! {
     what_one_node_is_told_the_other_knows
     publications_reach_the_sockets_of_every_node
+    who_is_on_one_node_the_other_knows
     what_one_node_revokes_the_other_refuses
     both_nodes_report_the_traffic_of_both
 }
@@ -122,6 +125,46 @@ async fn what_one_node_is_told_the_other_knows(stores: Stores) {
     let read: Json = by_token.get("/crosstown/v1/whoami").await.unwrap();
     assert_eq!(read["principal"], "ann");
     same.put("order-0", &json!({ "after": true }), None).await.unwrap();
+}
+
+async fn who_is_on_one_node_the_other_knows(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let channel = json!({ "channel": "lobby:1" });
+    let mut ann = Socket::connect(&here.base(), &here.token("acme", "ann")).await;
+    let mut bob = Socket::connect(&there.base(), &there.token("acme", "bob")).await;
+    ann.ask("subscribe", channel.clone()).await.unwrap();
+    let stats = bob.ask("presence_stats", channel.clone()).await.unwrap();
+    assert_eq!(stats, json!({ "num_clients": 1, "num_users": 1 }));
+    bob.ask("subscribe", channel.clone()).await.unwrap();
+    let users = ["ann", "bob"];
+    for user in users {
+        assert_eq!(ann.push().await["join"]["info"]["user"], user);
+    }
+    for socket in [&mut ann, &mut bob] {
+        let present = socket.ask("presence", channel.clone()).await.unwrap();
+        let mut found: Vec<_> = present["presence"].as_object().unwrap().values().collect();
+        found.sort_by_key(|info| info["user"].to_string());
+        assert_eq!(found.iter().map(|info| &info["user"]).collect::<Vec<_>>(), users);
+    }
+    assert_eq!(bob.push().await["join"]["info"]["user"], "bob");
+    bob.ask("unsubscribe", channel.clone()).await.unwrap();
+    assert_eq!(ann.push().await["leave"]["info"]["user"], "bob");
+    bob.ask("subscribe", channel.clone()).await.unwrap();
+
+    // A node that dies leaves its connections behind for as long as they live unrenewed; those
+    // of others stay.
+    here.kill();
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let present = bob.ask("presence", channel.clone()).await.unwrap();
+        let found = present["presence"].as_object().unwrap();
+        assert!(found.values().any(|info| info["user"] == "bob"), "{present}");
+        if found.len() == 1 {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{present}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn publications(channel: &str) -> String {

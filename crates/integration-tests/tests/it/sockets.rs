@@ -1,3 +1,4 @@
+mod presence;
 mod protobuf;
 
 use integration_tests::{Server, Socket};

@@ -107,6 +107,8 @@ pub struct SubscribeRequest {
     pub positioned: bool,
     /// Asks to be able to recover.
     pub recoverable: bool,
+    /// Asks to be told who comes and goes.
+    pub join_leave: bool,
 }
 
 /// Names a channel.

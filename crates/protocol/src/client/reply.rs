@@ -70,9 +70,22 @@ pub struct Push {
     /// A publication.
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
     pub publication: Option<Publication>,
+    /// Somebody subscribed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Who>,
+    /// Somebody is subscribed no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leave: Option<Who>,
     /// The server ended the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Reason>,
+}
+
+/// Who came or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Who {
+    /// The connection.
+    pub info: ClientInfo,
 }
 
 /// Why the server ended something.
@@ -229,7 +242,7 @@ mod tests {
         check(Reply { id: 3, body: Body::Ping(Empty {}) }, r#"{"id":3,"ping":{}}"#);
         let data = RawValue::from_string("[1, 2]".into()).unwrap();
         let publication = Some(Publication { data, info: None, offset: 4 });
-        let push = Push { channel: "c".into(), publication, unsubscribe: None };
+        let push = Push { channel: "c".into(), publication, ..Push::default() };
         check(
             Reply { id: 0, body: Body::Push(push) },
             r#"{"push":{"channel":"c","pub":{"data":[1, 2],"offset":4}}}"#,

@@ -1,5 +1,9 @@
 //! One shard of the broker.
 
+mod joins;
+
+pub(crate) use joins::push as joined_push;
+
 use crate::{
     Config, Parts,
     broker::{Follower, Recover, Start, Subscribe, Task, epoch, problem},
@@ -32,12 +36,19 @@ pub(super) struct Shard {
     watcher: Watcher,
     cores: Vec<mpsc::Sender<ToCore>>,
     channels: HashMap<Channel, Followed, RandomState>,
-    by_partition: HashMap<Partition, Channel, RandomState>,
+    by_partition: HashMap<Partition, (Channel, Feed), RandomState>,
     /// What came by the fan-out, and where the listeners to it put it.
     passed: mpsc::Receiver<(Channel, Publication)>,
     pass: mpsc::Sender<(Channel, Publication)>,
     recover_max: usize,
     lives: u64,
+}
+
+/// What of a channel a partition holds.
+#[derive(Debug, Clone, Copy)]
+enum Feed {
+    Publications,
+    Joins,
 }
 
 /// A channel that somebody is subscribed to.
@@ -48,6 +59,8 @@ struct Followed {
     last: u64,
     /// Subscribers by core and encoding.
     subscribers: Vec<[u32; 2]>,
+    /// Those who come and go, once somebody wants to be told.
+    joins: Option<joins::Joins>,
     /// Tells this following of the channel from earlier ones.
     life: u64,
     /// Listens to the fan-out, if that is the source.
@@ -88,8 +101,10 @@ impl Shard {
                     self.hand_over(&channel, publication).await;
                 }
                 partition = self.watcher.touched() => {
-                    if let Some(channel) = self.by_partition.get(&partition).cloned() {
-                        self.catch_up(&channel).await;
+                    match self.by_partition.get(&partition).cloned() {
+                        Some((channel, Feed::Publications)) => self.catch_up(&channel).await,
+                        Some((channel, Feed::Joins)) => self.catch_up_joins(&channel).await,
+                        None => {}
                     }
                 }
             }
@@ -108,6 +123,8 @@ impl Shard {
                 followed.subscribers.resize(core + 1, [0; 2]);
             }
             followed.subscribers[core][encoding.index()] += 1;
+        } else {
+            self.forget_unless_wanted(&channel);
         }
         let answer = ToCore::Subscribed { follower, channel, outcome };
         let _ = self.cores[core].send(answer).await;
@@ -116,6 +133,9 @@ impl Shard {
     async fn start(&mut self, wanted: Subscribe) -> Result<Start, Problem> {
         if !self.channels.contains_key(&wanted.channel) {
             self.follow(&wanted.channel, &wanted.source).await?;
+        }
+        if wanted.joins {
+            self.follow_joins(&wanted.channel).await?;
         }
         let Some(recover) = wanted.recover else { return Ok(self.start_at(&wanted.channel)) };
         // The client may have seen, in its history, what was not handed to the cores yet.
@@ -143,6 +163,7 @@ impl Shard {
             position: Position::ZERO,
             last: 0,
             subscribers: Vec::new(),
+            joins: None,
             life: self.lives,
             _listener: listener,
         };
@@ -158,7 +179,7 @@ impl Shard {
             let held =
                 head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
             followed.last = held.map_or(0, |held| held.last);
-            self.by_partition.insert(partition.clone(), channel.clone());
+            self.by_partition.insert(partition.clone(), (channel.clone(), Feed::Publications));
         }
         self.channels.insert(channel.clone(), followed);
         Ok(())
@@ -297,7 +318,7 @@ impl Shard {
         let push = Push {
             channel: channel.name().to_owned(),
             publication: Some(publication),
-            unsubscribe: None,
+            ..Push::default()
         };
         let reply = Reply { id: 0, body: Body::Push(push) };
         let subscribers = &followed.subscribers;
@@ -323,14 +344,21 @@ impl Shard {
             let count = &mut of[encoding.index()];
             *count = count.saturating_sub(1);
         }
-        if followed.subscribers.iter().all(|of| *of == [0; 2]) {
+        self.forget_unless_wanted(channel);
+    }
+
+    fn forget_unless_wanted(&mut self, channel: &Channel) {
+        let is_unwanted = |followed: &Followed| followed.subscribers.iter().all(|of| *of == [0; 2]);
+        if self.channels.get(channel).is_some_and(is_unwanted) {
             self.forget(channel);
         }
     }
 
     fn forget(&mut self, channel: &Channel) -> Option<Followed> {
         let followed = self.channels.remove(channel)?;
-        if let Some((partition, _)) = followed.source.stream() {
+        let published = followed.source.stream().map(|(partition, _)| partition);
+        let joined = followed.joins.as_ref().map(|joins| &joins.partition);
+        for partition in published.into_iter().chain(joined) {
             self.watcher.leave(partition);
             self.by_partition.remove(partition);
         }

@@ -1,9 +1,11 @@
 //! What a client's commands do.
 
 use crate::{
+    JoinLeave,
     broker::{Follower, Recover, Subscribe},
-    channel::{self, Channel, Source, Wish},
-    connection::{Bound, Due, Subscription, Task},
+    channel::{self, Admitted, Channel, Source, Wish},
+    connection::{Bound, Due, State, Subscription, Task},
+    presence::Way,
     rpc,
 };
 use protocol::{
@@ -90,6 +92,10 @@ impl Task<'_> {
             self.publish(&bound, request).await
         } else if let Some(request) = command.history {
             self.history(&bound, request).await
+        } else if let Some(request) = command.presence {
+            self.presence(&bound, &request).await
+        } else if let Some(request) = command.presence_stats {
+            self.presence_stats(&bound, &request).await
         } else if let Some(request) = command.rpc {
             self.rpc(&bound, request).await
         } else if let Some(request) = command.refresh {
@@ -241,15 +247,15 @@ impl Task<'_> {
         Ok(Body::Refresh(RefreshResult { client, version, expires, ttl }))
     }
 
-    /// The channel of the caller's tenant, and where its publications come from.
-    fn admit(&self, bound: &Bound, name: &str, wish: Wish) -> Result<(Channel, Source), Error> {
+    /// The channel of the caller's tenant, and what the caller may use there.
+    fn admit(&self, bound: &Bound, name: &str, wish: Wish) -> Result<(Channel, Admitted), Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, name).map_err(refused)?;
         // On this socket the caller acts within the session that the connection is bound to.
         let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
         let config = &self.sockets.node.config;
-        let source = channel::admit(config, &caller, &channel, wish).map_err(refused)?;
-        Ok((channel, source))
+        let admitted = channel::admit(config, &caller, &channel, wish).map_err(refused)?;
+        Ok((channel, admitted))
     }
 
     async fn subscribe(
@@ -258,21 +264,36 @@ impl Task<'_> {
         bound: &Bound,
         request: SubscribeRequest,
     ) -> Result<(), Error> {
-        let (channel, source) = self.admit(bound, &request.channel, Wish::Subscribe)?;
+        let (channel, admitted) = self.admit(bound, &request.channel, Wish::Subscribe)?;
+        let announced = admitted.announce();
+        let joins = match admitted.join_leave {
+            JoinLeave::Off => false,
+            JoinLeave::Asked => request.join_leave,
+            JoinLeave::All => true,
+        };
         let ticket = TICKETS.replace(TICKETS.get() + 1);
         {
             let mut subscriptions = self.connection.subscriptions.borrow_mut();
-            if subscriptions.iter().any(|(held, _)| *held == channel) {
+            if subscriptions.iter().any(|held| held.channel == channel) {
                 return Err(ErrorCode::AlreadySubscribed.to_error());
             }
             if subscriptions.len() >= self.sockets.node.config.subscriptions_max {
                 return Err(ErrorCode::LimitExceeded.to_error());
             }
             let recovering = request.recover;
-            let waiting = Subscription::Waiting { ticket, command: id, recovering };
+            let state = State::Waiting { ticket, command: id, recovering };
+            let channel = channel.clone();
             subscriptions.reserve_exact(1);
-            subscriptions.push((channel.clone(), waiting));
+            subscriptions.push(Subscription { channel, state, announced, joins });
         }
+        // Whoever is answered is present: every node can tell.
+        if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
+            && let Err(problem) = self.sockets.node.presence.tell(moved).await
+        {
+            self.connection.take_subscription(&channel);
+            return Err(Error::from(&problem));
+        }
+        let source = admitted.source;
         let recover =
             request.recover.then_some(Recover { epoch: request.epoch, offset: request.offset });
         let follower = Follower {
@@ -281,7 +302,7 @@ impl Task<'_> {
             encoding: self.connection.encoding,
             ticket,
         };
-        let subscribe = Subscribe { channel, source, follower, recover };
+        let subscribe = Subscribe { channel, source, follower, joins, recover };
         let asked = self.sockets.node.broker.subscribe(subscribe).await;
         asked.map_err(|problem| Error::from(&problem))
     }
@@ -289,19 +310,15 @@ impl Task<'_> {
     async fn unsubscribe(&self, bound: &Bound, request: &ChannelRequest) -> Result<Body, Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
-        let held = {
-            let mut subscriptions = self.connection.subscriptions.borrow_mut();
-            let at = subscriptions.iter().position(|(held, _)| *held == channel);
-            at.map(|at| subscriptions.swap_remove(at).1)
-        };
+        let ended = self.connection.take_subscription(&channel);
         self.sockets.hub.unsubscribed(&channel, self.place);
-        match held {
-            Some(Subscription::Live { life, .. }) => {
-                let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
-                self.sockets.node.broker.unsubscribe(channel, core, encoding, life).await;
+        if let Some(ended) = ended {
+            let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
+            self.sockets.node.broker_forgets(&ended, core, encoding).await;
+            if let Some(moved) = ended.moved {
+                // If the store does not take it now, the presence goes on trying.
+                let _ = self.sockets.node.presence.tell(moved).await;
             }
-            // When the broker's answer comes, the hub finds that nobody waits for it.
-            Some(Subscription::Waiting { .. }) | None => {}
         }
         Ok(Body::Unsubscribe(Empty {}))
     }
@@ -319,13 +336,35 @@ impl Task<'_> {
     }
 
     async fn history(&self, bound: &Bound, request: HistoryRequest) -> Result<Body, Error> {
-        let (_, source) = self.admit(bound, &request.channel, Wish::History)?;
+        let (_, Admitted { source, .. }) = self.admit(bound, &request.channel, Wish::History)?;
         let parts = self.sockets.node.parts.clone();
         let read = async move { history(&parts, &source, &request).await };
         match self.control(read).await {
             Ok(result) => Ok(Body::History(result)),
             Err(problem) => Err(Error::from(&problem)),
         }
+    }
+
+    /// The channel, if it may be asked who is there.
+    fn asked(&self, bound: &Bound, request: &ChannelRequest) -> Result<Channel, Error> {
+        match self.admit(bound, &request.channel, Wish::Presence)? {
+            (channel, Admitted { presence: true, .. }) => Ok(channel),
+            (_, Admitted { presence: false, .. }) => Err(ErrorCode::NotAvailable.to_error()),
+        }
+    }
+
+    async fn presence(&self, bound: &Bound, request: &ChannelRequest) -> Result<Body, Error> {
+        let channel = self.asked(bound, request)?;
+        let presence = self.sockets.node.presence.clone();
+        let found = self.control(async move { presence.list(&channel).await }).await;
+        found.map(Body::Presence).map_err(|problem| Error::from(&problem))
+    }
+
+    async fn presence_stats(&self, bound: &Bound, request: &ChannelRequest) -> Result<Body, Error> {
+        let channel = self.asked(bound, request)?;
+        let presence = self.sockets.node.presence.clone();
+        let found = self.control(async move { presence.count(&channel).await }).await;
+        found.map(Body::PresenceStats).map_err(|problem| Error::from(&problem))
     }
 
     async fn rpc(&self, bound: &Bound, request: RpcRequest) -> Result<Body, Error> {

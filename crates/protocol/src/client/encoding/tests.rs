@@ -3,7 +3,7 @@
 use super::*;
 use crate::client::{
     Body, ClientInfo, ConnectResult, Empty, Error, ErrorCode, HistoryResult, PresenceResult,
-    PresenceStatsResult, Publication, Push, Reason, RefreshResult, RpcResult, SubscribeResult,
+    PresenceStatsResult, Publication, Push, Reason, RefreshResult, RpcResult, SubscribeResult, Who,
 };
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const COMMANDS: &[(&[u8], &str)] = &[
     (
         b"#\x08\x02*\x1f\x0a\x01c\x12\x01s\x18\x012\x01e8\xac\x02B\x01xH\x01P\x01X\x01b\x06fossil",
         r#"{"id":2,"subscribe":{"channel":"c","token":"s","recover":true,"epoch":"e",
-            "offset":300,"positioned":true,"recoverable":true}}"#,
+            "offset":300,"positioned":true,"recoverable":true,"join_leave":true}}"#,
     ),
     (b"\x07\x08\x032\x03\x0a\x01c", r#"{"id":3,"unsubscribe":{"channel":"c"}}"#),
     (
@@ -140,7 +140,8 @@ fn replies_have_the_documented_bytes() {
     let one = || vec![Publication { data: data("1"), info: None, offset: 1 }];
     let sub = SubscribeResult { offset: 1, ..SubscribeResult::default() };
     let push = |publication, unsubscribe| {
-        Body::Push(Push { channel: "c".into(), publication, unsubscribe })
+        let channel = "c".into();
+        Body::Push(Push { channel, publication, unsubscribe, ..Push::default() })
     };
     let check = |id, body, expected: &[u8]| {
         let reply = Reply { id, body };
@@ -157,6 +158,11 @@ fn replies_have_the_documented_bytes() {
     );
     let why = Reason { code: 2500, reason: "r".into() };
     check(0, push(None, Some(why)), b"\x0d\x22\x0b\x12\x01c:\x06\x10\xc4\x13\x1a\x01r");
+    let who = || Some(Who { info: info() });
+    let join = Push { channel: "c".into(), join: who(), ..Push::default() };
+    check(0, Body::Push(join), b"\x0f\x22\x0d\x12\x01c*\x08\x0a\x06\x0a\x01u\x12\x01x");
+    let leave = Push { channel: "c".into(), leave: who(), ..Push::default() };
+    check(0, Body::Push(leave), b"\x0f\x22\x0d\x12\x01c2\x08\x0a\x06\x0a\x01u\x12\x01x");
     let error = Error { temporary: true, ..ErrorCode::UnknownChannel.to_error() };
     check(1, Body::Error(error), b"\x19\x08\x01\x12\x15\x08f\x12\x0funknown channel\x18\x01");
     let connect = ConnectResult {

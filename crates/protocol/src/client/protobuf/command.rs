@@ -64,6 +64,8 @@ struct SubscribeRequest {
     positioned: bool,
     #[prost(bool, tag = "10")]
     recoverable: bool,
+    #[prost(bool, tag = "11")]
+    join_leave: bool,
 }
 
 #[derive(prost::Message)]
@@ -177,6 +179,7 @@ impl From<SubscribeRequest> for client::SubscribeRequest {
             data: None,
             positioned: request.positioned,
             recoverable: request.recoverable,
+            join_leave: request.join_leave,
         }
     }
 }

@@ -57,8 +57,18 @@ struct Push {
     channel: String,
     #[prost(message, optional, tag = "4")]
     publication: Option<Publication>,
+    #[prost(message, optional, tag = "5")]
+    join: Option<Who>,
+    #[prost(message, optional, tag = "6")]
+    leave: Option<Who>,
     #[prost(message, optional, tag = "7")]
     unsubscribe: Option<Reason>,
+}
+
+#[derive(prost::Message)]
+struct Who {
+    #[prost(message, optional, tag = "1")]
+    info: Option<ClientInfo>,
 }
 
 #[derive(prost::Message)]
@@ -230,11 +240,19 @@ impl From<&client::Push> for Push {
         Self {
             channel: push.channel.clone(),
             publication: push.publication.as_ref().map(Into::into),
+            join: push.join.as_ref().map(Into::into),
+            leave: push.leave.as_ref().map(Into::into),
             unsubscribe: push
                 .unsubscribe
                 .as_ref()
                 .map(|why| Reason { code: why.code, reason: why.reason.clone() }),
         }
+    }
+}
+
+impl From<&client::Who> for Who {
+    fn from(who: &client::Who) -> Self {
+        Self { info: Some((&who.info).into()) }
     }
 }
 

@@ -1,0 +1,215 @@
+//! Who is subscribed, and who comes and goes.
+
+use integration_tests::{
+    ProtobufSocket, Server, Socket,
+    wire::{Fields, bytes, number},
+};
+use serde_json::{Value as Json, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+const CONFIG: &str = "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\n\
+    join_leave = \"asked\"\n\
+    [[realtime.namespaces]]\nname = \"loud\"\njoin_leave = \"all\"\n\
+    [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\npresence = true\n";
+
+/// Users by connection.
+async fn present(socket: &mut Socket, channel: &str) -> BTreeMap<String, String> {
+    let answer = socket.ask("presence", json!({ "channel": channel })).await.unwrap();
+    let entry = |(client, info): (&String, &Json)| {
+        assert_eq!(info["client"], *client);
+        (client.clone(), info["user"].as_str().unwrap().to_owned())
+    };
+    answer["presence"].as_object().unwrap().iter().map(entry).collect()
+}
+
+async fn users(socket: &mut Socket, channel: &str) -> Vec<String> {
+    let mut users: Vec<_> = present(socket, channel).await.into_values().collect();
+    users.sort();
+    users
+}
+
+/// Asks until the answer is as expected.
+async fn until_users(socket: &mut Socket, channel: &str, expected: &[&str]) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let users = users(socket, channel).await;
+        if users == expected {
+            return;
+        }
+        assert!(Instant::now() < until, "{users:?} instead of {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_subscribed_is_known_at_once() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let channel = json!({ "channel": "lobby:1" });
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut second = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut bob = ProtobufSocket::connect(&base, &server.token("acme", "bob")).await;
+    let mut stranger = Socket::connect(&base, &server.token("other", "eve")).await;
+    // Whoever is answered is present.
+    ann.ask("subscribe", channel.clone()).await.unwrap();
+    assert_eq!(users(&mut second, "lobby:1").await, ["ann"]);
+    second.ask("subscribe", channel.clone()).await.unwrap();
+    bob.subscribe("lobby:1", &[]).await.unwrap();
+    stranger.ask("subscribe", channel.clone()).await.unwrap();
+    let all = present(&mut ann, "lobby:1").await;
+    assert_eq!(all.values().collect::<Vec<_>>().len(), 3);
+    assert_eq!(users(&mut ann, "lobby:1").await, ["ann", "ann", "bob"]);
+    assert_eq!(users(&mut ann, "lobby:2").await, [""; 0]);
+    assert_eq!(users(&mut stranger, "lobby:1").await, ["eve"]);
+    let stats = ann.ask("presence_stats", channel.clone()).await.unwrap();
+    assert_eq!(stats, json!({ "num_clients": 3, "num_users": 2 }));
+    let same = bob.ask(8, 9, bytes(1, "lobby:1")).await.unwrap();
+    let same = same.all(1).map(|entry| {
+        let entry = Fields::read(entry);
+        assert_eq!(entry.text(1), entry.message(2).text(2));
+        (entry.text(1), entry.message(2).text(1))
+    });
+    assert_eq!(same.collect::<BTreeMap<_, _>>(), all);
+    let same = bob.ask(9, 10, bytes(1, "lobby:1")).await.unwrap();
+    assert_eq!((same.number(1), same.number(2)), (3, 2));
+
+    // Whoever is answered is gone, too; and whoever goes without a word is soon.
+    second.ask("unsubscribe", channel.clone()).await.unwrap();
+    assert_eq!(users(&mut second, "lobby:1").await, ["ann", "bob"]);
+    drop(bob);
+    until_users(&mut ann, "lobby:1", &["ann"]).await;
+
+    for (asked, expected) in [("room", 108), ("loud:1", 108), ("closed:1", 103), ("else:1", 102)] {
+        for command in ["presence", "presence_stats"] {
+            let refused = ann.ask(command, json!({ "channel": asked })).await.unwrap_err();
+            assert_eq!(refused["code"], expected, "{command} {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn those_who_come_and_go_are_told_of() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let asking = json!({ "channel": "lobby:1", "join_leave": true });
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut quiet = Socket::connect(&base, &server.token("acme", "quiet")).await;
+    quiet.ask("subscribe", json!({ "channel": "lobby:1" })).await.unwrap();
+    ann.ask("subscribe", asking.clone()).await.unwrap();
+    // Its own, once, after the answer; what came before is the presence's to tell.
+    let own = ann.push().await;
+    assert_eq!((&own["channel"], &own["join"]["info"]["user"]), (&json!("lobby:1"), &json!("ann")));
+    let mut bob = ProtobufSocket::connect(&base, &server.token("acme", "bob")).await;
+    bob.subscribe("lobby:1", &[number(11, 1)]).await.unwrap();
+    let join = ann.push().await;
+    assert_eq!(join["join"]["info"]["user"], "bob");
+    let own = bob.push().await;
+    let (user, client) = (own.message(5).message(1).text(1), own.message(5).message(1).text(2));
+    assert_eq!((user.as_str(), json!(client)), ("bob", join["join"]["info"]["client"].clone()));
+    bob.ask(6, 7, bytes(1, "lobby:1")).await.unwrap();
+    let leave = ann.push().await;
+    assert_eq!(leave["leave"]["info"], join["join"]["info"]);
+    // Many at once, each told once.
+    let mut crowd = Vec::new();
+    for n in 0..30 {
+        let token = server.token("acme", &format!("u{n}"));
+        let mut socket = Socket::connect(&base, &token).await;
+        socket.ask("subscribe", json!({ "channel": "lobby:1" })).await.unwrap();
+        crowd.push(socket);
+    }
+    let mut told = Vec::new();
+    for _ in 0..30 {
+        told.push(ann.push().await["join"]["info"]["user"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(told, (0..30).map(|n| format!("u{n}")).collect::<Vec<_>>());
+    drop(crowd);
+    let mut gone = Vec::new();
+    for _ in 0..30 {
+        gone.push(ann.push().await["leave"]["info"]["user"].as_str().unwrap().to_owned());
+    }
+    gone.sort();
+    told.sort();
+    assert_eq!(gone, told);
+
+    // In a namespace that tells all, nobody has to ask; no presence comes with it.
+    for socket in [&mut quiet, &mut ann] {
+        socket.ask("subscribe", json!({ "channel": "loud:1" })).await.unwrap();
+    }
+    for user in ["quiet", "ann"] {
+        let push = quiet.push().await;
+        assert_eq!(
+            (&push["channel"], &push["join"]["info"]["user"]),
+            (&json!("loud:1"), &json!(user))
+        );
+    }
+    assert_eq!(quiet.push_now(), None);
+    ann.ask("unsubscribe", json!({ "channel": "loud:1" })).await.unwrap();
+    assert_eq!(quiet.push().await["leave"]["info"]["user"], "ann");
+    // Where it is not configured, asking changes nothing.
+    ann.ask("subscribe", json!({ "channel": "room", "join_leave": true })).await.unwrap();
+    ann.ask("ping", json!({})).await.unwrap();
+    let rest: Vec<_> = std::iter::from_fn(|| ann.push_now()).collect();
+    assert!(rest.iter().all(|push| push["channel"] == "loud:1"), "{rest:?}");
+}
+
+#[tokio::test]
+async fn presence_lasts_as_long_as_the_connection() {
+    let server = Server::start(&format!("[realtime]\npresence_ttl = \"1s\"\n{CONFIG}"));
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    ann.ask("subscribe", json!({ "channel": "lobby:1" })).await.unwrap();
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        assert_eq!(users(&mut bob, "lobby:1").await, ["ann"]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_ends_leaves_nobody_behind() {
+    // In order, at once; killed, once it expires.
+    for (ttl, in_order) in [("1h", true), ("2s", false)] {
+        let config = format!("[realtime]\npresence_ttl = \"{ttl}\"\n{CONFIG}");
+        let mut server = Server::start(&config);
+        let base = server.base();
+        let mut crowd = Vec::new();
+        for n in 0..20 {
+            let token = server.token("acme", &format!("u{n}"));
+            let mut socket = Socket::connect(&base, &token).await;
+            let channel = json!({ "channel": format!("lobby:{}", n % 3) });
+            socket.ask("subscribe", channel).await.unwrap();
+            crowd.push(socket);
+        }
+        // Clients that answer the close, as clients do.
+        let crowd = crowd
+            .into_iter()
+            .map(|mut socket| tokio::spawn(async move { socket.close_code().await }));
+        let crowd: Vec<_> = crowd.collect();
+        let server = tokio::task::spawn_blocking(move || {
+            if in_order {
+                server.stop()
+            } else {
+                server.kill()
+            }
+            server.start_again();
+            server
+        });
+        let server = server.await.unwrap();
+        for socket in crowd {
+            socket.await.unwrap();
+        }
+        let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+        for n in 0..3 {
+            let channel = format!("lobby:{n}");
+            if in_order {
+                assert_eq!(users(&mut ann, &channel).await, [""; 0]);
+            } else {
+                until_users(&mut ann, &channel, &[]).await;
+            }
+        }
+    }
+}
