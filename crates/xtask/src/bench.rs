@@ -1,20 +1,22 @@
 //! Benchmarks: each prints a table and, as its last line, one flat JSON object of numbers.
 
+mod engines;
 mod gateway;
 mod sockets;
 
 use crate::command::{output, root, run as run_command, target};
 use std::{fs, path::PathBuf};
 
-/// Runs one.
+/// Runs one, or a part of one.
 ///
 /// # Errors
 /// What failed.
-pub(crate) fn run(name: &str) -> Result<(), String> {
+pub(crate) fn run(name: &str, only: Option<&str>) -> Result<(), String> {
     match name {
+        "engines" => engines::run(only),
         "gateway" => gateway::run(),
         "sockets" => sockets::run(),
-        other => Err(format!("there is no benchmark `{other}`; use gateway or sockets")),
+        other => Err(format!("there is no benchmark `{other}`; use engines, gateway or sockets")),
     }
 }
 

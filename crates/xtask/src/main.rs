@@ -4,7 +4,8 @@
 //! cargo xtask install        what the tests need: Debian, npm and PyPI packages
 //! cargo xtask check          format, lints, docs, layers, error pages
 //! cargo xtask test [--long]  everything; the last line counts
-//! cargo xtask bench NAME     gateway or sockets, against a named peer
+//! cargo xtask bench NAME     engines, gateway or sockets, against a named peer
+//! cargo xtask bench engines PART   rows of its table by `engine/operation`, or limits or nodes
 //! ```
 
 mod bench;
@@ -25,10 +26,11 @@ fn main() -> ExitCode {
         ["install"] => install::all(),
         ["check"] => check::run_all(),
         ["test", rest @ ..] => test::run_all(rest),
-        ["bench", name] => bench::run(name),
-        _ => {
-            Err("usage: cargo xtask install | check | test [--long] | bench gateway|sockets".into())
-        }
+        ["bench", name] => bench::run(name, None),
+        ["bench", "engines", only] => bench::run("engines", Some(only)),
+        _ => Err("usage: cargo xtask install | check | test [--long] | \
+             bench engines [PART]|gateway|sockets"
+            .into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

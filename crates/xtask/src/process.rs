@@ -18,6 +18,10 @@ impl Cpu {
         Self { user: self.user - earlier.user, system: self.system - earlier.system }
     }
 
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+
     pub(crate) fn total(self) -> Duration {
         self.user + self.system
     }
