@@ -1,7 +1,7 @@
 //! Checks: what must hold for a commit to be applied.
 
 use crate::{Harness, harness::*};
-use store::{Check, Commit, Error, Incarnation, Position};
+use store::{Check, Commit, Error, Incarnation, Position, Write};
 
 /// A commit whose checks do not all hold changes nothing.
 pub async fn failed_checks_change_nothing(h: Harness) {
@@ -61,6 +61,73 @@ pub async fn position_zero_demands_that_there_is_no_partition(h: Harness) {
     let made = Commit::new(p.clone()).check(Check::Position(Position::ZERO));
     h.commit(made.clone()).await;
     assert!(is_conflict(&h.refused(made).await));
+}
+
+/// [`Check::Incarnation`] holds at every revision of that life, and in no other.
+pub async fn an_incarnation_is_checked_at_any_revision(h: Harness) {
+    let p = partition("p");
+    let anywhere = Check::Incarnation(Incarnation(7));
+    assert!(is_conflict(&h.refused(put(&p, "a", "1").check(anywhere)).await));
+    assert_eq!(h.head(&p).await, None, "a refused commit makes no partition");
+    let life = h.commit(put(&p, "a", "1")).await.position.incarnation;
+    for value in ["2", "3"] {
+        h.commit(put(&p, "a", value).check(Check::Incarnation(life))).await;
+    }
+    let before = h.view(&p).await;
+    let other = Check::Incarnation(Incarnation(life.0 ^ 1));
+    let Error::Conflict { position, key: None } = h.refused(put(&p, "a", "4").check(other)).await
+    else {
+        panic!("a conflict of no key is expected")
+    };
+    assert_eq!((position.incarnation, position.revision), (life, 3));
+    assert_eq!(h.view(&p).await, before);
+}
+
+/// A change of one record with its entry of a stream, the commonest commit of all: whatever
+/// does not hold, it changes nothing, and whatever it finds, it is done as any other.
+pub async fn a_change_of_an_entry_is_checked_whole(h: Harness) {
+    let p = partition("p");
+    let change = |value: &'static str| put(&p, "a", value).append(STREAM, value);
+    let at = |revision| Check::Revision { key: key("a"), revision };
+    // The partition, the record and the stream are not there yet.
+    assert!(is_conflict(&h.refused(change("0").check(at(1))).await));
+    let made = h.commit(change("1")).await;
+    let life = Check::Incarnation(made.position.incarnation);
+    let second = h.commit(change("2").check(life.clone()).check(at(1))).await;
+    assert_eq!((second.position.revision, second.sequences), (2, vec![2]));
+    let before = h.view(&p).await;
+    for wrong in [at(1), at(3), Check::Incarnation(Incarnation(made.position.incarnation.0 ^ 1))] {
+        assert!(is_conflict(&h.refused(change("x").check(wrong)).await));
+        assert!(is_conflict(
+            &h.refused(change("x").check(at(2)).check(Check::Absent { key: key("a") })).await
+        ));
+        assert_eq!(h.view(&p).await, before);
+        assert_eq!(h.entries(&p, &STREAM, 1, 9).await.len(), 2);
+    }
+    // A record of another key, one that was deleted, and one that expires.
+    h.commit(put(&p, "b", "1").append(STREAM, "3")).await;
+    let delete = Commit::new(p.clone()).write(Write::Delete { key: key("a") });
+    h.commit(delete.append(STREAM, "4")).await;
+    assert!(is_conflict(&h.refused(change("x").check(at(2))).await));
+    h.commit(change("5").check(Check::Absent { key: key("a") })).await;
+    let expires = Some(std::time::Duration::from_secs(3600));
+    let brief = Write::Put { key: key("a"), value: "6".into(), expires };
+    h.commit(Commit::new(p.clone()).write(brief).append(STREAM, "6")).await;
+    let last = h.commit(change("7").check(at(6)).check(life.clone())).await;
+    assert_eq!((last.position.revision, last.sequences), (7, vec![7]));
+    // Another stream begins, and a trimmed one goes on.
+    h.commit(put(&p, "a", "8").append(OTHER, "1").check(at(7))).await;
+    h.commit(Commit::new(p.clone()).write(Write::Trim { stream: STREAM, first: 8 })).await;
+    let last = h.commit(change("9").check(life)).await;
+    assert_eq!((last.position.revision, last.sequences), (10, vec![8]));
+    assert_eq!(h.entries(&p, &STREAM, 8, 9).await.len(), 1);
+    let view = h.view(&p).await;
+    h.commit(fenced(&p, 5)).await;
+    assert!(matches!(
+        h.refused(change("x").check(Check::Fence(4))).await,
+        Error::Fenced { stored: 5 }
+    ));
+    assert_ne!(h.view(&p).await, view, "the fence was a commit");
 }
 
 /// [`Check::Revision`] holds if the record was last written by that commit.

@@ -50,6 +50,7 @@ macro_rules! store {
                 what_is_at_a_bound_is_taken, a_partition_holds_64_mib_of_records;
             checks: failed_checks_change_nothing, a_position_is_checked_exactly,
                 position_zero_demands_that_there_is_no_partition, a_revision_is_checked_exactly,
+                an_incarnation_is_checked_at_any_revision, a_change_of_an_entry_is_checked_whole,
                 absence_is_checked, several_checks_must_all_hold, a_smaller_fence_is_refused,
                 fences_survive_records;
             commits: each_commit_raises_the_revision_by_one, writes_apply_in_order,

@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
-use store::{Check, Commit, CommitId, Error, Key, Partition, Position, StreamName, Write};
+use store::{
+    Check, Commit, CommitId, Error, Incarnation, Key, Partition, Position, StreamName, Write,
+};
 
 /// Sequences and values.
 type Entries = Vec<(u64, Vec<u8>)>;
@@ -61,6 +63,9 @@ impl Model {
         }
         let holds = commit.checks.iter().all(|check| match check {
             Check::Position(wanted) => *wanted == self.position.unwrap_or(Position::ZERO),
+            Check::Incarnation(wanted) => {
+                *wanted == self.position.unwrap_or(Position::ZERO).incarnation
+            }
             Check::Revision { key, revision } => self.live(key, now) == Some(*revision),
             Check::Absent { key } => self.live(key, now).is_none(),
             Check::Fence(_) => true,
@@ -108,11 +113,15 @@ fn random_commit(random: &mut Random, p: &Partition, model: &Model, now: u64) ->
         |random: &mut Random| key(["a", "b", "ab", "c", "d/e", ""][random.below(6) as usize]);
     for _ in 0..random.below(3) {
         let key = any_key(random);
-        let check = match random.below(6) {
+        let check = match random.below(7) {
             0 => Check::Position(model.position.unwrap_or(Position::ZERO)),
             1 => Check::Revision { revision: model.live(&key, now).unwrap_or(1), key },
             2 => Check::Revision { revision: random.below(model.revision() + 2), key },
             3 | 4 => Check::Absent { key },
+            5 => {
+                let Position { incarnation, .. } = model.position.unwrap_or(Position::ZERO);
+                Check::Incarnation(Incarnation(incarnation.0 ^ u64::from(random.below(8) == 0)))
+            }
             _ => Check::Fence((model.fence + random.below(3)).saturating_sub(1)),
         };
         commit = commit.check(check);

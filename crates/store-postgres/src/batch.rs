@@ -47,7 +47,7 @@ impl Work {
             Self::Commit(commit) => {
                 let checked = commit.checks.iter().filter_map(|check| match check {
                     Check::Revision { key, .. } | Check::Absent { key } => Some(key),
-                    Check::Position(_) | Check::Fence(_) => None,
+                    Check::Position(_) | Check::Incarnation(_) | Check::Fence(_) => None,
                 });
                 let written = commit.writes.iter().filter_map(|write| match write {
                     Write::Put { key, .. } | Write::Delete { key } => Some(key),

@@ -79,6 +79,10 @@ pub(crate) fn commit(keys: &Keys, commit: &Commit, fresh: Incarnation) -> Result
                 request.push(position.incarnation.0.to_string());
                 request.push(position.revision.to_string());
             }
+            Check::Incarnation(incarnation) => {
+                request.push("incarnation");
+                request.push(incarnation.0.to_string());
+            }
             Check::Revision { key, revision } => {
                 request.push("revision");
                 request.push(key.as_bytes());

@@ -1,6 +1,6 @@
 //! A change to one partition.
 
-use crate::{Key, Partition, Position, StreamName, Value};
+use crate::{Incarnation, Key, Partition, Position, StreamName, Value};
 use std::time::Duration;
 
 /// What must hold for a commit to be applied.
@@ -8,6 +8,10 @@ use std::time::Duration;
 pub enum Check {
     /// The partition is at exactly this position; [`Position::ZERO`]: it does not exist.
     Position(Position),
+    /// The partition lives the life of this incarnation, at whichever revision. Together with
+    /// [`Check::Revision`] it says that the record is the one that was read or written then:
+    /// another life may have come to the same number.
+    Incarnation(Incarnation),
     /// The record exists and was last written by the commit of this revision.
     Revision {
         /// Which record.

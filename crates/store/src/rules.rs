@@ -237,6 +237,7 @@ fn check_others(
     for check in &commit.checks {
         let (holds, key) = match check {
             Check::Position(wanted) => (*wanted == position, None),
+            Check::Incarnation(wanted) => (*wanted == position.incarnation, None),
             Check::Revision { key, revision } => {
                 let live = records.record(key)?.filter(|stored| stored.is_live(now));
                 (live.is_some_and(|stored| stored.revision == *revision), Some(key))
@@ -343,6 +344,7 @@ pub fn digest(commit: &Commit) -> u128 {
             }
             Check::Absent { key } => hash_parts(&mut hash, 3, &[key.as_bytes()]),
             Check::Fence(epoch) => hash_parts(&mut hash, 4, &[&epoch.to_le_bytes()]),
+            Check::Incarnation(life) => hash_parts(&mut hash, 12, &[&life.0.to_le_bytes()]),
         }
     }
     for write in &commit.writes {

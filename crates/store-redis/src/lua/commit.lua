@@ -66,6 +66,11 @@ while at <= #ARGV do
       return { 'conflict', incarnation, revision }
     end
     at = at + 3
+  elseif check == 'incarnation' then
+    if ARGV[at + 1] ~= incarnation then
+      return { 'conflict', incarnation, revision }
+    end
+    at = at + 2
   elseif check == 'revision' then
     local one = record(ARGV[at + 1])
     if not one.live or text(one.revision) ~= ARGV[at + 2] then
