@@ -133,7 +133,7 @@ impl Nodes {
     }
 
     /// The time as scripts take it; empty: the server's.
-    fn time(&self) -> String {
+    pub(crate) fn time(&self) -> String {
         match self.settings.options.time {
             StoreTime::Server => String::new(),
             StoreTime::Clock => self.clock.now().0.to_string(),

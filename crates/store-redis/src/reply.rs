@@ -8,7 +8,7 @@ use store::{
 };
 
 /// Bytes in front of a record's value: its revision and its expiry.
-const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 
 /// The parts of an answer, taken from the front.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Reply {
     }
 }
 
-fn record(raw: Vec<u8>) -> Result<Record, Error> {
+pub(crate) fn record(raw: Vec<u8>) -> Result<Record, Error> {
     let (revision, _) = raw.split_first_chunk().ok_or_else(|| unexpected("a short record"))?;
     let revision = u64::from_be_bytes(*revision);
     if raw.len() < HEADER {

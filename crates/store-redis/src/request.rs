@@ -102,6 +102,47 @@ pub(crate) fn commit(keys: &Keys, commit: &Commit, fresh: Incarnation) -> Result
     Ok(request)
 }
 
+/// `commit` as `change.lua` does it; `None` if it is not of that form: one record without an
+/// expiry, one entry of a stream, at most a revision of that record and an incarnation to check,
+/// and no id.
+pub(crate) fn change(keys: &Keys, commit: &Commit) -> Option<Request> {
+    let [Write::Put { key, value, expires: None }, Write::Append { stream, value: entry }] =
+        commit.writes.as_slice()
+    else {
+        return None;
+    };
+    let (mut life, mut held) = (String::new(), String::new());
+    for check in &commit.checks {
+        match check {
+            Check::Incarnation(wanted) if life.is_empty() => life = wanted.0.to_string(),
+            Check::Revision { key: of, revision } if of == key && held.is_empty() => {
+                // Larger numbers would not be told apart there.
+                held = (*revision <= COUNT_MAX).then(|| revision.to_string())?;
+            }
+            Check::Incarnation(_) | Check::Revision { .. } => return None,
+            Check::Position(_) | Check::Absent { .. } | Check::Fence(_) => return None,
+        }
+    }
+    if commit.id.is_some() {
+        return None;
+    }
+    let partition = &commit.partition;
+    let request = Request::of(keys, partition)
+        .key(keys.records(partition))
+        .key(keys.changes(partition))
+        .key(keys.stream(partition, stream))
+        .arg(keys::name(partition))
+        .arg(keys.hints(partition.bucket()))
+        .arg(life)
+        .arg(key.as_bytes())
+        .arg(held)
+        .arg(value)
+        .arg(format!("/{}", stream.as_str()))
+        .arg(entry)
+        .number(bounds::PARTITION_BYTES_MAX);
+    Some(request)
+}
+
 fn begin(keys: &Keys, commit: &Commit, fresh: Incarnation) -> Request {
     let partition = &commit.partition;
     let bucket = partition.bucket();

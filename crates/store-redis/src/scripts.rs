@@ -2,6 +2,11 @@
 
 use std::sync::LazyLock;
 
+/// What the scripts share.
+const SHARED: &str = include_str!("lua/prelude.lua");
+/// What is run most often does without: to make functions takes time each time.
+const NOTHING: &str = "";
+
 /// A script, known to a server by the SHA-1 of its text.
 #[derive(Debug)]
 pub(crate) struct Script {
@@ -10,8 +15,8 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    fn new(body: &str) -> Self {
-        let text = [include_str!("lua/prelude.lua"), body].concat();
+    fn new(prelude: &str, body: &str) -> Self {
+        let text = [prelude, body].concat();
         Self { inner: redis::Script::new(&text), text }
     }
 
@@ -27,11 +32,11 @@ impl Script {
 }
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident = $file:literal;)+) => {
+    ($($(#[$doc:meta])* $name:ident = $prelude:ident, $file:literal;)+) => {
         $(
             $(#[$doc])*
             pub(crate) static $name: LazyLock<Script> =
-                LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file))));
+                LazyLock::new(|| Script::new($prelude, include_str!(concat!("lua/", $file))));
         )+
         /// All of them, to be loaded into a server that was just connected to.
         pub(crate) fn all() -> [&'static Script; [$($file),+].len()] {
@@ -41,14 +46,15 @@ macro_rules! scripts {
 }
 
 scripts! {
-    LIFE = "life.lua";
-    COMMIT = "commit.lua";
-    HEAD = "head.lua";
-    GET = "get.lua";
-    SCAN = "scan.lua";
-    READ = "read.lua";
-    CHANGES = "changes.lua";
-    TIMED = "timed.lua";
-    LIST = "list.lua";
-    PUBLISH = "publish.lua";
+    LIFE = SHARED, "life.lua";
+    COMMIT = SHARED, "commit.lua";
+    CHANGE = NOTHING, "change.lua";
+    HEAD = SHARED, "head.lua";
+    GET = SHARED, "get.lua";
+    SCAN = SHARED, "scan.lua";
+    READ = SHARED, "read.lua";
+    CHANGES = SHARED, "changes.lua";
+    TIMED = SHARED, "timed.lua";
+    LIST = SHARED, "list.lua";
+    PUBLISH = SHARED, "publish.lua";
 }

@@ -6,7 +6,8 @@ use crate::{
     listener::{Heard, Listener},
     nodes::{Again, Nodes},
     options::{OpenError, Options, Settings, level},
-    reply::Reply,
+    peek::{self, Peek, Peeked, Peeker},
+    reply::{self, Reply},
     request::{self, Request},
     scripts::{self, Script},
 };
@@ -51,6 +52,7 @@ const SWEEP: usize = 1024;
 pub struct RedisStore {
     nodes: Arc<Nodes>,
     hints: Arc<Hints>,
+    peeker: Peeker,
     engine: String,
     _tasks: JoinSet<()>,
 }
@@ -84,9 +86,11 @@ impl RedisStore {
         let checking = nodes.clone();
         tasks.spawn(async move { checking.keep_checking().await });
         tasks.spawn(async move { match listener.run().await {} });
+        let (peeker, peeks) = Peeker::new();
+        tasks.spawn(peek::run(nodes.clone(), peeks));
         let survives = level(nodes.survives());
         tracing::info!(engine, survives, "the store is open");
-        Ok(Self { nodes, hints, engine, _tasks: tasks })
+        Ok(Self { nodes, hints, peeker, engine, _tasks: tasks })
     }
 
     fn keys(&self) -> &Keys {
@@ -125,11 +129,25 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
-        let request = request::commit(self.keys(), &commit, Incarnation(self.nodes.fresh()))?;
-        let again = if commit.id.is_some() { Again::Safe } else { Again::Unsafe };
+        bounds::check(&commit)?;
         let bucket = commit.partition.bucket();
-        let mut reply = self.nodes.run(bucket, &scripts::COMMIT, &request, again).await?;
-        match &*reply.status()? {
+        let (mut reply, mut status) = (None, String::new());
+        if let Some(request) = request::change(self.keys(), &commit) {
+            let run = self.nodes.run(bucket, &scripts::CHANGE, &request, Again::Unsafe);
+            status = reply.insert(run.await?).status()?;
+        }
+        let mut reply = match reply.filter(|_| status != "whole") {
+            Some(reply) => reply,
+            None => {
+                let fresh = Incarnation(self.nodes.fresh());
+                let request = request::commit(self.keys(), &commit, fresh)?;
+                let again = if commit.id.is_some() { Again::Safe } else { Again::Unsafe };
+                let mut reply = self.nodes.run(bucket, &scripts::COMMIT, &request, again).await?;
+                status = reply.status()?;
+                reply
+            }
+        };
+        match &*status {
             "ok" => {
                 let committed = reply.committed()?;
                 // Those of this process need not wait for the hint to come back.
@@ -150,7 +168,17 @@ impl Store for RedisStore {
     }
 
     async fn get(&self, partition: &Partition, key: &Key) -> Result<Option<Record>, Error> {
-        let request = self.of(partition).key(self.keys().records(partition)).arg(key.as_bytes());
+        let records = self.keys().records(partition);
+        let head = self.keys().partition(partition);
+        let key_text = key.as_bytes().to_vec();
+        let peek = Peek { bucket: partition.bucket(), records, key: key_text, head };
+        match self.peeker.peek(peek).await? {
+            Peeked::Nothing => return Ok(None),
+            Peeked::Record(raw) => return reply::record(raw).map(Some),
+            Peeked::Unclear => {}
+        }
+        let records = self.keys().records(partition);
+        let request = self.of(partition).key(records).arg(key.as_bytes());
         let mut reply = self.read_by(partition, &scripts::GET, request).await?;
         match &*reply.status()? {
             "ok" => reply.record().map(Some),
