@@ -257,3 +257,6 @@ struct Checked {
 pub(crate) fn refused(detail: &str) -> Problem {
     Problem::new(Code::Unauthenticated, detail)
 }
+
+#[cfg(test)]
+mod tests;

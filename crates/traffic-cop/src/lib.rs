@@ -9,6 +9,8 @@
 //! Post Office and Conductor may ask it about sessions; it never depends on them.
 
 pub mod analytics;
+#[cfg(test)]
+mod counting;
 pub mod genesis;
 pub mod identity;
 pub mod limit;

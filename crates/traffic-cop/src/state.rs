@@ -7,17 +7,19 @@
 //! knows, or is told to take a snapshot.
 
 mod document;
+mod memory;
 
 pub use document::{DocumentId, Scope};
 
 use crate::{
     genesis::Genesis,
+    state::memory::{Known, Memory},
     storage::{self, Stored},
 };
 use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, value::RawValue};
 use std::sync::Arc;
 use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
 use types::{Caller, PrincipalId, Timestamp};
@@ -53,8 +55,9 @@ pub struct States {
     clock: SharedClock,
     config: Config,
     genesis: Genesis,
-    /// One writer at a time reads, merges and commits; across nodes the checks decide.
-    locks: Vec<tokio::sync::Mutex<()>>,
+    /// One writer of an entry at a time merges and commits, and remembers what it wrote; across
+    /// nodes the checks decide.
+    locks: Vec<tokio::sync::Mutex<Memory>>,
     hasher: ahash::RandomState,
 }
 
@@ -166,6 +169,18 @@ impl Stored for ChangeRecord {
     const VERSION: u8 = 1;
 }
 
+/// A [`ChangeRecord`] to be written.
+#[derive(Serialize)]
+struct ChangeForm<'a> {
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
+    by: &'a PrincipalId,
+    at: Timestamp,
+}
+
 impl States {
     /// Documents kept in `store`.
     #[must_use]
@@ -238,34 +253,26 @@ impl States {
         let partition = id.writable_by(caller)?;
         let name = entry_key(key)?;
         let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
-        let _turn = lock.lock().await;
+        let mut memory = lock.lock().await;
+        // What is remembered may be out of date. So it serves to commit by, which is checked,
+        // and never to refuse by. It is forgotten unless the commit is done.
+        if let Some(known) = memory.take(&partition, key)
+            && let Ok(change) = self.change(known.current(key, &operation), &operation, if_revision)
+        {
+            let check = Check::Incarnation(known.incarnation);
+            let commit = Commit::new(partition.clone()).check(check);
+            match self.commit(caller, commit, name.clone(), key, change).await {
+                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
+                Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
+                Err(error) => return Err(storage::problem(error)),
+            }
+        }
         for _ in 0..ATTEMPTS {
             let current = self.entry(&partition, key).await?;
-            let held = current.as_ref().map_or(0, |entry| entry.revision);
-            if if_revision.is_some_and(|expected| expected != held) {
-                return Err(conflict(current));
-            }
-            let value = match &operation {
-                Operation::Put(value) => Some(value.clone()),
-                Operation::Patch(patch) => {
-                    let mut value = current.map_or(Json::Null, |entry| entry.value);
-                    json_patch::merge(&mut value, patch);
-                    Some(value)
-                }
-                Operation::Delete if held == 0 => {
-                    return Err(Problem::new(Code::NotFound, "there is no such entry"));
-                }
-                Operation::Delete => None,
-            };
-            if let Some(value) = &value {
-                self.check_value(value)?;
-            }
-            let check = match held {
-                0 => Check::Absent { key: name.clone() },
-                revision => Check::Revision { key: name.clone(), revision },
-            };
-            match self.commit(caller, &partition, name.clone(), key, value, check).await {
-                Ok(applied) => return Ok(applied),
+            let change = self.change(current, &operation, if_revision)?;
+            let commit = Commit::new(partition.clone());
+            match self.commit(caller, commit, name.clone(), key, change).await {
+                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
             }
@@ -273,33 +280,65 @@ impl States {
         Err(Problem::new(Code::Overloaded, "the entry is changed by too many at once"))
     }
 
+    /// What `operation` makes of an entry as it is, or why it is refused.
+    fn change(
+        &self,
+        current: Option<Entry>,
+        operation: &Operation,
+        if_revision: Option<u64>,
+    ) -> Result<NewValue, Problem> {
+        let held = current.as_ref().map_or(0, |entry| entry.revision);
+        if if_revision.is_some_and(|expected| expected != held) {
+            return Err(conflict(current));
+        }
+        let value = match operation {
+            Operation::Put(value) => value.clone(),
+            Operation::Patch(patch) => {
+                let mut value = current.map_or(Json::Null, |entry| entry.value);
+                json_patch::merge(&mut value, patch);
+                value
+            }
+            Operation::Delete if held == 0 => {
+                return Err(Problem::new(Code::NotFound, "there is no such entry"));
+            }
+            Operation::Delete => return Ok(NewValue { held, value: None }),
+        };
+        let written = self.written(&value)?;
+        Ok(NewValue { held, value: Some((value, written)) })
+    }
+
     async fn commit(
         &self,
         caller: &Caller,
-        partition: &Partition,
+        mut commit: Commit,
         name: Key,
         key: &str,
-        value: Option<Json>,
-        check: Check,
-    ) -> Result<Applied, store::Error> {
-        let change = ChangeRecord {
-            key: key.to_owned(),
-            value: value.clone(),
-            deleted: value.is_none(),
-            by: caller.principal.id.clone(),
-            at: self.clock.now(),
-        };
-        // What holds an entry has begun.
-        let may_begin = !matches!(check, Check::Revision { .. });
-        let mut commit = Commit::new(partition.clone()).check(check);
-        if may_begin && self.store.head(partition).await?.is_none() {
-            commit = commit.write(self.genesis.begin(partition).await?);
+        new: NewValue,
+    ) -> Result<Done, store::Error> {
+        let partition = &commit.partition.clone();
+        if new.held > 0 {
+            commit = commit.check(Check::Revision { key: name.clone(), revision: new.held });
+        } else {
+            commit = commit.check(Check::Absent { key: name.clone() });
+            // What holds an entry has begun; this may have not.
+            if self.store.head(partition).await?.is_none() {
+                commit = commit.write(self.genesis.begin(partition).await?);
+            }
         }
-        commit = match value.clone() {
-            Some(value) => commit.put(name, storage::encode(&EntryRecord(value))),
+        let (value, written) = new.value.unzip();
+        commit = match &written {
+            Some(written) => commit.put(name, storage::encode_as::<EntryRecord>(written)),
             None => commit.write(Write::Delete { key: name }),
         };
-        let done = self.store.commit(commit.append(CHANGES, storage::encode(&change))).await?;
+        let change = ChangeForm {
+            key,
+            value: written.as_deref(),
+            deleted: written.is_none(),
+            by: &caller.principal.id,
+            at: self.clock.now(),
+        };
+        let change = storage::encode_as::<ChangeRecord>(&change);
+        let done = self.store.commit(commit.append(CHANGES, change)).await?;
         if let Some(last) = done.sequences.first()
             && last.is_multiple_of(TRIM_EVERY)
             && *last > self.config.history_max
@@ -311,8 +350,7 @@ impl States {
                 tracing::warn!(%partition, %error, "a document's history could not be trimmed");
             }
         }
-        let epoch = format_epoch(done.position.incarnation);
-        Ok(Applied { epoch, revision: done.position.revision, value })
+        Ok(Done { position: done.position, value, written })
     }
 
     /// What changed after `revision` of the life `epoch`; 0 asks for everything.
@@ -418,9 +456,11 @@ impl States {
             .transpose()
     }
 
-    fn check_value(&self, value: &Json) -> Result<(), Problem> {
-        let actual = serde_json::to_string(value).map_or(usize::MAX, |text| text.len());
-        let limit = self.config.value_bytes_max;
+    /// A value as JSON, if it may be one of an entry.
+    fn written(&self, value: &Json) -> Result<Box<RawValue>, Problem> {
+        let unwritten = |_| Problem::new(Code::Internal, "the value cannot be written");
+        let written = serde_json::value::to_raw_value(value).map_err(unwritten)?;
+        let (actual, limit) = (written.get().len(), self.config.value_bytes_max);
         if actual > limit {
             let detail = format!("the value has {actual} bytes; at most {limit} are allowed");
             return Err(Problem::new(Code::BodyTooLarge, detail));
@@ -429,7 +469,7 @@ impl States {
             let detail = format!("the value is nested deeper than {}", self.config.depth_max);
             return Err(Problem::new(Code::BadRequest, detail));
         }
-        Ok(())
+        Ok(written)
     }
 
     async fn epoch(&self, partition: &Partition, position: Position) -> Result<String, Problem> {
@@ -439,6 +479,31 @@ impl States {
             false => self.genesis.incarnation(partition).await.map_err(storage::problem)?,
         };
         Ok(format_epoch(incarnation))
+    }
+}
+
+/// What an entry is to become.
+struct NewValue {
+    /// The revision that it has; 0: it is not there.
+    held: u64,
+    /// The value, and the same as JSON; missing if it is to be deleted.
+    value: Option<(Json, Box<RawValue>)>,
+}
+
+/// A change that is committed.
+struct Done {
+    position: Position,
+    value: Option<Json>,
+    written: Option<Box<RawValue>>,
+}
+
+impl Done {
+    fn remembered_in(self, memory: &mut Memory, partition: Partition, key: &str) -> Applied {
+        let Position { incarnation, revision } = self.position;
+        if let Some(value) = self.written {
+            memory.keep(partition, key, Known { incarnation, revision, value });
+        }
+        Applied { epoch: format_epoch(incarnation), revision, value: self.value }
     }
 }
 
@@ -489,3 +554,6 @@ fn depth(value: &Json) -> usize {
 
 /// The documents of a node, shared.
 pub type SharedStates = Arc<States>;
+
+#[cfg(test)]
+mod tests;

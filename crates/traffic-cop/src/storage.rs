@@ -14,6 +14,11 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
 }
 
 pub(crate) fn encode<T: Stored>(value: &T) -> Bytes {
+    encode_as::<T>(value)
+}
+
+/// Writes `value` as what is read as a `T`: the same members, borrowed.
+pub(crate) fn encode_as<T: Stored>(value: &impl Serialize) -> Bytes {
     let mut bytes = vec![T::VERSION];
     serde_json::to_writer(&mut bytes, value).expect("stored forms have text keys");
     bytes.into()
