@@ -69,9 +69,10 @@ impl Store for Broken {
         commit.partition = self.of(&commit.partition);
         commit.checks.retain(|check| match check {
             Check::Fence(_) => !self.breaks(Promise::Fences),
-            Check::Position(_) | Check::Revision { .. } | Check::Absent { .. } => {
-                !self.breaks(Promise::Checks)
-            }
+            Check::Position(_)
+            | Check::Incarnation(_)
+            | Check::Revision { .. }
+            | Check::Absent { .. } => !self.breaks(Promise::Checks),
         });
         if self.breaks(Promise::Ids) {
             commit.id = None;

@@ -1,7 +1,8 @@
 //! The store and the fan-out on Redis 7, Valkey and Redis Cluster.
 //!
 //! [`RedisStore`] says what is promised and when; start there. `keys` is the format inside the
-//! server, `peek` reads single records, `scripts` and `lua/` change and read it, `request` and `reply` speak with them.
+//! server, `peek` reads single records, `scripts` and `lua/` change and read it, `request` and
+//! `reply` speak with them.
 //! `facts` is what a server says of itself, `node` one connection, `nodes` all of them, `map` who
 //! has which bucket, `failure` what to do when it did not work; `listener` hears what the
 //! servers publish, for hints and for [`RedisFanout`].
