@@ -1,10 +1,9 @@
 //! A gateway, an origin that records every byte, and clients that send any.
 
-use async_trait::async_trait;
 use clock::SystemClock;
 use gateway::{Auth, Config, Gateway, Parts, RouteConfig};
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,7 +13,7 @@ use traffic_cop::{
     identity::{
         AnonymousConfig, Config as IdentityConfig, Identity, Revocations,
         api_key::{ApiKeys, NewApiKey},
-        issuer::{FetchKeys, Issuers},
+        issuer::Issuers,
     },
     limit::{Limits, Rule},
     session::Sessions,
@@ -24,15 +23,6 @@ pub(crate) struct Edge {
     pub(crate) gateway: Gateway,
     pub(crate) analytics: Arc<Analytics>,
     pub(crate) keys: ApiKeys,
-}
-
-struct NoFetch;
-
-#[async_trait]
-impl FetchKeys for NoFetch {
-    async fn fetch(&self, _: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-        Err("no issuer has keys to fetch".into())
-    }
 }
 
 /// A listener of its own with short timeouts, and one open route to service `origin`.
@@ -79,7 +69,7 @@ impl Edge {
         let sessions = Sessions::new(store, clock.clone(), Default::default(), revocations.clone());
         let identity = Identity::new(
             &IdentityConfig { anonymous, ..IdentityConfig::default() },
-            Issuers::open(&[], Arc::new(NoFetch), &HashMap::new(), &clock).unwrap(),
+            Issuers::default(),
             keys.clone(),
             Arc::new(sessions),
             revocations,

@@ -12,11 +12,7 @@ use store::SharedStore;
 use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
-    identity::{
-        CallerCache, Identity, Revocations,
-        api_key::ApiKeys,
-        issuer::{FetchKeys, Issuers},
-    },
+    identity::{CallerCache, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     session::{NewSession, Sessions},
     state::{DocumentId, Operation as Change, States},
 };
@@ -80,16 +76,6 @@ fn caller(name: &str) -> Result<Caller, String> {
     })
 }
 
-/// No issuer is configured, so nobody's keys are fetched.
-struct NoKeys;
-
-#[async_trait]
-impl FetchKeys for NoKeys {
-    async fn fetch(&self, url: &str) -> Result<Vec<u8>, store::BoxError> {
-        Err(format!("{url} is nobody's").into())
-    }
-}
-
 /// What a node makes over its store.
 struct Layers {
     store: SharedStore,
@@ -119,7 +105,7 @@ impl Layers {
         ));
         let identity = Arc::new(Identity::new(
             &traffic_cop::identity::Config::default(),
-            Issuers::open(&[], Arc::new(NoKeys))?,
+            Issuers::default(),
             ApiKeys::new(store.clone(), clock.clone(), revocations.clone()),
             sessions.clone(),
             revocations,

@@ -110,9 +110,11 @@ pub trait FetchKeys: Send + Sync {
 }
 
 /// Every issuer.
+#[derive(Default)]
 pub struct Issuers {
     issuers: Vec<Issuer>,
-    fetch: Arc<dyn FetchKeys>,
+    /// `None` if there is none.
+    fetch: Option<Arc<dyn FetchKeys>>,
 }
 
 struct Issuer {
@@ -180,7 +182,7 @@ impl Issuers {
             Ok(Issuer { config: config.clone(), keys: Mutex::new(keys), memberships })
         };
         let issuers = configs.iter().map(|config| config.named(open(config)));
-        Ok(Self { issuers: issuers.collect::<Result<_, _>>()?, fetch })
+        Ok(Self { issuers: issuers.collect::<Result<_, _>>()?, fetch: Some(fetch) })
     }
 
     /// The caller that a token proves.
@@ -215,7 +217,9 @@ impl Issuers {
     }
 
     async fn refresh(&self, issuer: &Issuer) -> Result<(), Problem> {
-        let Some(url) = &issuer.config.jwks_url else { return Ok(()) };
+        let (Some(url), Some(fetch)) = (&issuer.config.jwks_url, &self.fetch) else {
+            return Ok(());
+        };
         {
             let mut keys = issuer.keys.lock();
             if keys.asked.is_some_and(|asked| asked.elapsed() < ASK_AT_MOST_EVERY) {
@@ -224,7 +228,7 @@ impl Issuers {
             keys.asked = Some(Instant::now());
         }
         let name = &issuer.config.name;
-        let fetched = match self.fetch.fetch(url).await {
+        let fetched = match fetch.fetch(url).await {
             Ok(document) => read_set(&document).map_err(BoxError::from),
             Err(error) => Err(error),
         };

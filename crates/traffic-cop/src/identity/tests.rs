@@ -1,23 +1,12 @@
 use super::*;
 use crate::{
     counting::Counting,
-    identity::issuer::FetchKeys,
     session::{self, NewSession, Status, Update},
 };
-use async_trait::async_trait;
 use clock::ManualClock;
 use store::SharedStore;
 use store_memory::MemoryStore;
 use types::Timestamp;
-
-struct NoKeys;
-
-#[async_trait]
-impl FetchKeys for NoKeys {
-    async fn fetch(&self, url: &str) -> Result<Vec<u8>, store::BoxError> {
-        Err(format!("{url} is nobody's").into())
-    }
-}
 
 /// What a core does with a token: who it is, by what it remembers or else by the store.
 async fn caller(
@@ -45,7 +34,7 @@ async fn a_session_that_was_read_is_asked_for_without_the_store() {
     let sessions = Arc::new(sessions);
     let identity = Arc::new(Identity::new(
         &Config::default(),
-        Issuers::open(&[], Arc::new(NoKeys)).unwrap(),
+        Issuers::default(),
         ApiKeys::new(shared, clock.clone(), revocations.clone()),
         sessions.clone(),
         revocations,
