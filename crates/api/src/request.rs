@@ -9,6 +9,7 @@ use http::{HeaderMap, header, request::Parts};
 use protocol::{Code, Problem};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{ops::Deref, sync::Arc};
+use traffic_cop::state::Operation;
 use types::{Caller, CredentialKind, PrincipalId, PrincipalKind, Role, SessionId, TenantId};
 
 /// Who calls, as the gateway found.
@@ -51,11 +52,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             let detail = "the body must be JSON: send `Content-Type: application/json`";
             return Err(Refusal(Problem::new(Code::UnsupportedMediaType, detail)));
         }
-        let body = body(request, state).await?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            Refusal(Problem::new(Code::BadRequest, format!("the body is wrong: {error}")))
-        })
+        parsed(request, state).await.map(Self)
     }
+}
+
+/// The change of an entry that a body asks for, by its media type.
+pub(crate) struct Patched(pub(crate) Operation);
+
+impl<S: Send + Sync> FromRequest<S> for Patched {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        if media_type(request.headers()) == "application/json-patch+json" {
+            return parsed(request, state).await.map(|patch| Self(Operation::JsonPatch(patch)));
+        }
+        let Json(value) = Json::from_request(request, state).await?;
+        Ok(Self(Operation::Patch(value)))
+    }
+}
+
+async fn parsed<T: DeserializeOwned, S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<T, Refusal> {
+    let body = body(request, state).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        Refusal(Problem::new(Code::BadRequest, format!("the body is wrong: {error}")))
+    })
 }
 
 /// A JSON body that may be missing; then `T`'s default.

@@ -2,16 +2,16 @@
 
 use crate::{
     answer::{Answer, json},
-    request::{By, Json, Wanted},
+    request::{By, Json, Patched, Wanted},
 };
 use axum::{
     Router,
     extract::{Path, State},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use traffic_cop::state::{DocumentId, HistoryEntry, Operation, SharedStates};
+use traffic_cop::state::{DocumentId, HistoryEntry, Operation, SharedStates, Step};
 
 /// A request for changes waits at most this long.
 const WAIT_MAX: Duration = Duration::from_secs(25);
@@ -21,6 +21,7 @@ pub(crate) fn routes(states: SharedStates) -> Router {
         .route("/state/{scope}/{id}", get(snapshot))
         .route("/state/{scope}/{id}/changes", get(changes))
         .route("/state/{scope}/{id}/history", get(history))
+        .route("/state/{scope}/{id}/transactions", post(transact))
         .route("/state/{scope}/{id}/entries/{key}", get(read).put(put).patch(patch).delete(delete))
         .with_state(states)
 }
@@ -108,14 +109,16 @@ async fn put(
     apply(&states, &by, path, condition, Operation::Put(value)).await
 }
 
+/// By its media type: `application/json-patch+json` is changed step by step (RFC 6902),
+/// everything else is merged (RFC 7396).
 async fn patch(
     State(states): State<SharedStates>,
     by: By,
     path: Entry,
     Wanted(condition): Wanted<Condition>,
-    Json(value): Json<serde_json::Value>,
+    Patched(operation): Patched,
 ) -> Answer {
-    apply(&states, &by, path, condition, Operation::Patch(value)).await
+    apply(&states, &by, path, condition, operation).await
 }
 
 async fn delete(
@@ -125,6 +128,22 @@ async fn delete(
     Wanted(condition): Wanted<Condition>,
 ) -> Answer {
     apply(&states, &by, path, condition, Operation::Delete).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transaction {
+    steps: Vec<Step>,
+}
+
+async fn transact(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Json(transaction): Json<Transaction>,
+) -> Answer {
+    let document = DocumentId::new(&scope, &id)?;
+    json(states.transact(&by, &document, &transaction.steps).await?)
 }
 
 async fn apply(

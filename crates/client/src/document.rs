@@ -62,6 +62,15 @@ pub struct Applied {
     pub value: Option<Json>,
 }
 
+/// Several changes that were applied at once, at one revision.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Transacted {
+    /// The life of the document.
+    pub epoch: String,
+    /// The revision that they made.
+    pub revision: u64,
+}
+
 #[derive(Deserialize)]
 struct Changes {
     epoch: String,
@@ -117,6 +126,17 @@ impl Document {
         if_revision: Option<u64>,
     ) -> Result<Applied, Error> {
         self.client.patch(&self.entry(key, if_revision), patch).await
+    }
+
+    /// Changes several entries at once: all, or none if a condition does not hold. Each step is
+    /// `{"op": "put", "key": "k", "value": 1, "if_revision": 7}`; the operations are `put`,
+    /// `patch`, `json_patch` and `delete`.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; the refusal's document names the `key` that it is about.
+    pub async fn transact(&self, steps: &[Json]) -> Result<Transacted, Error> {
+        let path = format!("{}/transactions", self.path);
+        self.client.post(&path, &serde_json::json!({ "steps": steps })).await
     }
 
     /// Deletes an entry.

@@ -7,7 +7,7 @@
 
 mod document;
 
-pub use document::{Applied, Change, Document, Entry, Event, Follower, Snapshot};
+pub use document::{Applied, Change, Document, Entry, Event, Follower, Snapshot, Transacted};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `state.get` | `{document, key?}` | the document, or one entry |
 //! | `state.put` | `{document, key, value, if_revision?}` | `{epoch, revision, value}` |
-//! | `state.patch` | `{document, key, value, if_revision?}`; `value` is merged | as above |
+//! | `state.patch` | `{document, key, value, if_revision?}`; `value` is merged; or `ops` in its place, steps of a JSON Patch | as above |
+//! | `state.transact` | `{document, steps}`; each `{op, key, value?, if_revision?}` | `{epoch, revision, entries}` |
 //! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
 //! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
 //! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
@@ -21,7 +22,7 @@ use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use traffic_cop::{
     analytics::Range,
-    state::{DocumentId, Operation},
+    state::{DocumentId, JsonPatch, Operation, Step},
 };
 use types::{Caller, SessionId};
 
@@ -32,7 +33,15 @@ struct Write {
     key: String,
     #[serde(default)]
     value: Json,
+    ops: Option<JsonPatch>,
     if_revision: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transaction {
+    document: String,
+    steps: Vec<Step>,
 }
 
 #[derive(Deserialize)]
@@ -98,10 +107,25 @@ pub(crate) async fn call(
             }
         }
         "state.put" | "state.patch" => {
-            let Write { document, key, value, if_revision } = argument(data)?;
-            let operation =
-                if method == "state.put" { Operation::Put(value) } else { Operation::Patch(value) };
+            let Write { document, key, value, ops, if_revision } = argument(data)?;
+            let operation = match (method.as_str(), ops) {
+                ("state.put", None) => Operation::Put(value),
+                ("state.put", Some(_)) => {
+                    let detail = "the argument is wrong: `ops` is for `state.patch`";
+                    return Err(Problem::new(Code::BadRequest, detail));
+                }
+                (_, None) => Operation::Patch(value),
+                (_, Some(patch)) if value.is_null() => Operation::JsonPatch(patch),
+                (_, Some(_)) => {
+                    let detail = "the argument is wrong: give either `value` or `ops`";
+                    return Err(Problem::new(Code::BadRequest, detail));
+                }
+            };
             json(states.apply(caller, &document.parse()?, &key, operation, if_revision).await?)
+        }
+        "state.transact" => {
+            let Transaction { document, steps } = argument(data)?;
+            json(states.transact(caller, &document.parse()?, &steps).await?)
         }
         "state.delete" => {
             let Delete { document, key, if_revision } = argument(data)?;

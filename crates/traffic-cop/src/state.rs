@@ -8,12 +8,20 @@
 
 mod document;
 mod memory;
+mod operation;
+mod transaction;
 
 pub use document::{DocumentId, Scope};
+pub use json_patch::Patch as JsonPatch;
+pub use operation::Operation;
+pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 
 use crate::{
     genesis::Genesis,
-    state::memory::{Known, Memory},
+    state::{
+        memory::{Known, Memory},
+        operation::Bounds,
+    },
     storage::{self, Stored},
 };
 use clock::SharedClock;
@@ -135,17 +143,6 @@ pub struct Applied {
     pub value: Option<Json>,
 }
 
-/// What to do with an entry.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Operation {
-    /// Set its value.
-    Put(Json),
-    /// Merge into its value (RFC 7396).
-    Patch(Json),
-    /// Delete it.
-    Delete,
-}
-
 #[derive(Serialize, Deserialize)]
 struct EntryRecord(Json);
 
@@ -251,7 +248,7 @@ impl States {
         if_revision: Option<u64>,
     ) -> Result<Applied, Problem> {
         let partition = id.writable_by(caller)?;
-        let name = entry_key(key)?;
+        entry_key(key)?;
         let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
         let mut memory = lock.lock().await;
         // What is remembered may be out of date. So it serves to commit by, which is checked,
@@ -261,7 +258,7 @@ impl States {
         {
             let check = Check::Incarnation(known.incarnation);
             let commit = Commit::new(partition.clone()).check(check);
-            match self.commit(caller, commit, name.clone(), key, change).await {
+            match self.commit(caller, commit, vec![(key, change)]).await {
                 Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
                 Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
                 Err(error) => return Err(storage::problem(error)),
@@ -271,7 +268,7 @@ impl States {
             let current = self.entry(&partition, key).await?;
             let change = self.change(current, &operation, if_revision)?;
             let commit = Commit::new(partition.clone());
-            match self.commit(caller, commit, name.clone(), key, change).await {
+            match self.commit(caller, commit, vec![(key, change)]).await {
                 Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -291,56 +288,66 @@ impl States {
         if if_revision.is_some_and(|expected| expected != held) {
             return Err(conflict(current));
         }
-        let value = match operation {
-            Operation::Put(value) => value.clone(),
-            Operation::Patch(patch) => {
-                let mut value = current.map_or(Json::Null, |entry| entry.value);
-                json_patch::merge(&mut value, patch);
-                value
+        let bounds = Bounds { bytes: self.config.value_bytes_max, depth: self.config.depth_max };
+        let made = operation.apply_to(current.as_ref().map(|entry| &entry.value), bounds);
+        let made = made.map_err(|problem| match problem.code == Code::Conflict {
+            // A test of a patch: as with `if_revision`, what stands there is told.
+            true => Problem { detail: problem.detail, ..conflict(current) },
+            false => problem,
+        });
+        let value = match made? {
+            None => None,
+            Some(value) => {
+                let written = self.written(&value)?;
+                Some((value, written))
             }
-            Operation::Delete if held == 0 => {
-                return Err(Problem::new(Code::NotFound, "there is no such entry"));
-            }
-            Operation::Delete => return Ok(NewValue { held, value: None }),
         };
-        let written = self.written(&value)?;
-        Ok(NewValue { held, value: Some((value, written)) })
+        Ok(NewValue { held, value })
     }
 
+    /// Commits what becomes of some entries, each checked to be as it was.
     async fn commit(
         &self,
         caller: &Caller,
         mut commit: Commit,
-        name: Key,
-        key: &str,
-        new: NewValue,
+        entries: Vec<(&str, NewValue)>,
     ) -> Result<Done, store::Error> {
         let partition = &commit.partition.clone();
-        if new.held > 0 {
-            commit = commit.check(Check::Revision { key: name.clone(), revision: new.held });
-        } else {
-            commit = commit.check(Check::Absent { key: name.clone() });
-            // What holds an entry has begun; this may have not.
-            if self.store.head(partition).await?.is_none() {
-                commit = commit.write(self.genesis.begin(partition).await?);
-            }
+        let mut may_begin = true;
+        for (key, new) in &entries {
+            let key = Key::new(key)?;
+            may_begin &= new.held == 0;
+            commit = commit.check(match new.held {
+                0 => Check::Absent { key },
+                revision => Check::Revision { key, revision },
+            });
         }
-        let (value, written) = new.value.unzip();
-        commit = match &written {
-            Some(written) => commit.put(name, storage::encode_as::<EntryRecord>(written)),
-            None => commit.write(Write::Delete { key: name }),
-        };
-        let change = ChangeForm {
-            key,
-            value: written.as_deref(),
-            deleted: written.is_none(),
-            by: &caller.principal.id,
-            at: self.clock.now(),
-        };
-        let change = storage::encode_as::<ChangeRecord>(&change);
-        let done = self.store.commit(commit.append(CHANGES, change)).await?;
-        if let Some(last) = done.sequences.first()
-            && last.is_multiple_of(TRIM_EVERY)
+        // What holds an entry has begun; this may have not.
+        if may_begin && self.store.head(partition).await?.is_none() {
+            commit = commit.write(self.genesis.begin(partition).await?);
+        }
+        let at = self.clock.now();
+        let mut values = Vec::with_capacity(entries.len());
+        for (key, new) in entries {
+            let (value, written) = new.value.unzip();
+            let name = Key::new(key)?;
+            commit = match &written {
+                Some(written) => commit.put(name, storage::encode_as::<EntryRecord>(written)),
+                None => commit.write(Write::Delete { key: name }),
+            };
+            let change = ChangeForm {
+                key,
+                value: written.as_deref(),
+                deleted: written.is_none(),
+                by: &caller.principal.id,
+                at,
+            };
+            commit = commit.append(CHANGES, storage::encode_as::<ChangeRecord>(&change));
+            values.push((value, written));
+        }
+        let done = self.store.commit(commit).await?;
+        if let (Some(first), Some(last)) = (done.sequences.first(), done.sequences.last())
+            && (first - 1) / TRIM_EVERY != last / TRIM_EVERY
             && *last > self.config.history_max
         {
             let first = last - self.config.history_max + 1;
@@ -350,7 +357,7 @@ impl States {
                 tracing::warn!(%partition, %error, "a document's history could not be trimmed");
             }
         }
-        Ok(Done { position: done.position, value, written })
+        Ok(Done { position: done.position, values })
     }
 
     /// What changed after `revision` of the life `epoch`; 0 asks for everything.
@@ -465,7 +472,7 @@ impl States {
             let detail = format!("the value has {actual} bytes; at most {limit} are allowed");
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
-        if depth(value) > self.config.depth_max {
+        if operation::depth(value) > self.config.depth_max {
             let detail = format!("the value is nested deeper than {}", self.config.depth_max);
             return Err(Problem::new(Code::BadRequest, detail));
         }
@@ -490,20 +497,21 @@ struct NewValue {
     value: Option<(Json, Box<RawValue>)>,
 }
 
-/// A change that is committed.
+/// Changes that are committed, with the values that they made, in their order.
 struct Done {
     position: Position,
-    value: Option<Json>,
-    written: Option<Box<RawValue>>,
+    values: Vec<(Option<Json>, Option<Box<RawValue>>)>,
 }
 
 impl Done {
+    /// The change of one entry, which is remembered.
     fn remembered_in(self, memory: &mut Memory, partition: Partition, key: &str) -> Applied {
         let Position { incarnation, revision } = self.position;
-        if let Some(value) = self.written {
+        let (value, written) = self.values.into_iter().next().unwrap_or_default();
+        if let Some(value) = written {
             memory.keep(partition, key, Known { incarnation, revision, value });
         }
-        Applied { epoch: format_epoch(incarnation), revision, value: self.value }
+        Applied { epoch: format_epoch(incarnation), revision, value }
     }
 }
 
@@ -541,14 +549,6 @@ fn conflict(current: Option<Entry>) -> Problem {
     match current {
         None => problem.member("revision", 0),
         Some(entry) => problem.member("revision", entry.revision).member("value", entry.value),
-    }
-}
-
-fn depth(value: &Json) -> usize {
-    match value {
-        Json::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Json::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => 1,
     }
 }
 

@@ -49,9 +49,9 @@ enum Kept {
 impl Known {
     /// The entry of `key` as it was, for `operation`: the value only where it matters.
     pub(super) fn current(&self, key: &str, operation: &Operation) -> Option<Entry> {
-        let value = match operation {
-            Operation::Patch(_) => serde_json::from_str(self.value.get()).ok()?,
-            Operation::Put(_) | Operation::Delete => Json::Null,
+        let value = match operation.needs_value() {
+            true => serde_json::from_str(self.value.get()).ok()?,
+            false => Json::Null,
         };
         Some(Entry { key: key.to_owned(), revision: self.revision, value })
     }

@@ -125,3 +125,119 @@ async fn a_revision_of_a_lost_life_is_not_taken_for_one_of_the_next() {
     assert_eq!(other.patch(json!({ "new": 1 })).await, json!({ "new": 1 }));
     assert_eq!(node.patch(json!({ "more": 1 })).await, json!({ "new": 1, "more": 1 }));
 }
+
+fn step(step: Json) -> Step {
+    serde_json::from_value(step).unwrap()
+}
+
+impl Node {
+    async fn transact(&self, steps: &[Json]) -> Result<Transacted, Problem> {
+        let steps: Vec<Step> = steps.iter().cloned().map(step).collect();
+        self.states.transact(&caller(), &document(), &steps).await
+    }
+
+    async fn entries(&self) -> Json {
+        let snapshot = self.states.snapshot(&caller(), &document()).await.unwrap();
+        snapshot.entries.into_iter().map(|entry| (entry.key, entry.value)).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_changes_all_or_nothing() {
+    let node = Node::on(&memory());
+    let put = |key: &str, value: Json| json!({ "op": "put", "key": key, "value": value });
+    let first = node.transact(&[put("a", json!(1)), put("b", json!({ "x": 1 }))]).await.unwrap();
+    assert_eq!(first.revision, 1);
+    let done = node
+        .transact(&[
+            json!({ "op": "delete", "key": "a", "if_revision": 1 }),
+            json!({ "op": "patch", "key": "b", "value": { "y": 2 } }),
+            json!({ "op": "json_patch", "key": "b2", "value": [], "if_revision": 0 }),
+        ])
+        .await;
+    let problem = done.unwrap_err();
+    assert_eq!((problem.code, &problem.members["key"]), (Code::NotFound, &json!("b2")));
+    assert_eq!(node.entries().await, json!({ "a": 1, "b": { "x": 1 } }), "nothing has changed");
+    let done = node
+        .transact(&[
+            json!({ "op": "delete", "key": "a", "if_revision": 1 }),
+            json!({ "op": "patch", "key": "b", "value": { "y": 2 } }),
+            put("c", json!(3)),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(done.revision, 2);
+    let now: Vec<_> = done.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let expected = [("a", None), ("b", Some(json!({ "x": 1, "y": 2 }))), ("c", Some(json!(3)))];
+    assert_eq!(now, expected.map(|(key, value)| (key.to_owned(), value)));
+    assert_eq!(node.entries().await, json!({ "b": { "x": 1, "y": 2 }, "c": 3 }));
+    // Followers see the steps in their order, at one revision.
+    let told = node.states.history(&caller(), &document(), 3, 10).await.unwrap();
+    let told: Vec<_> = told.iter().map(|entry| (entry.offset, entry.change.revision)).collect();
+    assert_eq!(told, [(3, 2), (4, 2), (5, 2)]);
+    // A single change goes by what the transaction has written.
+    node.states
+        .apply(&caller(), &document(), "c", Operation::Put(json!(4)), Some(2))
+        .await
+        .unwrap();
+    let stale = node.transact(&[json!({ "op": "delete", "key": "c", "if_revision": 2 })]).await;
+    let stale = stale.unwrap_err();
+    assert_eq!((stale.code, &stale.members["value"]), (Code::Conflict, &json!(4)));
+}
+
+#[tokio::test]
+async fn transactions_that_cannot_be_are_refused() {
+    let node = Node::on(&memory());
+    let put = |key: &str| json!({ "op": "put", "key": key, "value": 1 });
+    let many: Vec<Json> = (0..=STEPS_MAX).map(|n| put(&n.to_string())).collect();
+    for steps in [vec![], vec![put("a"), put("a")], vec![put("")], many] {
+        assert_eq!(node.transact(&steps).await.unwrap_err().code, Code::BadRequest);
+    }
+    for wrong in [
+        json!({ "op": "put", "key": "a" }),
+        json!({ "op": "move", "key": "a" }),
+        json!({ "op": "delete", "key": "a", "value": 1 }),
+        json!({ "op": "json_patch", "key": "a", "value": [{ "op": "x" }] }),
+    ] {
+        assert!(serde_json::from_value::<Step>(wrong.clone()).is_err(), "{wrong}");
+    }
+    assert_eq!(node.entries().await, json!({}));
+}
+
+/// Two accounts between which many move money never hold another sum.
+#[tokio::test]
+async fn transactions_of_two_nodes_keep_a_sum() {
+    let store = memory();
+    let nodes = [Arc::new(Node::on(&store)), Arc::new(Node::on(&store))];
+    let put = |key: &str| json!({ "op": "put", "key": key, "value": 100 });
+    nodes[0].transact(&[put("a"), put("b")]).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mover in 0..8_usize {
+        let node = nodes[mover % 2].clone();
+        tasks.spawn(async move {
+            let (mut moved, mut tried) = (0, 0);
+            while moved < 10 {
+                tried += 1;
+                let entry = async |key| node.states.get(&caller(), &document(), key).await.unwrap();
+                let (from, to) = if mover % 3 == 0 { ("a", "b") } else { ("b", "a") };
+                let (a, b) = (entry(from).await, entry(to).await);
+                let put = |entry: &Entry, by: i64| {
+                    let value = entry.value.as_i64().unwrap() + by;
+                    let (key, at) = (&entry.key, entry.revision);
+                    json!({ "op": "put", "key": key, "value": value, "if_revision": at })
+                };
+                match node.transact(&[put(&a, -1), put(&b, 1)]).await {
+                    Ok(_) => moved += 1,
+                    Err(problem) => assert_eq!(problem.code, Code::Conflict, "{tried}"),
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let entries = nodes[1].entries().await;
+    let (a, b) = (entries["a"].as_i64().unwrap(), entries["b"].as_i64().unwrap());
+    // Movers 0, 3 and 6 move from a, the other five from b.
+    assert_eq!((a, b), (100 + 20, 100 - 20));
+}
