@@ -41,8 +41,9 @@ use types::{Principal, TenantId};
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const SHARDS: usize = 64;
-/// How often a request asks owners of shared limits.
-const ROUNDS_MAX: usize = 8;
+/// How often a request asks owners of shared limits. Where many come at once after a pause,
+/// others draw on what was granted; an owner that grants nothing ends it at once.
+const ROUNDS_MAX: usize = 64;
 /// Buckets of a shard, beyond which those that are full again are forgotten, and subjects
 /// that still find no room share one bucket per rule.
 const SHARD_BUCKETS_MAX: usize = 16_384;
