@@ -206,6 +206,17 @@ impl Lease {
         Ok(owned)
     }
 
+    /// A partition that was opened by this lease before. No commit is needed: the fence stands,
+    /// and each commit repeats it.
+    ///
+    /// # Panics
+    /// If the partition is of another shard.
+    #[must_use]
+    pub fn opened<'a>(&'a self, store: &'a SharedStore, partition: &Partition) -> Owned<'a> {
+        assert_eq!(Shard::of(partition), self.shard, "a lease is for its shard alone");
+        Owned::new(self, store, partition.clone())
+    }
+
     pub(crate) fn lose(&self) {
         self.lost.store(true, Relaxed);
     }

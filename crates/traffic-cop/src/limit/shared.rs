@@ -188,6 +188,12 @@ impl Shared {
         Ok(Arc::new(Self { places, store, clock, keeper, owners, wanted, counts }))
     }
 
+    /// How many nodes there are, as far as this one knows.
+    #[must_use]
+    pub fn nodes(&self) -> u64 {
+        self.owners.nodes().max(1)
+    }
+
     /// What it has come to.
     #[must_use]
     pub fn figures(&self) -> SharedFigures {
@@ -456,12 +462,9 @@ impl Shared {
             let is_idle = bucket.owned.is_idle(begun) && bucket.share.lock().is_idle();
             Arc::strong_count(bucket) > 1 || !is_idle
         });
-        let mut owned = None;
+        // It was opened when it was taken over.
+        let owned = lease.opened(&self.store, &place.partition);
         for some in changed.chunks(WRITES) {
-            let owned = match &mut owned {
-                Some(owned) => owned,
-                none => none.insert(lease.open(&self.store, &place.partition).await?),
-            };
             let writes = some.iter().map(|(bucket, arrival)| {
                 let ahead = arrival.saturating_sub(self.clock.elapsed());
                 let saved = Saved { rate: bucket.rate, full_at: self.clock.now().plus(ahead) };
