@@ -18,14 +18,14 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{Bucket, SharedFanout, SharedStore};
+use store::{BUCKETS, Bucket, SharedFanout, SharedStore};
 use store_embedded::EmbeddedStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
     analytics::{Analytics, History},
     genesis::Genesis,
     identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
-    limit::Limits,
+    limit::{Limits, Shared},
     session::Sessions,
     state::States,
 };
@@ -97,7 +97,7 @@ impl Node {
             None
         };
         let shared_limits = cluster.as_ref().map(|cluster| cluster.limits.clone());
-        let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits));
+        let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits.clone()));
         let analytics = Arc::new(Analytics::default());
 
         let realtime = Realtime::new(
@@ -183,9 +183,9 @@ impl Node {
         control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
         let history = History::new(analytics.clone(), store.clone(), clock.clone());
         control.spawn(history.map_err(|error| error.to_string())?.run());
-        control.spawn(keep_time(analytics, limits, clock));
+        control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
-        control.spawn(sweep(store));
+        control.spawn(sweep(store, clock, shared_limits));
         Ok(node)
     }
 
@@ -281,13 +281,20 @@ async fn keep_time(analytics: Arc<Analytics>, limits: Arc<Limits>, clock: Shared
     }
 }
 
-/// Deletes what has expired, a bucket at a time, all of them within about two minutes.
-async fn sweep(store: SharedStore) {
+/// Deletes what has expired, a bucket at a time, all of them within about two minutes. Nodes
+/// that share the store share the work: each begins somewhere else, and goes the slower the
+/// more there are.
+async fn sweep(store: SharedStore, clock: SharedClock, shared: Option<Arc<Shared>>) {
+    let mut buckets: Vec<Bucket> = Bucket::all().collect();
+    buckets.rotate_left(usize::from(u16::from_le_bytes(clock::random(&*clock)) % BUCKETS));
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     loop {
-        for bucket in Bucket::all() {
-            pace.tick().await;
-            if let Err(error) = store.sweep(bucket).await {
+        for bucket in &buckets {
+            let nodes = shared.as_ref().map_or(1, |shared| shared.nodes());
+            for _ in 0..nodes {
+                pace.tick().await;
+            }
+            if let Err(error) = store.sweep(*bucket).await {
                 tracing::warn!(%error, "what has expired could not be swept");
                 tokio::time::sleep(Duration::from_secs(10)).await;
             }
