@@ -34,13 +34,35 @@ impl Keys {
     }
 
     fn of(&self, bucket: Bucket, what: &str) -> Vec<u8> {
-        format!("{}{{b{:04}}}{what}", self.prefix, bucket.0).into_bytes()
+        // Room for what usually follows; no formatting machinery, since it is done so often.
+        let mut key = Vec::with_capacity(self.prefix.len() + what.len() + 96);
+        key.extend_from_slice(self.prefix.as_bytes());
+        key.extend_from_slice(b"{b");
+        let digits = [1000, 100, 10, 1].map(|unit| b'0' + (bucket.0 / unit % 10) as u8);
+        key.extend_from_slice(&digits);
+        key.push(b'}');
+        key.extend_from_slice(what.as_bytes());
+        key
     }
 
     fn at(&self, what: &str, partition: &Partition) -> Vec<u8> {
-        let mut key = self.of(partition.bucket(), what);
-        key.extend_from_slice(&name(partition));
+        self.named(what, partition.bucket(), &name(partition))
+    }
+
+    fn named(&self, what: &str, bucket: Bucket, name: &[u8]) -> Vec<u8> {
+        let mut key = self.of(bucket, what);
+        key.extend_from_slice(name);
         key
+    }
+
+    /// [`Self::partition`] and [`Self::records`], for whoever knows the bucket.
+    pub(crate) fn head_and_records(
+        &self,
+        partition: &Partition,
+        bucket: Bucket,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let name = name(partition);
+        (self.named("m:", bucket, &name), self.named("r:", bucket, &name))
     }
 
     pub(crate) fn life(&self, bucket: Bucket) -> Vec<u8> {

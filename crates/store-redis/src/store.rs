@@ -168,10 +168,9 @@ impl Store for RedisStore {
     }
 
     async fn get(&self, partition: &Partition, key: &Key) -> Result<Option<Record>, Error> {
-        let records = self.keys().records(partition);
-        let head = self.keys().partition(partition);
-        let key_text = key.as_bytes().to_vec();
-        let peek = Peek { bucket: partition.bucket(), records, key: key_text, head };
+        let bucket = partition.bucket();
+        let (head, records) = self.keys().head_and_records(partition, bucket);
+        let peek = Peek { bucket, records, key: key.as_bytes().to_vec(), head };
         match self.peeker.peek(peek).await? {
             Peeked::Nothing => return Ok(None),
             Peeked::Record(raw) => return reply::record(raw).map(Some),
