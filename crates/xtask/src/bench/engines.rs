@@ -4,10 +4,13 @@
 mod driver;
 mod far;
 mod layers;
+mod limits;
+mod nodes;
 mod rounds;
+mod scaling;
 
 use crate::{
-    bench::print_circumstances,
+    bench::{print_circumstances, release},
     command::{run as run_command, target},
     install,
 };
@@ -22,17 +25,28 @@ type Add<'a> = dyn FnMut(&str, f64) + 'a;
 /// # Errors
 /// What failed.
 pub(super) fn run(only: Option<&str>) -> Result<(), String> {
-    install::debian(&["postgresql", "redis-server", "redis-tools"])?;
+    let packages = ["curl", "nginx-light", "postgresql", "redis-server", "redis-tools", "wrk"];
+    install::debian(&packages)?;
     let args = ["build", "--release", "--locked", "--package", "integration-tests"];
     run_command("cargo", &[&args[..], &["--example", "engines"]].concat())?;
     let driver = target().join("release/examples/engines");
+    let crosstown = release("crosstown")?;
     print_circumstances();
     let mut figures = Map::new();
     let mut add = |name: &str, value: f64| {
         let rounded = (value * 10_000.0).round() / 10_000.0;
         figures.insert(name.to_owned(), Json::from(rounded));
     };
-    layers::run(&driver, only.unwrap_or_default(), &mut add)?;
+    match only {
+        Some("limits") => limits::run(&crosstown, &mut add)?,
+        Some("nodes") => scaling::run(&crosstown, &mut add)?,
+        Some(rows) => layers::run(&driver, rows, &mut add)?,
+        None => {
+            layers::run(&driver, "", &mut add)?;
+            limits::run(&crosstown, &mut add)?;
+            scaling::run(&crosstown, &mut add)?;
+        }
+    }
     println!("{}", Json::Object(figures));
     Ok(())
 }

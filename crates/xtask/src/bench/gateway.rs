@@ -100,7 +100,7 @@ pub(super) fn run() -> Result<(), String> {
     report(&subjects)
 }
 
-fn make_key(crosstown: &Path, config: &Path) -> Result<String, String> {
+pub(super) fn make_key(crosstown: &Path, config: &Path) -> Result<String, String> {
     let made = Command::new(crosstown)
         .args(["api-key", "create", "--tenant", "acme", "--principal", "bench", "--config"])
         .arg(config)
@@ -141,7 +141,7 @@ fn errors(said: &str) -> u64 {
 }
 
 /// How many requests the backend has answered, this question included.
-fn counted(backend: u16) -> Result<u64, String> {
+pub(super) fn counted(backend: u16) -> Result<u64, String> {
     let status = output("curl", &["-fs", &format!("http://127.0.0.1:{backend}/count")])?;
     let line = status.lines().nth(2).unwrap_or_default();
     let count = line.split_whitespace().nth(2).and_then(|count| count.parse().ok());
