@@ -1,10 +1,10 @@
-// npm `centrifuge`, in a real Chromium.
+// npm `centrifuge`, in a real Chromium: over a WebSocket, or the transport that is named.
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { browse } from "./browser.mjs";
 import { network } from "./proxy.mjs";
 
-const [url, token, peerToken] = process.argv.slice(2);
+const [url, token, peerToken, transport] = process.argv.slice(2);
 const files = {
   "/centrifuge.js": new URL("./node_modules/centrifuge/dist/centrifuge.js", import.meta.url),
   "/story.mjs": new URL("./story.mjs", import.meta.url),
@@ -26,7 +26,7 @@ try {
   await page.evaluate(async (given) => {
     const { story } = await import("/story.mjs");
     await story(window.Centrifuge, {}, { ...given, cut: window.cut, restore: window.restore });
-  }, { url: net.url, peerUrl: url, token, peerToken });
+  }, { url: net.url, peerUrl: url, token, peerToken, transport });
 } finally {
   await browser.close();
   net.close();

@@ -1,21 +1,28 @@
-// What every unmodified client has to manage; the same in Node and in a browser, and in both
-// encodings: the client of a binary one takes and gives data as bytes.
+// What every unmodified client has to manage; the same in Node and in a browser, over every
+// transport, and in both encodings: the client of a binary one takes and gives data as bytes.
 const same = (data) => data;
 export const asBytes = {
   to: (data) => new TextEncoder().encode(JSON.stringify(data)),
   from: (data) => JSON.parse(new TextDecoder().decode(data)),
 };
 
-export async function story(Centrifuge, options,
-  { url, token, peerToken, cut, restore, peerUrl, Peer = Centrifuge, data = { to: same, from: same } }) {
+const socketUrl = (base) => base.replace("http", "ws") + "/connection/websocket";
+// Where and how a client connects by an answer without an end, and by requests of its own.
+const streaming = (base, transport) => ({
+  endpoint: [{ transport, endpoint: `${base}/connection/${transport}` }],
+  options: { emulationEndpoint: `${base}/emulation` },
+});
+
+export async function story(Centrifuge, options, { url, token, peerToken, cut, restore, peerUrl, transport,
+  Peer = Centrifuge, data = { to: same, from: same } }) {
   const say = (text) => console.log(text);
   const must = (holds, text) => { if (!holds) throw new Error(text); };
   const within = (promise, what) => Promise.race([
     promise, new Promise((_, reject) => setTimeout(() => reject(new Error(`no ${what} in 20 s`)), 20000)),
   ]);
-  const socketUrl = (base) => base.replace("http", "ws") + "/connection/websocket";
   const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, ...options };
-  const client = new Centrifuge(socketUrl(url), { token, ...fast });
+  const by = transport ? streaming(url, transport) : { endpoint: socketUrl(url) };
+  const client = new Centrifuge(by.endpoint, { token, ...fast, ...by.options });
   const peer = new Peer(socketUrl(peerUrl), { token: peerToken, ...fast });
 
   client.connect(); peer.connect();
@@ -92,6 +99,10 @@ export async function story(Centrifuge, options,
   await moved.catch((error) => { throw new Error(`${error.message}: ${moves}`); });
   must(moves.join() === "join ann,join peer,leave peer", moves.join());
   say("presence, joins and leaves are told");
+  if (transport) {
+    must(client._transport.name() === transport, client._transport.name());
+    say(`over ${transport}`);
+  }
 
   client.disconnect(); peer.disconnect();
   return got.length;

@@ -121,6 +121,14 @@ impl Keeper {
         self.there().len()
     }
 
+    /// Where `node` is reached, if it was there when that was last asked.
+    #[must_use]
+    pub fn address(&self, node: &str) -> Option<String> {
+        let there = self.there();
+        let found = there.iter().find(|(known, _)| known.as_str() == node);
+        found.map(|(_, address)| address.clone())
+    }
+
     /// Who should own `shard`, and its address: one that has just come may not own it yet.
     #[must_use]
     pub fn owner(&self, shard: Shard) -> Option<(NodeId, String)> {

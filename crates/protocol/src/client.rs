@@ -8,6 +8,7 @@
 
 mod code;
 mod command;
+mod emulation;
 mod encoding;
 mod protobuf;
 mod reply;
@@ -17,6 +18,7 @@ pub use command::{
     ChannelRequest, Command, ConnectRequest, Empty, HistoryRequest, PublishRequest, RefreshRequest,
     RpcRequest, SendRequest, StreamPosition, SubscribeRequest,
 };
+pub use emulation::{Commands as EmulatedCommands, EmulationRequest};
 pub use encoding::{Commands, Encoding, Unreadable};
 pub use reply::{
     Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult, PresenceStatsResult,

@@ -34,7 +34,7 @@ pub struct Config {
     #[serde(with = "types::duration")]
     pub presence_ttl: Duration,
     /// Origins that browsers may connect from; empty: any, since no credential travels by
-    /// itself with a socket.
+    /// itself with a socket or a stream.
     pub origins: Vec<String>,
     /// Namespaces: the part of a channel's name before its first `:`.
     pub namespaces: Vec<Namespace>,

@@ -1,14 +1,15 @@
 //! The sockets of one core: which connections there are, and who is subscribed to what.
 
 use crate::{
-    Realtime,
+    Config, Form, Realtime,
     broker::{Follower, Start},
     channel::Channel,
-    connection::{self, Connection, Ended},
+    connection::{self, Connection, Ended, Streaming},
     frame::Frames,
     handshake::Accepted,
 };
 use ahash::RandomState;
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 use protocol::{
     Problem,
@@ -89,7 +90,7 @@ impl CoreSockets {
     pub async fn serve(
         self,
         stream: TcpStream,
-        received: bytes::Bytes,
+        received: Bytes,
         encoding: Encoding,
         caller: Option<Arc<Caller>>,
         ip: IpAddr,
@@ -99,9 +100,50 @@ impl CoreSockets {
         self.node.open.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Serves a stream until nobody takes its body any more, or it ends. `first` are the
+    /// commands that came with the request for it; `caller` is whom that proved, if anybody.
+    #[must_use]
+    pub fn stream(
+        self,
+        form: Form,
+        first: Bytes,
+        caller: Option<Arc<Caller>>,
+        ip: IpAddr,
+    ) -> mpsc::Receiver<Bytes> {
+        // What waits for the client waits in the connection's queue, where it is counted.
+        let (out, body) = mpsc::channel(1);
+        tokio::task::spawn_local(async move {
+            self.node.open.fetch_add(1, Ordering::Relaxed);
+            let streaming = Streaming { form, first, caller, ip, out };
+            connection::serve_stream(&self, streaming).await;
+            self.node.open.fetch_sub(1, Ordering::Relaxed);
+        });
+        body
+    }
+
+    /// Hands the commands of a client to its stream on this node; see [`Realtime::emulate`].
+    ///
+    /// # Errors
+    /// Those of [`Realtime::emulate`].
+    pub async fn emulate(&self, session: &str, commands: Bytes) -> Result<(), Problem> {
+        self.node.emulate(session, commands).await
+    }
+
+    /// This node's name, as streams are told of it.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.node.node()
+    }
+
+    /// How the sockets are configured.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.node.config
+    }
+
     /// Answers every message with itself, for tests of the WebSocket protocol.
     #[cfg(feature = "echo")]
-    pub async fn echo(self, stream: TcpStream, received: bytes::Bytes) {
+    pub async fn echo(self, stream: TcpStream, received: Bytes) {
         connection::echo(&self, stream, received).await;
     }
 }

@@ -1,7 +1,7 @@
 //! The socket edge.
 //!
 //! Clients speak Centrifugo's client protocol, version 2, in JSON or Protobuf. Each connection belongs to
-//! a core, is bound to a session, and has one bounded queue (`queue`). A core's sockets
+//! a core, is carried by a WebSocket or by a stream (`streams`), is bound to a session, and has one bounded queue (`queue`). A core's sockets
 //! share a `hub`: who is subscribed to what. Behind the hubs stands the `broker`: it
 //! follows the store, so that publications of a channel leave in the order of their offsets,
 //! and it crosses to each core once, not once per connection.
@@ -22,16 +22,22 @@ mod hub;
 mod presence;
 mod queue;
 mod rpc;
+mod streams;
 
 pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
+pub use streams::Form;
 
-use crate::{broker::Broker, presence::Presence};
+use crate::{broker::Broker, presence::Presence, streams::Emulated};
+use bytes::Bytes;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use protocol::client::{Disconnect, Encoding};
+use protocol::{
+    Code, Problem,
+    client::{Disconnect, Encoding},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -64,6 +70,8 @@ pub struct Parts {
     pub live: Option<SharedFanout>,
     /// The first incarnation of channels.
     pub genesis: Genesis,
+    /// This node's name among those that share its stores.
+    pub node: String,
     /// The time.
     pub clock: SharedClock,
     /// Where work runs that may wait for a store.
@@ -76,6 +84,7 @@ pub struct Realtime {
     config: Config,
     broker: Broker,
     presence: Presence,
+    emulated: Emulated,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -91,6 +100,7 @@ impl Realtime {
         let first = u64::from_be_bytes(clock::random(&*parts.clock));
         Arc::new(Self {
             presence,
+            emulated: Emulated::default(),
             parts,
             config,
             broker,
@@ -117,6 +127,31 @@ impl Realtime {
         for core in &*self.cores.lock() {
             let _ = core.try_send(hub::ToCore::CloseAll(Disconnect::Shutdown));
         }
+    }
+
+    /// This node's name, as streams are told of it.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.parts.node
+    }
+
+    /// How the sockets are configured.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Hands the commands of a client to its stream, named `session`, on this node.
+    ///
+    /// # Errors
+    /// `not_found` if it has ended; `rate_limited` if it has too many already;
+    /// `body_too_large` if they are longer than a message may be.
+    pub async fn emulate(&self, session: &str, commands: Bytes) -> Result<(), Problem> {
+        if commands.len() > self.config.message_bytes_max {
+            let detail = "the commands are longer than `realtime.message_bytes_max`";
+            return Err(Problem::new(Code::BodyTooLarge, detail));
+        }
+        self.emulated.hand_on(session, commands).await
     }
 
     /// Waits until it is written who is gone, once the connections have ended.

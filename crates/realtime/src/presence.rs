@@ -130,7 +130,7 @@ impl Presence {
     /// Who is there.
     ///
     /// # Errors
-    /// `session_limit`, if they are more than a reply can hold; or those of the store.
+    /// `body_too_large`, if they are more than a reply can hold; or those of the store.
     pub(crate) async fn list(&self, channel: &Channel) -> Result<PresenceResult, Problem> {
         let (mut found, mut bytes) = (PresenceResult::default(), 0);
         self.each(channel, |info| {
@@ -138,7 +138,7 @@ impl Presence {
             bytes += info.user.len() + 2 * info.client.len() + 64;
             if bytes > self.bytes_max {
                 let detail = "more are present than a reply can hold; ask for `presence_stats`";
-                return Err(Problem::new(Code::SessionLimit, detail));
+                return Err(Problem::new(Code::BodyTooLarge, detail));
             }
             found.presence.insert(info.client.clone(), info);
             Ok(())

@@ -1,5 +1,12 @@
 //! The product's own handlers, as the gateway mounts them.
 
+mod cross;
+mod streams;
+
+use crate::node::{
+    mounts::streams::{Emulation, Kind, Streams},
+    peers::Peers,
+};
 use axum::Router;
 use bytes::Bytes;
 use gateway::{Auth, LocalBoxFuture, Mount, MountPoint};
@@ -22,7 +29,15 @@ use types::Caller;
 const API_BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Everything that is mounted on a core.
-pub(super) fn all(api: Router, control: Handle, sockets: CoreSockets) -> Vec<MountPoint> {
+pub(super) fn all(
+    api: Router,
+    control: Handle,
+    sockets: CoreSockets,
+    peers: Option<Arc<Peers>>,
+) -> Vec<MountPoint> {
+    let message_bytes_max = sockets.config().message_bytes_max;
+    let stream = |kind| Rc::new(Streams { sockets: sockets.clone(), kind });
+    let emulation = Emulation { sockets: sockets.clone(), peers, control: control.clone() };
     let mut mounts = vec![
         MountPoint {
             prefix: "/crosstown/v1/".into(),
@@ -37,6 +52,28 @@ pub(super) fn all(api: Router, control: Handle, sockets: CoreSockets) -> Vec<Mou
             auth: Auth::Optional,
             body_bytes_max: 0,
             mount: Rc::new(Sockets { sockets: sockets.clone(), serve: Serve::Client }),
+        },
+        MountPoint {
+            prefix: "/connection/sse".into(),
+            name: "_sockets",
+            auth: Auth::Optional,
+            body_bytes_max: message_bytes_max as u64,
+            mount: stream(Kind::Events),
+        },
+        MountPoint {
+            prefix: "/connection/http_stream".into(),
+            name: "_sockets",
+            auth: Auth::Optional,
+            body_bytes_max: message_bytes_max as u64,
+            mount: stream(Kind::Http),
+        },
+        MountPoint {
+            prefix: "/emulation".into(),
+            name: "_emulation",
+            // The session in it is a secret of the stream's client.
+            auth: Auth::None,
+            body_bytes_max: streams::emulation_bytes_max(message_bytes_max) as u64,
+            mount: Rc::new(emulation),
         },
     ];
     if cfg!(feature = "echo") {

@@ -23,6 +23,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use ledger::Keeper;
+use protocol::{Code, Problem};
+use realtime::Realtime;
 use sha2::Sha256;
 use std::{
     collections::{HashSet, VecDeque},
@@ -39,8 +41,15 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Requests that are remembered, so that none is taken twice; beyond, all are refused.
 const SEEN_MAX: usize = 262_144;
 const BODY_MAX: usize = 256 * 1024;
+/// Bytes of commands for a stream: as many as a message may have in any configuration.
+const COMMANDS_MAX: usize = 1024 * 1024;
 /// How long an owner may take to answer.
 const ANSWER: Duration = Duration::from_millis(400);
+/// How long a node may take to hand commands to a stream; it waits for room in between.
+const HANDED: Duration = Duration::from_secs(8);
+
+/// The sockets of this node, once there are any.
+pub(super) type Streams = Arc<OnceLock<Arc<Realtime>>>;
 
 /// The secret that the nodes of a store share.
 #[derive(Clone)]
@@ -94,13 +103,51 @@ pub(super) struct Server {
     secret: Secret,
     clock: SharedClock,
     limits: Arc<Shared>,
+    streams: Streams,
     seen: Mutex<Seen>,
 }
 
 impl Server {
-    pub(super) fn routes(secret: Secret, clock: SharedClock, limits: Arc<Shared>) -> Router {
-        let server = Arc::new(Self { secret, clock, limits, seen: Mutex::default() });
-        Router::new().route("/limits/{place}", post(grant)).with_state(server)
+    pub(super) fn routes(
+        secret: Secret,
+        clock: SharedClock,
+        limits: Arc<Shared>,
+        streams: Streams,
+    ) -> Router {
+        let server = Arc::new(Self { secret, clock, limits, streams, seen: Mutex::default() });
+        Router::new()
+            .route("/limits/{place}", post(grant))
+            .route("/streams/{session}", post(hand_on))
+            .with_state(server)
+    }
+
+    /// The body of a request of ours, and its nonce.
+    async fn admit(
+        &self,
+        request: Request,
+        most: usize,
+    ) -> Result<(Bytes, String), Response<Body>> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = to_bytes(body, most).await else {
+            return Err(answer(StatusCode::PAYLOAD_TOO_LARGE, String::new()));
+        };
+        match self.admitted(&head.headers, head.uri.path(), &body) {
+            Some(nonce) => Ok((body, nonce)),
+            None => Err(answer(
+                StatusCode::UNAUTHORIZED,
+                "this listener is for Crosstown's nodes".into(),
+            )),
+        }
+    }
+
+    /// An answer that the other node believes.
+    fn signed(&self, nonce: &str, body: String) -> Response<Body> {
+        let signature = self.secret.signature(&[nonce.as_bytes(), body.as_bytes()]);
+        let mut response = answer(StatusCode::OK, body);
+        if let Ok(signature) = HeaderValue::from_str(&signature) {
+            response.headers_mut().insert(SIGNATURE, signature);
+        }
+        response
     }
 
     /// The nonce, if a node of ours has sent this just now, and for the first time.
@@ -122,22 +169,38 @@ impl Server {
     }
 }
 
+fn answer(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response
+}
+
+/// Commands for a stream of this node. Answers the code of what is wrong, or nothing.
+async fn hand_on(
+    State(server): State<Arc<Server>>,
+    Path(session): Path<String>,
+    request: Request,
+) -> Response<Body> {
+    let (commands, nonce) = match server.admit(request, COMMANDS_MAX).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused,
+    };
+    let handed = match server.streams.get() {
+        Some(realtime) => realtime.emulate(&session, commands).await,
+        None => Err(Problem::new(Code::NotFound, "there are no streams yet")),
+    };
+    server
+        .signed(&nonce, handed.map_or_else(|problem| problem.code.to_string(), |()| String::new()))
+}
+
 async fn grant(
     State(server): State<Arc<Server>>,
     Path(place): Path<u8>,
     request: Request,
 ) -> Response<Body> {
-    let answer = |status, body: String| {
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        response
-    };
-    let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_MAX).await else {
-        return answer(StatusCode::PAYLOAD_TOO_LARGE, String::new());
-    };
-    let Some(nonce) = server.admitted(&head.headers, head.uri.path(), &body) else {
-        return answer(StatusCode::UNAUTHORIZED, "this listener is for Crosstown's nodes".into());
+    let (body, nonce) = match server.admit(request, BODY_MAX).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused,
     };
     let asks: Vec<Ask> = match serde_json::from_slice(&body) {
         Ok(asks) => asks,
@@ -149,13 +212,7 @@ async fn grant(
     match server.limits.grant(place, &asks) {
         None => answer(StatusCode::MISDIRECTED_REQUEST, "another node owns this".into()),
         Some(grants) => {
-            let body = serde_json::to_string(&grants).expect("grants are JSON");
-            let signature = server.secret.signature(&[nonce.as_bytes(), body.as_bytes()]);
-            let mut response = answer(StatusCode::OK, body);
-            if let Ok(signature) = HeaderValue::from_str(&signature) {
-                response.headers_mut().insert(SIGNATURE, signature);
-            }
-            response
+            server.signed(&nonce, serde_json::to_string(&grants).expect("grants are JSON"))
         }
     }
 }
@@ -194,6 +251,42 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(secret: Secret, clock: SharedClock, keeper: Arc<Keeper>) -> Self {
         Self { secret, clock, keeper, http: OnceLock::new() }
+    }
+
+    /// Hands commands to a stream of another node.
+    ///
+    /// # Errors
+    /// `not_found` if there is no such node or stream; what the stream's node says;
+    /// `upstream_unreachable` if it says nothing.
+    pub(super) async fn emulate(
+        &self,
+        node: &str,
+        session: &str,
+        commands: &Bytes,
+    ) -> Result<(), Problem> {
+        let gone = || Problem::new(Code::NotFound, "there is no such stream");
+        let address = self.keeper.address(node).ok_or_else(gone)?;
+        if !session.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(gone());
+        }
+        let path = format!("/streams/{session}");
+        let posted = self.post(&address, &path, commands.to_vec());
+        let silent = |error| {
+            tracing::warn!(%error, node, "commands for a stream do not reach their node");
+            Problem::new(Code::UpstreamUnreachable, "the node of the stream does not answer")
+        };
+        let answer = tokio::time::timeout(HANDED, posted).await;
+        let answer = answer.unwrap_or_else(|_| Err("no answer in time".into())).map_err(silent)?;
+        match &answer[..] {
+            b"" => Ok(()),
+            b"rate_limited" => {
+                Err(Problem::new(Code::RateLimited, "the stream has too many commands to do"))
+            }
+            b"body_too_large" => {
+                Err(Problem::new(Code::BodyTooLarge, "the commands are longer than allowed"))
+            }
+            _ => Err(gone()),
+        }
     }
 
     async fn post(&self, address: &str, path: &str, body: Vec<u8>) -> Result<Bytes, String> {

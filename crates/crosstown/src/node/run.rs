@@ -109,12 +109,20 @@ impl Node {
                 analytics: analytics.clone(),
                 store: store.clone(),
                 live: stores.live.clone().map(|live| live as SharedFanout),
+                node: match &cluster {
+                    Some(cluster) => cluster.node(),
+                    None => ledger::NodeId::draw(&clock).to_string(),
+                },
                 genesis,
                 clock: clock.clone(),
                 control: control.clone(),
             },
         );
         revocations.set_connections(realtime.clone());
+        let peers = cluster.as_ref().map(|cluster| {
+            cluster.serve_streams(realtime.clone());
+            cluster.peers.clone()
+        });
         let public = api::public(&api::Parts {
             sessions,
             states,
@@ -126,7 +134,7 @@ impl Node {
             let (realtime, control) = (realtime.clone(), control.clone());
             Arc::new(move |_| {
                 let sockets = CoreSockets::start(realtime.clone());
-                mounts::all(public.clone(), control.clone(), sockets)
+                mounts::all(public.clone(), control.clone(), sockets, peers.clone())
             })
         };
 

@@ -75,6 +75,23 @@ fn npm_centrifuge_works_in_chromium() {
 }
 
 #[test]
+fn npm_centrifuge_works_unmodified_over_an_http_stream() {
+    for (encoding, media) in [("json", "x-ndjson"), ("protobuf", "octet-stream")] {
+        let said =
+            with_tokens(|args| node("node_stream_client.mjs", &[args, &[encoding]].concat()));
+        assert!(said.contains(&format!("streamed as application/{media}\n")), "{said}");
+    }
+}
+
+#[test]
+fn npm_centrifuge_works_in_chromium_over_streams() {
+    for transport in ["sse", "http_stream"] {
+        let said = with_tokens(|args| node("browser_client.mjs", &[args, &[transport]].concat()));
+        assert!(said.contains(&format!("over {transport}\n")), "{said}");
+    }
+}
+
+#[test]
 fn pypi_centrifuge_python_works_unmodified() {
     let said = with_tokens(python);
     assert!(said.contains("spoken in json"), "{said}");

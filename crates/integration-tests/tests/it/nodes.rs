@@ -1,7 +1,7 @@
 //! Two nodes on the same stores.
 
 use client::{Client, Event};
-use integration_tests::{Server, Socket};
+use integration_tests::{Server, Socket, Stream};
 use serde_json::{Value as Json, json};
 use std::time::Duration;
 use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, RedisOptions};
@@ -72,6 +72,7 @@ on_each! {
     what_one_node_is_told_the_other_knows
     publications_reach_the_sockets_of_every_node
     who_is_on_one_node_the_other_knows
+    a_stream_is_spoken_to_through_any_node
     what_one_node_revokes_the_other_refuses
     both_nodes_report_the_traffic_of_both
 }
@@ -165,6 +166,42 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
         assert!(std::time::Instant::now() < until, "{present}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn a_stream_is_spoken_to_through_any_node(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let connect = json!({ "id": 1, "connect": { "token": here.token("acme", "ann") } });
+    let field = ["Content-Type: application/json"];
+    let line = "POST /connection/http_stream";
+    let connect = connect.to_string();
+    let mut stream = Stream::ask(&here.base(), line, &field, connect.as_bytes()).await;
+    let connected = stream.line().await.unwrap()["connect"].clone();
+    let say = async |node: &Server, session: &Json, command: &str| {
+        let body = json!({ "session": session, "node": connected["node"], "data": command });
+        let body = body.to_string();
+        Stream::ask(&node.base(), "POST /emulation", &field, body.as_bytes()).await.status
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    // A node is known to the others within seconds.
+    while say(&there, &connected["session"], "{}").await == 404 {
+        assert!(std::time::Instant::now() < until, "the nodes do not find each other");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"news:1"}}"#;
+    assert_eq!(say(&there, &connected["session"], subscribe).await, 204);
+    assert_eq!(stream.line().await.unwrap()["id"], 2);
+    let publish = r#"{"id":3,"publish":{"channel":"news:1","data":"hello"}}"#;
+    assert_eq!(say(&there, &connected["session"], publish).await, 204);
+    let said = [stream.line().await.unwrap(), stream.line().await.unwrap()];
+    assert!(said.iter().any(|reply| reply["push"]["pub"]["data"] == "hello"), "{said:?}");
+    assert_eq!(say(&there, &json!("0".repeat(32)), subscribe).await, 404);
+    assert_eq!(say(&there, &json!("../limits/0"), subscribe).await, 404);
+    let long = "x".repeat(65 * 1024);
+    assert_eq!(say(&there, &connected["session"], &long).await, 413);
+    // Whichever it is, the client starts again.
+    here.kill();
+    let status = say(&there, &connected["session"], subscribe).await;
+    assert!(status == 404 || status == 502, "{status}");
 }
 
 fn publications(channel: &str) -> String {

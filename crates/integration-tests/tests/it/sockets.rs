@@ -1,5 +1,6 @@
 mod presence;
 mod protobuf;
+mod streams;
 
 use integration_tests::{Server, Socket};
 use serde_json::json;

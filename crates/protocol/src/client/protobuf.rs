@@ -16,6 +16,23 @@ pub(super) fn next_command(rest: &mut &[u8]) -> Result<client::Command, Unreadab
     command::Command::decode(message).map_err(|_| Unreadable::Message)?.try_into()
 }
 
+#[derive(prost::Message)]
+struct EmulationRequest {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(string, tag = "2")]
+    session: String,
+    #[prost(bytes = "vec", tag = "3")]
+    data: Vec<u8>,
+}
+
+/// Reads a request that is not behind its length.
+pub(super) fn emulation(body: &[u8]) -> Result<client::EmulationRequest, Unreadable> {
+    let request = EmulationRequest::decode(body).map_err(|_| Unreadable::Message)?;
+    let EmulationRequest { node, session, data } = request;
+    Ok(client::EmulationRequest { session, node, data: client::EmulatedCommands(data) })
+}
+
 /// A reply behind its length.
 pub(super) fn reply(reply: &client::Reply) -> Vec<u8> {
     reply::Reply::from(reply).encode_length_delimited_to_vec()

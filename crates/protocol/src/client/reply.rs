@@ -79,6 +79,9 @@ pub struct Push {
     /// The server ended the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Reason>,
+    /// The server ends the connection, and the transport cannot say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect: Option<Reason>,
 }
 
 /// Who came or went.
@@ -145,6 +148,12 @@ pub struct ConnectResult {
     /// Whether a ping wants an answer.
     #[serde(skip_serializing_if = "is_default")]
     pub pong: bool,
+    /// The name of the connection for [`crate::client::EmulationRequest`]s, if it takes them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub session: String,
+    /// The node that it is at, for the same.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
 }
 
 /// A subscription.

@@ -4,7 +4,10 @@ use crate::{
     JoinLeave,
     broker::{Follower, Recover, Subscribe},
     channel::{self, Admitted, Channel, Source, Wish},
-    connection::{Bound, Due, State, Subscription, Task},
+    connection::{
+        Bound, State, Subscription,
+        task::{Due, Task},
+    },
     presence::Way,
     rpc,
 };
@@ -186,7 +189,9 @@ impl Task<'_> {
             ttl,
             data: data.ok(),
             ping: seconds(node.config.ping_interval),
-            pong: true,
+            pong: self.emulated.is_none(),
+            session: self.emulated.as_deref().unwrap_or_default().to_owned(),
+            node: self.emulated.as_ref().map_or("", |_| &node.parts.node).to_owned(),
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");

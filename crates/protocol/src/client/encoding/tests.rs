@@ -158,6 +158,9 @@ fn replies_have_the_documented_bytes() {
     );
     let why = Reason { code: 2500, reason: "r".into() };
     check(0, push(None, Some(why)), b"\x0d\x22\x0b\x12\x01c:\x06\x10\xc4\x13\x1a\x01r");
+    let disconnect = Some(Reason { code: 3501, reason: "r".into() });
+    let push = Body::Push(Push { disconnect, ..Push::default() });
+    check(0, push, b"\x0a\x22\x08Z\x06\x08\xad\x1b\x12\x01r");
     let who = || Some(Who { info: info() });
     let join = Push { channel: "c".into(), join: who(), ..Push::default() };
     check(0, Body::Push(join), b"\x0f\x22\x0d\x12\x01c*\x08\x0a\x06\x0a\x01u\x12\x01x");
@@ -174,11 +177,13 @@ fn replies_have_the_documented_bytes() {
         subs: BTreeMap::from([("s".into(), sub)]),
         ping: 25,
         pong: true,
+        session: "S".into(),
+        node: "N".into(),
     };
     check(
         1,
         Body::Connect(connect),
-        b"\x1f\x08\x01*\x1b\x0a\x01x\x12\x01v\x18\x01 <*\x02{}2\x07\x0a\x01s\x12\x02H\x018\x19@\x01",
+        b"%\x08\x01*!\x0a\x01x\x12\x01v\x18\x01 <*\x02{}2\x07\x0a\x01s\x12\x02H\x018\x19@\x01J\x01SR\x01N",
     );
     let subs = BTreeMap::from([("s".into(), SubscribeResult::default())]);
     let connect = ConnectResult { subs, ..ConnectResult::default() };

@@ -63,6 +63,16 @@ struct Push {
     leave: Option<Who>,
     #[prost(message, optional, tag = "7")]
     unsubscribe: Option<Reason>,
+    #[prost(message, optional, tag = "11")]
+    disconnect: Option<Disconnect>,
+}
+
+#[derive(prost::Message)]
+struct Disconnect {
+    #[prost(uint32, tag = "1")]
+    code: u32,
+    #[prost(string, tag = "2")]
+    reason: String,
 }
 
 #[derive(prost::Message)]
@@ -115,6 +125,10 @@ struct ConnectResult {
     ping: u32,
     #[prost(bool, tag = "8")]
     pong: bool,
+    #[prost(string, tag = "9")]
+    session: String,
+    #[prost(string, tag = "10")]
+    node: String,
 }
 
 #[derive(prost::Message)]
@@ -246,6 +260,10 @@ impl From<&client::Push> for Push {
                 .unsubscribe
                 .as_ref()
                 .map(|why| Reason { code: why.code, reason: why.reason.clone() }),
+            disconnect: push
+                .disconnect
+                .as_ref()
+                .map(|why| Disconnect { code: why.code, reason: why.reason.clone() }),
         }
     }
 }
@@ -287,6 +305,8 @@ impl From<&client::ConnectResult> for ConnectResult {
             subs: result.subs.iter().map(entry).collect(),
             ping: result.ping,
             pong: result.pong,
+            session: result.session.clone(),
+            node: result.node.clone(),
         }
     }
 }

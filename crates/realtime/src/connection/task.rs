@@ -1,0 +1,151 @@
+//! What is the same for every transport: a connection's beginning and end, its time, and the
+//! commands it is handed.
+
+use crate::{
+    CoreSockets,
+    connection::{Closed, Connection, command::Flow},
+};
+use protocol::client::{Body, Commands, Disconnect, Encoding};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use types::Caller;
+
+/// Replies and publications are joined into messages of about this size.
+pub(super) const MESSAGE_BYTES: usize = 16 * 1024;
+/// How often a connection counts as a use of its session.
+const TOUCH: Duration = Duration::from_secs(600);
+
+/// The connection's one task, its transport apart.
+pub(super) struct Task<'a> {
+    pub(super) sockets: &'a CoreSockets,
+    pub(super) connection: Rc<Connection>,
+    pub(super) place: usize,
+    /// Whom the first request proved; used if `connect` brings no token.
+    pub(super) offered: Option<Arc<Caller>>,
+    pub(super) timer: Timer,
+    pub(super) ip: IpAddr,
+    /// By which name requests of their own reach it, if its transport goes one way only.
+    pub(super) emulated: Option<Arc<str>>,
+}
+
+/// The one thing that a connection waits for next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timer {
+    pub(super) at: Instant,
+    pub(super) what: Due,
+    touched: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// No `connect` came.
+    Connect,
+    /// The next ping.
+    Ping,
+    /// No answer to the last ping.
+    Pong,
+}
+
+impl Timer {
+    fn new(sockets: &CoreSockets) -> Self {
+        let now = Instant::now();
+        Self { at: now + sockets.node.config.connect_timeout, what: Due::Connect, touched: now }
+    }
+
+    pub(super) fn next(&mut self, what: Due, after: Duration) {
+        self.at = Instant::now() + after;
+        self.what = what;
+    }
+}
+
+impl<'a> Task<'a> {
+    /// Enters a connection among those of its core.
+    pub(super) fn begin(
+        sockets: &'a CoreSockets,
+        encoding: Encoding,
+        offered: Option<Arc<Caller>>,
+        ip: IpAddr,
+        emulated: Option<Arc<str>>,
+    ) -> Self {
+        let queue_bytes_max = sockets.node.config.queue_bytes_max;
+        let connection = Connection::new(sockets.node.connection_id(), encoding, queue_bytes_max);
+        let connection = Rc::new(connection);
+        let place = sockets.hub.enter(connection.clone());
+        let timer = Timer::new(sockets);
+        Self { sockets, connection, place, offered, timer, ip, emulated }
+    }
+
+    /// Takes it out, and tells whoever has to know.
+    pub(super) async fn end(self, why: Closed) {
+        let Self { sockets, connection, place, .. } = self;
+        for ended in sockets.hub.leave(place) {
+            let (core, encoding) = (sockets.hub.core, connection.encoding);
+            sockets.node.broker_forgets(&ended, core, encoding).await;
+            if let Some(moved) = ended.moved {
+                sockets.node.presence.mention(moved).await;
+            }
+        }
+        let why = match why {
+            Closed::ByClient => "closed by the client",
+            Closed::ByUs(why) => why.parts().1,
+            Closed::Broken => "broken framing",
+        };
+        tracing::debug!(connection = %connection.id, why, "a connection has ended");
+    }
+
+    /// Obeys what a message holds.
+    pub(super) async fn take(&mut self, encoding: Encoding, commands: Commands<'_>) {
+        if encoding != self.connection.encoding {
+            return self.connection.close(Disconnect::BadRequest);
+        }
+        // Commands may wait for a store: their state is kept off the connection.
+        match Box::pin(self.receive(commands)).await {
+            Flow::GoOn => {}
+            Flow::Close(why) => self.connection.close(why),
+        }
+    }
+
+    pub(super) fn timer_due(&mut self) {
+        let config = &self.sockets.node.config;
+        match self.timer.what {
+            Due::Connect => self.connection.close(Disconnect::Stale),
+            Due::Pong => self.connection.close(Disconnect::NoPong),
+            Due::Ping => {
+                self.connection.reply(0, Body::Nothing);
+                match self.emulated {
+                    None => self.timer.next(Due::Pong, config.pong_timeout),
+                    // Whether the client is there shows in what it takes.
+                    Some(_) => self.timer.next(Due::Ping, config.ping_interval),
+                }
+                self.check_credential();
+            }
+        }
+    }
+
+    /// Closes when the credential has ended; counts, now and then, as a use of the session.
+    fn check_credential(&mut self) {
+        let Some(bound) = self.connection.bound.borrow().clone() else { return };
+        let parts = &self.sockets.node.parts;
+        let from_token = bound.caller.credential == types::CredentialKind::SessionToken;
+        // A session token lives as long as its session, which is asked for below.
+        if !from_token && bound.caller.expires.is_some_and(|at| at <= parts.clock.now()) {
+            return self.connection.close(Disconnect::Expired);
+        }
+        if self.timer.touched.elapsed() < TOUCH {
+            return;
+        }
+        self.timer.touched = Instant::now();
+        let (sessions, connection) = (parts.sessions.clone(), Rc::downgrade(&self.connection));
+        let control = parts.control.clone();
+        tokio::task::spawn_local(async move {
+            let refresh =
+                async move { sessions.refresh(&bound.caller.tenant, bound.session).await };
+            if let Ok(Err(problem)) = control.spawn(refresh).await
+                && problem.code == protocol::Code::NotFound
+                && let Some(connection) = connection.upgrade()
+            {
+                connection.close(Disconnect::Expired);
+            }
+        });
+    }
+}

@@ -1,0 +1,175 @@
+//! A WebSocket as the transport of a connection.
+
+use crate::{
+    CoreSockets,
+    connection::{
+        Closed,
+        task::{MESSAGE_BYTES, Task},
+    },
+    frame::Frame,
+};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use protocol::client::{Commands, Disconnect, Encoding};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpStream,
+    time::{sleep_until, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        error::{CapacityError, ProtocolError},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use types::Caller;
+
+fn socket_config(sockets: &CoreSockets) -> WebSocketConfig {
+    let config = &sockets.node.config;
+    // Small buffers: an idle connection has to cost little.
+    WebSocketConfig::default()
+        .read_buffer_size(1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(config.queue_bytes_max.max(MESSAGE_BYTES) * 2)
+        .max_message_size(Some(config.message_bytes_max))
+        .max_frame_size(Some(config.message_bytes_max))
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(
+    sockets: &CoreSockets,
+    stream: TcpStream,
+    received: Bytes,
+    encoding: Encoding,
+    caller: Option<Arc<Caller>>,
+    ip: IpAddr,
+) {
+    let config = Some(socket_config(sockets));
+    let received = received.to_vec();
+    let socket = Socket::from_partially_read(stream, received, Role::Server, config).await;
+    let task = Task::begin(sockets, encoding, caller, ip, None);
+    let mut served = Served { task, socket };
+    let why = served.run().await;
+    served.task.end(why).await;
+}
+
+struct Served<'a> {
+    task: Task<'a>,
+    socket: Socket,
+}
+
+enum Event {
+    Queue,
+    Message(Option<Result<Message, tungstenite::Error>>),
+    Timer,
+}
+
+impl Served<'_> {
+    async fn run(&mut self) -> Closed {
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.task.connection.queue.woken() => Event::Queue,
+                message = self.socket.next() => Event::Message(message),
+                () = sleep_until(self.task.timer.at) => Event::Timer,
+            };
+            match event {
+                Event::Queue => {}
+                Event::Message(Some(Ok(Message::Text(text)))) => {
+                    self.task.take(Encoding::Json, Commands::json(&text)).await;
+                }
+                Event::Message(Some(Ok(Message::Binary(bytes)))) => {
+                    self.task.take(Encoding::Protobuf, Commands::protobuf(&bytes)).await;
+                }
+                Event::Message(Some(Ok(
+                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
+                ))) => {}
+                Event::Message(Some(Ok(Message::Close(_))) | None) => return Closed::ByClient,
+                Event::Message(Some(Err(error))) => return self.broken(error).await,
+                Event::Timer => self.task.timer_due(),
+            }
+            if let Some(ended) = self.flush().await {
+                return ended;
+            }
+        }
+    }
+
+    /// Writes what waits, then closes if that was asked for.
+    async fn flush(&mut self) -> Option<Closed> {
+        let within = self.task.sockets.node.config.write_timeout;
+        while let Some(frame) = self.task.connection.queue.take(MESSAGE_BYTES) {
+            let message = match frame {
+                Frame::Text(text) => Message::Text(text),
+                Frame::Binary(bytes) => Message::Binary(bytes),
+            };
+            match timeout(within, self.socket.send(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Some(Closed::ByClient),
+                Err(_) => return Some(self.close(Disconnect::Slow).await),
+            }
+        }
+        match self.task.connection.closing.get() {
+            Some(why) => Some(self.close(why).await),
+            None => None,
+        }
+    }
+
+    async fn close(&mut self, why: Disconnect) -> Closed {
+        let (code, reason) = why.parts();
+        let code = CloseCode::from(code);
+        let frame = CloseFrame { code, reason: reason.into() };
+        // A client that does not read gets no close frame, only the end of the connection.
+        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+        // The client's own close frame ends the TCP connection in order (RFC 6455, 7.1.1).
+        let drained = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _ = timeout(Duration::from_secs(1), drained).await;
+        Closed::ByUs(why)
+    }
+
+    async fn broken(&mut self, error: tungstenite::Error) -> Closed {
+        let code = match error {
+            tungstenite::Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                return Closed::ByClient;
+            }
+            tungstenite::Error::Protocol(_) => CloseCode::Protocol,
+            tungstenite::Error::Utf8(_) => CloseCode::Invalid,
+            tungstenite::Error::ConnectionClosed
+            | tungstenite::Error::AlreadyClosed
+            | tungstenite::Error::Io(_)
+            | tungstenite::Error::Tls(_)
+            | tungstenite::Error::Capacity(_)
+            | tungstenite::Error::WriteBufferFull(_)
+            | tungstenite::Error::AttackAttempt
+            | tungstenite::Error::Url(_)
+            | tungstenite::Error::Http(_)
+            | tungstenite::Error::HttpFormat(_) => return Closed::ByClient,
+        };
+        let frame = CloseFrame { code, reason: "".into() };
+        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+        Closed::Broken
+    }
+}
+
+/// Answers every message with itself.
+#[cfg(feature = "echo")]
+pub(crate) async fn echo(sockets: &CoreSockets, stream: TcpStream, received: Bytes) {
+    let config = Some(socket_config(sockets));
+    let mut socket =
+        Socket::from_partially_read(stream, received.to_vec(), Role::Server, config).await;
+    while let Some(Ok(message)) = socket.next().await {
+        let answered = match message {
+            Message::Text(_) | Message::Binary(_) => socket.send(message).await,
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                socket.flush().await
+            }
+        };
+        if answered.is_err() {
+            break;
+        }
+    }
+}
