@@ -79,6 +79,14 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   await subscription.publish(data.to({ n: 80 }));
   must(await within(echoed, "publication to the peer") === 80, "the peer got something else");
 
+  // A channel that is a value: whoever comes is given the newest.
+  for (const price of [1, 2, 3]) await peer.publish("price:1", { price });
+  const price = client.newSubscription("price:1", { since: { offset: 0, epoch: "" } });
+  const given = new Promise((resolve) => price.on("publication", (event) => resolve(event.data)));
+  price.subscribe();
+  must(data.from(await within(given, "newest price")).price === 3, "another price");
+  say("the newest is given");
+
   // Who is there, and who comes and goes.
   const lobby = client.newSubscription("lobby:1", { joinLeave: true });
   const moves = [];

@@ -11,7 +11,7 @@ mod shard;
 pub(crate) use shard::joined_push;
 
 use crate::{
-    Config, Parts,
+    Config, Parts, Recovery,
     channel::{Channel, Source},
     hub::ToCore,
 };
@@ -74,6 +74,7 @@ pub(crate) struct Follower {
 pub(crate) struct Recover {
     pub(crate) epoch: String,
     pub(crate) offset: u64,
+    pub(crate) recovery: Recovery,
 }
 
 /// What a subscription starts with.

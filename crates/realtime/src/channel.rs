@@ -1,6 +1,6 @@
 //! Channels: their names, who may do what in them, and publishing.
 
-use crate::{Config, JoinLeave, Namespace, Parts, broker, presence::Announce};
+use crate::{Config, JoinLeave, Namespace, Parts, Recovery, broker, presence::Announce};
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication},
@@ -117,6 +117,7 @@ pub(crate) enum Wish {
 pub(crate) struct Admitted {
     /// Where publications come from.
     pub(crate) source: Source,
+    pub(crate) recovery: Recovery,
     pub(crate) presence: bool,
     pub(crate) join_leave: JoinLeave,
 }
@@ -148,7 +149,8 @@ pub(crate) fn admit(
             );
         }
         let source = document.readable_by(caller).map(Source::Document)?;
-        return Ok(Admitted { source, presence: false, join_leave: JoinLeave::Off });
+        let (recovery, join_leave) = (Recovery::Stream, JoinLeave::Off);
+        return Ok(Admitted { source, recovery, presence: false, join_leave });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     if let Some(user) = name.strip_prefix('#') {
@@ -182,8 +184,12 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
         0 => partition(PASSING).map(Source::Passing),
         _ => partition(KIND).map(Source::History),
     };
-    let (presence, join_leave) = (namespace.presence, namespace.join_leave);
-    Ok(Admitted { source: source.map_err(broker::problem)?, presence, join_leave })
+    Ok(Admitted {
+        source: source.map_err(broker::problem)?,
+        recovery: namespace.recovery,
+        presence: namespace.presence,
+        join_leave: namespace.join_leave,
+    })
 }
 
 /// A publication as the stream keeps it, behind a version byte.

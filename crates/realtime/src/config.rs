@@ -114,10 +114,23 @@ pub struct Namespace {
     pub anonymous: bool,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
     pub history_size: u64,
+    /// What is recovered.
+    pub recovery: Recovery,
     /// Whether it is known who is subscribed. Whoever may subscribe may ask.
     pub presence: bool,
     /// Who is told of those who come and go.
     pub join_leave: JoinLeave,
+}
+
+/// What a client recovers that comes back to a channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// All that it missed, or nothing.
+    #[default]
+    Stream,
+    /// The newest publication: the channel is a value, of which older ones are of no use.
+    Cache,
 }
 
 /// Who is told of those who come and go.
@@ -141,6 +154,7 @@ impl Default for Namespace {
             publish: true,
             anonymous: false,
             history_size: 100,
+            recovery: Recovery::Stream,
             presence: false,
             join_leave: JoinLeave::Off,
         }

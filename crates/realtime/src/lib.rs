@@ -25,7 +25,7 @@ mod rpc;
 mod streams;
 
 pub use channel::Publications;
-pub use config::{Config, JoinLeave, Namespace};
+pub use config::{Config, JoinLeave, Namespace, Recovery};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use streams::Form;

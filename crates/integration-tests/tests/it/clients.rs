@@ -42,7 +42,8 @@ fn node(script: &str, args: &[&str]) -> String {
 
 fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
     let server = Server::start(
-        "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n",
+        "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n\
+         [[realtime.namespaces]]\nname = \"price\"\nhistory_size = 2\nrecovery = \"cache\"\n",
     );
     let service = json!({ "kind": "service" });
     let (ann, peer) = (server.token("acme", "ann"), server.token_with("acme", "peer", service));

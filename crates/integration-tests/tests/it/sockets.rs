@@ -81,6 +81,41 @@ async fn recovery_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_channel_that_is_a_value_recovers_its_newest() {
+    let config =
+        "[[realtime.namespaces]]\nname = \"value\"\nhistory_size = 2\nrecovery = \"cache\"\n";
+    let server = Server::start(config);
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let recover = |offset: u64, epoch: &serde_json::Value| json!({ "channel": "value:x", "recover": true, "epoch": epoch, "offset": offset });
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    // There is nothing yet.
+    let start = bob.ask("subscribe", recover(0, &json!(""))).await.unwrap();
+    assert_eq!((&start["recovered"], &start["publications"]), (&json!(null), &json!(null)));
+    let epoch = start["epoch"].clone();
+    bob.ask("unsubscribe", json!({ "channel": "value:x" })).await.unwrap();
+    for n in 1..=9 {
+        ann.ask("publish", json!({ "channel": "value:x", "data": n })).await.unwrap();
+    }
+    // However much was missed, and by whom: the newest, and it alone.
+    for (offset, epoch) in [(0, &json!("")), (0, &epoch), (8, &epoch), (9, &json!("beef"))] {
+        let start = bob.ask("subscribe", recover(offset, epoch)).await.unwrap();
+        assert_eq!((&start["recovered"], &start["offset"]), (&json!(true), &json!(9)));
+        let found = start["publications"].as_array().unwrap();
+        assert_eq!(
+            (found.len(), &found[0]["data"], &found[0]["offset"]),
+            (1, &json!(9), &json!(9))
+        );
+        bob.ask("unsubscribe", json!({ "channel": "value:x" })).await.unwrap();
+    }
+    // Who has it is not told again; what comes after is live.
+    let start = bob.ask("subscribe", recover(9, &epoch)).await.unwrap();
+    assert_eq!((&start["recovered"], &start["publications"]), (&json!(true), &json!(null)));
+    ann.ask("publish", json!({ "channel": "value:x", "data": 10 })).await.unwrap();
+    assert_eq!(bob.push().await["pub"]["data"], 10);
+}
+
+#[tokio::test]
 async fn errors_have_the_protocols_codes() {
     let server = Server::start("");
     let mut ann = Socket::connect(&server.base(), &server.token("acme", "ann")).await;

@@ -5,7 +5,7 @@ mod joins;
 pub(crate) use joins::push as joined_push;
 
 use crate::{
-    Config, Parts,
+    Config, Parts, Recovery,
     broker::{Follower, Recover, Start, Subscribe, Task, epoch, problem},
     channel::{self, Channel, Source},
     frame::Frames,
@@ -141,7 +141,10 @@ impl Shard {
         // The client may have seen, in its history, what was not handed to the cores yet.
         self.catch_up(&wanted.channel).await;
         let start = self.start_at(&wanted.channel);
-        let missed = self.missed(&wanted.channel, &start, &recover).await?;
+        let missed = match recover.recovery {
+            Recovery::Stream => self.missed(&wanted.channel, &start, &recover).await?,
+            Recovery::Cache => self.newest(&wanted.channel, &start, &recover).await?,
+        };
         let recovered = missed.is_some();
         Ok(Start { publications: missed.unwrap_or_default(), recovered, ..start })
     }
@@ -247,6 +250,34 @@ impl Shard {
             }
         }
         Ok(Some(missed))
+    }
+
+    /// The newest publication, unless the client has it; `None` if there is none.
+    async fn newest(
+        &self,
+        channel: &Channel,
+        start: &Start,
+        known: &Recover,
+    ) -> Result<Option<Vec<Publication>>, Problem> {
+        if known.epoch == start.epoch && known.offset == start.offset {
+            return Ok(Some(Vec::new()));
+        }
+        let Some(followed) = self.channels.get(channel) else { return Ok(None) };
+        let stream = followed.source.stream().filter(|_| followed.source.is_recoverable());
+        let Some((partition, stream)) = stream else { return Ok(None) };
+        if start.offset == 0 {
+            return Ok(None);
+        }
+        match self.store.read(partition, stream, start.offset, 1).await {
+            Ok(entries) => {
+                let newest = entries.iter().find(|entry| entry.sequence == start.offset);
+                let newest = newest.map(|entry| channel::publication(&followed.source, entry));
+                Ok(newest.transpose()?.map(|publication| vec![publication]))
+            }
+            // Newer ones have come meanwhile: they are on their way as live ones.
+            Err(store::Error::Trimmed { .. }) => Ok(None),
+            Err(error) => Err(problem(error)),
+        }
     }
 
     /// Hands what was appended to a channel to the cores.

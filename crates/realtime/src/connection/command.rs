@@ -299,8 +299,11 @@ impl Task<'_> {
             return Err(Error::from(&problem));
         }
         let source = admitted.source;
-        let recover =
-            request.recover.then_some(Recover { epoch: request.epoch, offset: request.offset });
+        let recover = request.recover.then_some(Recover {
+            epoch: request.epoch,
+            offset: request.offset,
+            recovery: admitted.recovery,
+        });
         let follower = Follower {
             core: self.sockets.hub.core,
             connection: self.place,
