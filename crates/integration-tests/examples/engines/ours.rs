@@ -130,6 +130,7 @@ impl Layers {
             analytics: Arc::new(Analytics::default()),
             store: self.store.clone(),
             live: None,
+            node: "bench".into(),
             genesis: self.genesis.clone(),
             clock: self.clock.clone(),
             control: tokio::runtime::Handle::current(),
