@@ -179,6 +179,17 @@ impl Server {
         Client::new(&format!("http://127.0.0.1:{}", self.admin), key.trim()).expect("an address")
     }
 
+    /// What the node's metrics say of `name`, labels included.
+    ///
+    /// # Panics
+    /// If they do not name it.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = self.admin().call(http::Method::GET, "/metrics", None).await;
+        let text = String::from_utf8(answer.expect("metrics").body.to_vec()).expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a whole number")
+    }
+
     /// A new API key for a service of `tenant`.
     ///
     /// # Panics

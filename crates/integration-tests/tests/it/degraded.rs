@@ -96,13 +96,6 @@ async fn until_it_is(node: &Server, part: &str, condition: &str) -> (u16, Json) 
     }
 }
 
-async fn metric(node: &Server, name: &str) -> u64 {
-    let answer = node.admin().call(Method::GET, "/metrics", None).await.unwrap();
-    let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
-}
-
 async fn put(client: &Client, document: &str, value: u64) -> Answer {
     let path = format!("/crosstown/v1/state/{document}/entries/a");
     client.call(Method::PUT, &path, Some(value.to_string().into_bytes())).await.unwrap()
@@ -158,11 +151,11 @@ async fn away(tier: &str, harm: Harm) {
 
     // A token proves itself; a copy proves who was known; nobody else is let in.
     ann.get::<Json>(WHOAMI).await.unwrap();
-    let before = metric(&ground.node, "crosstown_callers_from_copies_total").await;
+    let before = ground.node.metric("crosstown_callers_from_copies_total").await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     let who: Json = known.get(WHOAMI).await.unwrap();
     assert!(who["principal"] == "ann" || who["principal"] == "orders", "{who}");
-    assert!(metric(&ground.node, "crosstown_callers_from_copies_total").await > before);
+    assert!(ground.node.metric("crosstown_callers_from_copies_total").await > before);
     let forged = match tier {
         "hot" => format!("{}x", made["token"].as_str().unwrap()),
         _ => "ctk_acme.AAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
@@ -172,9 +165,9 @@ async fn away(tier: &str, harm: Harm) {
 
     // What needs the store is refused, and what needs the other one goes on.
     let sent = format!("crosstown_store_calls_total{{store=\"{tier}\",outcome=\"refused\"}}");
-    let before = metric(&ground.node, &sent).await;
+    let before = ground.node.metric(&sent).await;
     assert_refused(&put(owner(here), here, 2).await, "store_unavailable");
-    assert!(metric(&ground.node, &sent).await > before, "it was refused without being asked");
+    assert!(ground.node.metric(&sent).await > before, "it was refused without being asked");
     written(owner(there), there, 2).await;
 
     ground.heal(tier, harm);

@@ -18,7 +18,7 @@ async fn settled(nodes: &[Server]) {
     loop {
         let mut owned = Vec::new();
         for node in nodes {
-            owned.push(metric(node, "crosstown_limit_places_owned").await);
+            owned.push(node.metric("crosstown_limit_places_owned").await);
         }
         if owned.iter().sum::<u64>() == 16
             && owned.iter().all(|owned| *owned < 16 || nodes.len() == 1)
@@ -28,13 +28,6 @@ async fn settled(nodes: &[Server]) {
         assert!(Instant::now() < until, "places: {owned:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-async fn metric(node: &Server, name: &str) -> u64 {
-    let answer = node.admin().call(Method::GET, "/metrics", None).await.unwrap();
-    let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
 
 /// Calls as fast as the nodes answer, for so long: how many were let in.
@@ -88,9 +81,9 @@ async fn two_nodes_admit_what_one_would() {
     // Whoever asks often asks its owner seldom, and nobody asks the store.
     let mut questions = 0;
     for node in &nodes {
-        questions += metric(node, "crosstown_limit_questions_total").await;
-        assert_eq!(metric(node, "crosstown_limit_away_total").await, 0);
-        assert!(metric(node, "crosstown_limit_saves_total").await <= 20);
+        questions += node.metric("crosstown_limit_questions_total").await;
+        assert_eq!(node.metric("crosstown_limit_away_total").await, 0);
+        assert!(node.metric("crosstown_limit_saves_total").await <= 20);
     }
     assert!(questions > 0, "no key was owned by the other node");
 }
@@ -161,7 +154,7 @@ async fn each_rule_says_what_happens_without_the_store() {
     redis.kill().unwrap();
     // The node owned every place itself; it stops when it can no longer save.
     let until = Instant::now() + Duration::from_secs(20);
-    while metric(&node, "crosstown_limit_places_owned").await > 0 {
+    while node.metric("crosstown_limit_places_owned").await > 0 {
         assert!(Instant::now() < until, "it still counts as an owner");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -177,10 +170,10 @@ async fn each_rule_says_what_happens_without_the_store() {
     assert_eq!(statuses("/share").await, [502, 502, 502, 502, 429, 429]);
     assert_eq!(statuses("/refuse").await, [503; 6]);
     assert_eq!(statuses("/pass").await, [502; 6]);
-    assert!(metric(&node, "crosstown_limit_away_total").await >= 18);
+    assert!(node.metric("crosstown_limit_away_total").await >= 18);
     redis.start_again().unwrap();
     let until = Instant::now() + Duration::from_secs(30);
-    while metric(&node, "crosstown_limit_places_owned").await < 16 {
+    while node.metric("crosstown_limit_places_owned").await < 16 {
         assert!(Instant::now() < until, "it is not whole again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
