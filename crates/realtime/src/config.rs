@@ -14,6 +14,9 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_max: usize,
+    /// Streams of clients without a WebSocket at a time; one more is answered `503 overloaded`.
+    /// One HTTP/2 connection may hold many, so that `edge.connections_max` does not bound them.
+    pub streams_max: usize,
     /// How long a client may take to send `connect`.
     #[serde(with = "types::duration")]
     pub connect_timeout: Duration,
@@ -46,6 +49,7 @@ impl Default for Config {
             message_bytes_max: 64 * 1024,
             queue_bytes_max: 1024 * 1024,
             subscriptions_max: 256,
+            streams_max: 10_000,
             connect_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),

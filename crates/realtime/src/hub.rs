@@ -12,7 +12,7 @@ use ahash::RandomState;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use protocol::{
-    Problem,
+    Code, Problem,
     client::{Disconnect, Encoding},
 };
 use slab::Slab;
@@ -102,23 +102,29 @@ impl CoreSockets {
 
     /// Serves a stream until nobody takes its body any more, or it ends. `first` are the
     /// commands that came with the request for it; `caller` is whom that proved, if anybody.
-    #[must_use]
+    ///
+    /// # Errors
+    /// `overloaded` if there are as many as may be.
     pub fn stream(
         self,
         form: Form,
         first: Bytes,
         caller: Option<Arc<Caller>>,
         ip: IpAddr,
-    ) -> mpsc::Receiver<Bytes> {
+    ) -> Result<mpsc::Receiver<Bytes>, Problem> {
+        let place = self.node.emulated.enter(&*self.node.parts.clock, self.config().streams_max);
+        let place = place.ok_or_else(|| {
+            Problem::new(Code::Overloaded, "the node holds as many streams as it may")
+        })?;
         // What waits for the client waits in the connection's queue, where it is counted.
         let (out, body) = mpsc::channel(1);
         tokio::task::spawn_local(async move {
             self.node.open.fetch_add(1, Ordering::Relaxed);
-            let streaming = Streaming { form, first, caller, ip, out };
+            let streaming = Streaming { form, first, caller, ip, out, place };
             connection::serve_stream(&self, streaming).await;
             self.node.open.fetch_sub(1, Ordering::Relaxed);
         });
-        body
+        Ok(body)
     }
 
     /// Hands the commands of a client to its stream on this node; see [`Realtime::emulate`].

@@ -65,13 +65,22 @@ impl Drop for Entered {
 }
 
 impl Emulated {
-    /// A name that nobody guesses, and what is sent to it.
-    pub(crate) fn enter(&self, clock: &dyn Clock) -> (Entered, mpsc::Receiver<Bytes>) {
+    /// A name that nobody guesses, and what is sent to it; `None` if there are `most` already.
+    pub(crate) fn enter(
+        &self,
+        clock: &dyn Clock,
+        most: usize,
+    ) -> Option<(Entered, mpsc::Receiver<Bytes>)> {
         let secret = u128::from_be_bytes(clock::random(clock));
         let name: Arc<str> = format!("{secret:032x}").into();
         let (sender, inbox) = mpsc::channel(WAITING);
-        self.0.lock().insert(name.clone(), sender);
-        (Entered { name, all: self.clone() }, inbox)
+        let mut all = self.0.lock();
+        if all.len() >= most {
+            return None;
+        }
+        all.insert(name.clone(), sender);
+        drop(all);
+        Some((Entered { name, all: self.clone() }, inbox))
     }
 
     /// Hands the commands of a client to its connection.
@@ -97,9 +106,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn commands_find_their_stream_as_long_as_it_is() {
         let (all, clock) = (Emulated::default(), clock::SystemClock::shared());
-        let (entered, mut inbox) = all.enter(&*clock);
-        let (other, _kept) = all.enter(&*clock);
+        let (entered, mut inbox) = all.enter(&*clock, 2).unwrap();
+        let (other, _kept) = all.enter(&*clock, 2).unwrap();
         assert_ne!(entered.name, other.name);
+        assert!(all.enter(&*clock, 2).is_none(), "there are two already");
         let code = |told: Result<(), Problem>| told.map_err(|problem| problem.code);
         for _ in 0..WAITING {
             assert_eq!(code(all.hand_on(&entered.name, Bytes::new()).await), Ok(()));
@@ -110,6 +120,7 @@ mod tests {
         assert_eq!(code(all.hand_on(&entered.name, Bytes::new()).await), Ok(()));
         let name = entered.name.clone();
         drop(entered);
+        assert!(all.enter(&*clock, 2).is_some(), "there is room again");
         assert_eq!(code(all.hand_on(&name, Bytes::new()).await), Err(Code::NotFound));
         assert_eq!(code(all.hand_on("", Bytes::new()).await), Err(Code::NotFound));
     }

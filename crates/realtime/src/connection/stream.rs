@@ -8,7 +8,7 @@ use crate::{
         task::{MESSAGE_BYTES, Task},
     },
     frame::Frame,
-    streams::Form,
+    streams::{Entered, Form},
 };
 use bytes::{Bytes, BytesMut};
 use protocol::client::{Body, Commands, Disconnect, Push, Reason, Reply};
@@ -28,12 +28,13 @@ pub(crate) struct Streaming {
     pub(crate) ip: IpAddr,
     /// Where the answer's body takes from; closed once nobody reads it.
     pub(crate) out: mpsc::Sender<Bytes>,
+    /// By which its client's commands find it.
+    pub(crate) place: (Entered, mpsc::Receiver<Bytes>),
 }
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(sockets: &CoreSockets, streaming: Streaming) {
-    let Streaming { form, first, caller, ip, out } = streaming;
-    let (session, inbox) = sockets.node.emulated.enter(&*sockets.node.parts.clock);
+    let Streaming { form, first, caller, ip, out, place: (session, inbox) } = streaming;
     let name = Some(session.name.clone());
     let task = Task::begin(sockets, form.encoding(), caller, ip, name);
     let mut served = Served { task, form, inbox, out };

@@ -54,7 +54,9 @@ impl Mount for Streams {
                 Err(answer) => return *answer,
             };
             let answer = match first(kind, &head, body, &sockets).await {
-                Ok((form, first)) => open(sockets, form, first, &head),
+                Ok((form, first)) => {
+                    open(sockets, form, first, &head).unwrap_or_else(|problem| refusal(&problem))
+                }
                 Err(problem) => refusal(&problem),
             };
             cross.mark(answer)
@@ -88,11 +90,16 @@ async fn first(
     Ok((form, take(body, sockets.config().message_bytes_max).await?))
 }
 
-fn open(sockets: CoreSockets, form: Form, first: Bytes, head: &request::Parts) -> Response<Body> {
+fn open(
+    sockets: CoreSockets,
+    form: Form,
+    first: Bytes,
+    head: &request::Parts,
+) -> Result<Response<Body>, Problem> {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let ip = head.extensions.get().copied().unwrap_or(unknown);
     let caller = head.extensions.get::<Arc<Caller>>().cloned();
-    let stream = Stream(sockets.stream(form, first, caller, ip));
+    let stream = Stream(sockets.stream(form, first, caller, ip)?);
     let mut answer = Response::new(Body::from(stream.boxed_unsync()));
     let fields = [
         (header::CONTENT_TYPE, form.content_type()),
@@ -103,7 +110,7 @@ fn open(sockets: CoreSockets, form: Form, first: Bytes, head: &request::Parts) -
     for (name, value) in fields {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    answer
+    Ok(answer)
 }
 
 /// A body that ends with its connection.

@@ -34,7 +34,14 @@ async fn users(socket: &mut Socket, channel: &str) -> Vec<String> {
 /// Asks until the answer is as expected.
 async fn until_users(socket: &mut Socket, channel: &str, expected: &[&str]) {
     let until = Instant::now() + Duration::from_secs(20);
+    let stats = json!({ "channel": channel });
     loop {
+        let count = socket.ask("presence_stats", stats.clone()).await.unwrap();
+        if count["num_clients"].as_u64().unwrap_or(0) as usize > expected.len() {
+            assert!(Instant::now() < until, "{count} instead of {expected:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
         let users = users(socket, channel).await;
         if users == expected {
             return;
@@ -75,6 +82,15 @@ async fn who_is_subscribed_is_known_at_once() {
     assert_eq!(same.collect::<BTreeMap<_, _>>(), all);
     let same = bob.ask(9, 10, bytes(1, "lobby:1")).await.unwrap();
     assert_eq!((same.number(1), same.number(2)), (3, 2));
+
+    // At once means at once, whichever of the two is asked first the next time.
+    for n in 0..100 {
+        let (channel, name) = (json!({ "channel": format!("lobby:n{n}") }), format!("lobby:n{n}"));
+        ann.ask("subscribe", channel.clone()).await.unwrap();
+        assert_eq!(users(&mut second, &name).await, ["ann"], "{name}");
+        ann.ask("unsubscribe", channel).await.unwrap();
+        assert_eq!(users(&mut second, &name).await, [""; 0], "{name}");
+    }
 
     // Whoever is answered is gone, too; and whoever goes without a word is soon.
     second.ask("unsubscribe", channel.clone()).await.unwrap();
@@ -153,6 +169,28 @@ async fn those_who_come_and_go_are_told_of() {
     ann.ask("ping", json!({})).await.unwrap();
     let rest: Vec<_> = std::iter::from_fn(|| ann.push_now()).collect();
     assert!(rest.iter().all(|push| push["channel"] == "loud:1"), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_presence_that_fits_no_reply_is_counted_only() {
+    let bounds = "[realtime]\nmessage_bytes_max = 2048\nqueue_bytes_max = 2048\n";
+    let server = Server::start(&format!("{bounds}{CONFIG}"));
+    let base = server.base();
+    let channel = json!({ "channel": "lobby:1" });
+    let mut crowd = Vec::new();
+    for n in 0..24 {
+        let token = server.token("acme", &format!("u{n}"));
+        let mut socket = Socket::connect(&base, &token).await;
+        socket.ask("subscribe", channel.clone()).await.unwrap();
+        crowd.push(socket);
+    }
+    let one = &mut crowd[0];
+    let refused = one.ask("presence", channel.clone()).await.unwrap_err();
+    assert_eq!(refused["code"], 106, "{refused}");
+    let stats = one.ask("presence_stats", channel.clone()).await.unwrap();
+    assert_eq!(stats, json!({ "num_clients": 24, "num_users": 24 }));
+    crowd.truncate(4);
+    until_users(&mut crowd[0], "lobby:1", &["u0", "u1", "u2", "u3"]).await;
 }
 
 #[tokio::test]

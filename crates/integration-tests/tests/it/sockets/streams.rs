@@ -219,6 +219,23 @@ async fn a_client_that_goes_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn there_are_no_more_streams_than_may_be() {
+    let server = Server::start("[realtime]\nstreams_max = 2\n");
+    let base = server.base();
+    let token = server.token("acme", "ann");
+    let connect = json!({ "id": 1, "connect": { "token": token } }).to_string();
+    let first = Client::connect(&base, "lines", &token).await;
+    let _second = Client::connect(&base, "sse", &token).await;
+    assert_eq!(open(&base, "lines", &connect).await.status, 503);
+    drop(first);
+    let until = Instant::now() + Duration::from_secs(5);
+    while open(&base, "lines", &connect).await.status != 200 {
+        assert!(Instant::now() < until, "there is no room again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn pages_of_allowed_origins_may_stream() {
     let server = Server::start("[realtime]\norigins = [\"http://here.example\"]\n");
     let base = server.base();
