@@ -4,7 +4,7 @@ use integration_tests::{Server, binary, repository};
 use serde_json::json;
 use std::{
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -121,15 +121,26 @@ fn kosoku_passes_every_core_case() {
     assert!(said.contains("247") && !said.to_lowercase().contains("failed"), "{said}");
 }
 
+/// A demo, which takes its services along when it is dropped.
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn the_demos_page_works_in_chromium() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut demo = Command::new(binary())
+    let demo = Command::new(binary())
         .args(["demo", "--port", &port.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .expect("the demo starts");
+    let demo = Demo(demo);
     let url = format!("http://127.0.0.1:{port}/");
     let reached = (0..300).any(|_| {
         std::thread::sleep(Duration::from_millis(100));
@@ -141,8 +152,7 @@ fn the_demos_page_works_in_chromium() {
         std::thread::sleep(Duration::from_millis(500));
         node("demo_page.mjs", &[&url, picture.to_str().unwrap()])
     });
-    let stopped = Command::new("kill").args(["-INT", &demo.id().to_string()]).status();
-    assert!(stopped.is_ok_and(|status| status.success()) && demo.wait().is_ok());
+    drop(demo);
     assert!(
         said.is_some_and(|said| said.contains("traffic is shown live")),
         "the demo does not start"
