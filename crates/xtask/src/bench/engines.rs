@@ -37,16 +37,17 @@ pub(super) fn run(only: Option<&str>) -> Result<(), String> {
         let rounded = (value * 10_000.0).round() / 10_000.0;
         figures.insert(name.to_owned(), Json::from(rounded));
     };
-    match only {
+    let failed = match only {
         Some("limits") => limits::run(&crosstown, &mut add)?,
         Some("nodes") => scaling::run(&crosstown, &mut add)?,
-        Some(rows) => layers::run(&driver, rows, &mut add)?,
-        None => {
-            layers::run(&driver, "", &mut add)?;
-            limits::run(&crosstown, &mut add)?;
-            scaling::run(&crosstown, &mut add)?;
+        rows => {
+            layers::run(&driver, rows.unwrap_or_default(), &mut add)?;
+            match rows {
+                Some(_) => 0,
+                None => limits::run(&crosstown, &mut add)? + scaling::run(&crosstown, &mut add)?,
+            }
         }
-    }
+    };
     println!("{}", Json::Object(figures));
-    Ok(())
+    if failed == 0 { Ok(()) } else { Err(format!("{failed} requests failed")) }
 }
