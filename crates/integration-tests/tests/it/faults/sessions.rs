@@ -25,11 +25,12 @@ pub(super) struct Sessions {
     tenant: &'static str,
     live: Vec<Session>,
     ended: Vec<Session>,
+    count: u64,
 }
 
 impl Sessions {
     pub(super) fn new(world: Arc<World>, tenant: &'static str, random: Random) -> Self {
-        Self { world, random, tenant, live: Vec::new(), ended: Vec::new() }
+        Self { world, random, tenant, live: Vec::new(), ended: Vec::new(), count: 0 }
     }
 
     pub(super) async fn work(mut self) -> Self {
@@ -37,8 +38,10 @@ impl Sessions {
         while !self.world.is_quiet() {
             let at = self.random.below(2);
             if self.live.len() < LIVE_MAX && self.random.percent(60) {
-                let nothing = json!({});
-                let made = user.by_token[at].post::<Json>(PATH, &nothing);
+                // Each of its own user: those without an answer may exist, and stay.
+                self.count += 1;
+                let (path, nothing) = (format!("{PATH}?user=s{}", self.count), json!({}));
+                let made = user.service[at].post::<Json>(&path, &nothing);
                 if let Some(made) = self.told(answered(made).await) {
                     let text = |name: &str| made[name].as_str().unwrap().to_owned();
                     let session = Session { id: text("id"), token: text("token") };
@@ -50,7 +53,7 @@ impl Sessions {
             } else if !self.live.is_empty() {
                 let session = self.live.swap_remove(self.random.below(self.live.len()));
                 let path = format!("{PATH}/{}", session.id);
-                match answered(user.by_token[at].delete(&path)).await {
+                match answered(user.service[at].delete(&path)).await {
                     Ok(()) => self.ended.push(session),
                     // It may have ended or not, and is asked for no more.
                     Err(error) => drop(self.told::<()>(Err(error))),
