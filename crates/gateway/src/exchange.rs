@@ -516,7 +516,7 @@ fn charge(
     if known.charge.is_empty() {
         return None;
     }
-    Some(known.charge.take(conn.core.node.clock.elapsed(), 1))
+    Some(known.charge.take_by(&conn.core.node.clock, 1))
 }
 
 fn limited(decision: &Decision) -> Response<Body> {

@@ -40,6 +40,8 @@ use types::{Principal, TenantId};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// A refusal by a time that is so old is looked at again.
+const STALE: Duration = Duration::from_millis(1);
 const SHARDS: usize = 64;
 /// How often a request asks owners of shared limits. Where many come at once after a pause,
 /// others draw on what was granted; an owner that grants nothing ends it at once.
@@ -312,6 +314,29 @@ impl Charge {
         self.take_with(now, cost, None)
     }
 
+    /// As [`Self::take`], by the time that `clock` tells. A thread that did not run between
+    /// reading the time and charging is behind those that did, and would be refused for what
+    /// they took in the time that it has missed; so a refusal has to hold by the time after it.
+    #[must_use]
+    pub fn take_by(&self, clock: &SharedClock, cost: u32) -> Decision {
+        self.take_by_with(clock, cost, None)
+    }
+
+    fn take_by_with(&self, clock: &SharedClock, cost: u32, alone: Option<usize>) -> Decision {
+        let mut now = clock.elapsed();
+        loop {
+            let decision = self.take_with(now, cost, alone);
+            if decision.outcome != Outcome::Refused {
+                return decision;
+            }
+            let then = clock.elapsed();
+            if then.saturating_sub(now) < STALE {
+                return decision;
+            }
+            now = then;
+        }
+    }
+
     /// `alone`: a part whose owner was asked in vain.
     fn take_with(&self, now: Duration, cost: u32, alone: Option<usize>) -> Decision {
         let parts = &self.0.parts;
@@ -385,7 +410,7 @@ impl Decision {
                 (_, _) => false,
             };
             let alone = (!answered).then_some(at);
-            decision = decision.charge.take_with(clock.elapsed(), cost, alone);
+            decision = decision.charge.take_by_with(clock, cost, alone);
         }
         if let Outcome::Short(at) = decision.outcome {
             // Others have used up each time what this one has waited for.

@@ -325,7 +325,8 @@ impl Shared {
                 return Grant { granted: 0, remaining: 0, reset: 0, retry_after };
             };
             bucket.owned.give_back(rate, ask.back.min(rate.burst));
-            let (granted, taken) = bucket.owned.take_up_to(rate, now, ask.want);
+            // By the time now: who did not run for a while is behind what others took since.
+            let (granted, taken) = bucket.owned.take_up_to(rate, self.clock.elapsed(), ask.want);
             Grant {
                 granted,
                 remaining: taken.remaining,

@@ -1,4 +1,7 @@
 use super::*;
+use clock::Clock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use types::Timestamp;
 
 fn rule(name: &str, per: Per, requests: u64, seconds: u64) -> Rule {
     let period = Duration::from_secs(seconds);
@@ -82,4 +85,37 @@ fn idle_buckets_are_forgotten() {
     assert_eq!(limits.bucket_count(), 1);
     limits.expire(Duration::from_secs(10));
     assert_eq!(limits.bucket_count(), 0);
+}
+
+/// The time as a thread sees it that does not run for a while after it has first looked.
+struct Lagging(AtomicU64);
+
+impl Clock for Lagging {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn elapsed(&self) -> Duration {
+        let looked = self.0.fetch_add(1, Ordering::Relaxed);
+        Duration::from_millis(if looked == 0 { 0 } else { 500 })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+    }
+}
+
+#[test]
+fn a_thread_that_did_not_run_is_not_refused_for_what_others_took_since() {
+    let limits = Limits::new(vec![rule("t", Per::Tenant, 10, 1)], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    for _ in 0..9 {
+        assert!(charge.take(Duration::from_millis(500), 1).allowed());
+    }
+    // By its own time there is no room before 0.4 s.
+    assert!(!charge.take(Duration::ZERO, 1).allowed());
+    let lagging: SharedClock = Arc::new(Lagging(AtomicU64::new(0)));
+    assert!(charge.take_by(&lagging, 1).allowed());
+    assert!(!charge.take_by(&lagging, 1).allowed(), "the tenth was the last");
 }
