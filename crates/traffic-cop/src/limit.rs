@@ -43,9 +43,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// A refusal by a time that is so old is looked at again.
 const STALE: Duration = Duration::from_millis(1);
 const SHARDS: usize = 64;
-/// How often a request asks owners of shared limits. Where many come at once after a pause,
+/// How long a request asks owners of shared limits. Where many come at once after a pause,
 /// others draw on what was granted; an owner that grants nothing ends it at once.
-const ROUNDS_MAX: usize = 64;
+const ASKS_FOR: Duration = Duration::from_secs(1);
 /// Buckets of a shard, beyond which those that are full again are forgotten, and subjects
 /// that still find no room share one bucket per rule.
 const SHARD_BUCKETS_MAX: usize = 16_384;
@@ -402,7 +402,8 @@ impl Decision {
     /// Asks whoever has to be asked, and charges `cost` anew. Nothing has been charged before.
     pub async fn settle(self, clock: &SharedClock, cost: u32) -> Self {
         let mut decision = self;
-        for _ in 0..ROUNDS_MAX {
+        let until = clock.elapsed() + ASKS_FOR;
+        while clock.elapsed() < until {
             let Outcome::Short(at) = decision.outcome else { return decision };
             let buckets = decision.charge.0.clone();
             let answered = match (&buckets.parts[at].counter, &buckets.shared) {
