@@ -1,16 +1,15 @@
 //! What a node holds of a limit that another node owns: requests that the owner granted ahead.
 //!
-//! A share is sized by what was asked for lately, so that a busy key asks its owner some times
-//! a second and a quiet one holds nothing. What is not used within a second is given
+//! A share is sized by what was asked for lately, so that a busy key asks its owner about ten
+//! times a second and a quiet one holds nothing. What is not used within a second is given
 //! back.
 
 use crate::limit::gcra::Taken;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A share is to last so long. A question costs two nodes what some ten requests cost, and a
-/// busy key asks again when half of its share is left: eight times a second.
-const AHEAD: Duration = Duration::from_millis(250);
+/// A share is to last so long.
+const AHEAD: Duration = Duration::from_millis(100);
 /// A share that is not used up by then is given back.
 const KEPT: Duration = Duration::from_secs(1);
 /// After a refusal the owner is not asked for so long at least, and at most.
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cold_key_asks_for_one_and_a_busy_one_for_a_quarter_of_a_second() {
+    fn a_cold_key_asks_for_one_and_a_busy_one_for_a_tenth_of_a_second() {
         let mut share = Share::default();
         let mut now = at(5_000);
         assert_eq!(share.draw(now, 1), Drawn::Short);
@@ -192,8 +191,8 @@ mod tests {
                 share.answered(now, Some(grant(want, 0)));
             }
         }
-        assert!((240..=260).contains(&last), "{last}");
-        assert!(calls < 60, "{calls} calls for 5000 requests");
+        assert!((90..=110).contains(&last), "{last}");
+        assert!(calls < 130, "{calls} calls for 5000 requests");
     }
 
     #[test]
