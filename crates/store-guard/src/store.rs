@@ -62,10 +62,11 @@ impl GuardedStore {
         let mut probes = FuturesUnordered::new();
         let mut number = 0;
         loop {
-            tokio::select! {
-                _ = look.tick() => {}
-                Some(()) = probes.next() => {}
-            }
+            // Only the pace begins probes: one that is refused at once would begin the next.
+            let may_probe = tokio::select! {
+                _ = look.tick() => true,
+                Some(()) = probes.next() => false,
+            };
             let now = self.clock.elapsed();
             if let Some((was, is)) = self.gauge.turned(now) {
                 tell(name, was, is);
@@ -81,12 +82,9 @@ impl GuardedStore {
                 Condition::Away | Condition::ReadOnly => true,
                 Condition::Well | Condition::Slow => self.gauge.is_quiet(now, QUIET_MAX),
             };
-            if wanted && probes.len() < PROBES_MAX {
+            if may_probe && wanted && probes.len() < PROBES_MAX {
                 number += 1;
                 probes.push(self.probe(number, condition == Condition::ReadOnly));
-            }
-            if probes.len() >= PROBES_MAX || !wanted {
-                look.reset();
             }
         }
     }
