@@ -2,7 +2,7 @@
 
 use crate::{Harness, harness::*};
 use std::time::Duration;
-use store::{Check, Error, Position, Write};
+use store::{Check, Commit, Error, Partition, Position, Write};
 
 const LIFE: Duration = Duration::from_secs(2);
 
@@ -53,6 +53,47 @@ pub async fn a_new_value_has_its_own_expiry(h: Harness) {
     assert!(h.get(&p, "longer").await.is_none());
     assert_eq!(h.sweep(p.bucket()).await, 2);
     assert_eq!(h.value(&p, "forever").await.as_deref(), Some("1"));
+}
+
+/// What was gone by the time of a commit does not come back when the clock is set back.
+pub async fn an_expired_record_stays_away_when_the_clock_goes_back(h: Harness) {
+    let p = partition("p");
+    h.commit(put(&p, "stays", "1")).await;
+    h.commit(expiring(&p, "goes", LIFE)).await;
+    assert!(h.passed(LIFE).await);
+    // Twice, for the second is the commonest form of a commit, which engines may shorten.
+    for value in ["2", "3"] {
+        h.commit(put(&p, "stays", value).append(STREAM, value.to_owned())).await;
+    }
+    if !h.set_back(LIFE / 2) {
+        return;
+    }
+    assert!(h.get(&p, "goes").await.is_none());
+    assert_eq!(h.scan(&p, b"", 9).await.len(), 1);
+    h.commit(put(&p, "other", "1")).await;
+    assert!(h.get(&p, "goes").await.is_none());
+}
+
+/// The empty key is a key like others, beside records that expire too.
+pub async fn a_record_of_the_empty_key_is_one(h: Harness) {
+    let p = partition("p");
+    h.commit(expiring(&p, "goes", LIFE)).await;
+    assert!(h.get(&p, "").await.is_none());
+    assert!(is_conflict(&h.refused(revision_of_nothing(&p)).await));
+    h.commit(put(&p, "", "1")).await;
+    assert_eq!(h.value(&p, "").await.as_deref(), Some("1"));
+    assert!(h.get(&p, "goes").await.is_some());
+    assert_eq!(h.scan(&p, b"", 9).await.len(), 2);
+    assert!(h.passed(LIFE).await);
+    assert!(h.get(&p, "goes").await.is_none());
+    assert_eq!(h.value(&p, "").await.as_deref(), Some("1"));
+    h.commit(delete(&p, "")).await;
+    assert!(h.get(&p, "").await.is_none());
+    assert_eq!(h.scan(&p, b"", 9).await.len(), 0);
+}
+
+fn revision_of_nothing(p: &Partition) -> Commit {
+    put(p, "a", "1").check(Check::Revision { key: key(""), revision: 1 })
 }
 
 /// A sweep deletes by a commit that raises the revision and that watchers see.

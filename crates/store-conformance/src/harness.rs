@@ -1,12 +1,12 @@
 //! A store under test, and what can be done to it.
 
-use clock::ManualClock;
+use clock::{Clock, ManualClock};
 use std::{any::Any, sync::Arc, time::Duration};
 use store::{
     Bucket, Changes, Check, Commit, Committed, Entry, Error, Head, Key, Kind, Partition, Position,
     Record, SharedStore, Store, StreamName, Write,
 };
-use types::TenantId;
+use types::{TenantId, Timestamp};
 
 /// What can be seen of a partition.
 pub(crate) type View = (Option<Head>, Vec<(Key, Record)>, Changes);
@@ -73,6 +73,14 @@ impl Harness {
             return false;
         }
         tokio::time::sleep(duration).await;
+        true
+    }
+
+    /// Sets the store's time of day back, or answers that it cannot.
+    pub(crate) fn set_back(&self, duration: Duration) -> bool {
+        let Some(clock) = &self.clock else { return false };
+        let earlier = clock.now().0 - u64::try_from(duration.as_millis()).expect("it is short");
+        clock.jump_to(Timestamp(earlier));
         true
     }
 

@@ -63,7 +63,9 @@ macro_rules! store {
                 one_of_many_wins_absence, retries_at_once_apply_once,
                 a_read_after_a_commit_never_goes_back;
             expiry: an_expired_record_is_returned_by_nothing, an_expired_record_is_absent,
-                a_new_value_has_its_own_expiry, a_sweep_is_a_commit_that_watchers_see,
+                a_new_value_has_its_own_expiry,
+                an_expired_record_stays_away_when_the_clock_goes_back,
+                a_record_of_the_empty_key_is_one, a_sweep_is_a_commit_that_watchers_see,
                 a_sweep_leaves_what_is_alive, a_sweep_of_many_records_is_complete;
             ids: a_retry_gets_the_first_reply, an_id_with_other_content_is_an_error,
                 an_id_is_known_for_ten_minutes, a_refused_commit_leaves_its_id_free,

@@ -18,19 +18,16 @@ impl StoreTime {
 
     /// What the statements take as `$1`.
     pub(crate) fn param(&self) -> i64 {
+        let seen = self.seen.load(Ordering::Relaxed);
         match &self.instead {
-            Some(clock) => crate::number::signed(clock.now().0).max(1),
-            None => -self.seen.load(Ordering::Relaxed),
+            Some(clock) => crate::number::signed(clock.now().0).max(seen).max(1),
+            None => -seen,
         }
     }
 
     /// The time that an answer tells.
     pub(crate) fn seen(&self, now: i64) -> Timestamp {
-        let now = if self.instead.is_some() {
-            now
-        } else {
-            self.seen.fetch_max(now, Ordering::Relaxed).max(now)
-        };
+        let now = self.seen.fetch_max(now, Ordering::Relaxed).max(now);
         Timestamp(crate::number::unsigned(now))
     }
 }

@@ -46,23 +46,9 @@ impl Keys {
     }
 
     fn at(&self, what: &str, partition: &Partition) -> Vec<u8> {
-        self.named(what, partition.bucket(), &name(partition))
-    }
-
-    fn named(&self, what: &str, bucket: Bucket, name: &[u8]) -> Vec<u8> {
-        let mut key = self.of(bucket, what);
-        key.extend_from_slice(name);
+        let mut key = self.of(partition.bucket(), what);
+        key.extend_from_slice(&name(partition));
         key
-    }
-
-    /// [`Self::partition`] and [`Self::records`], for whoever knows the bucket.
-    pub(crate) fn head_and_records(
-        &self,
-        partition: &Partition,
-        bucket: Bucket,
-    ) -> (Vec<u8>, Vec<u8>) {
-        let name = name(partition);
-        (self.named("m:", bucket, &name), self.named("r:", bucket, &name))
     }
 
     pub(crate) fn life(&self, bucket: Bucket) -> Vec<u8> {

@@ -1,10 +1,9 @@
 //! Reading single records, by plain commands: the server runs them at a tenth of a script's
 //! cost. Reads that come at the same time go together, and ask for the time once.
 //!
-//! A read sees the record; then the time of the partition's last commit; then the time now.
-//! Each is what is there when its turn comes. A record that has not expired by either time was
-//! alive when it was read. One that has, had expired before the read was answered; and if a
-//! commit has come in between, it had before that.
+//! A read sees the record and, beside it, the time of the partition's last commit; then the
+//! time now. A record that has not expired by either was alive when it was read. One that has,
+//! had expired before the read was answered.
 
 use crate::{failure::Next, node::Node, nodes::Nodes, reply::HEADER};
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -20,13 +19,16 @@ const TOGETHER_MAX: usize = 64;
 /// What a read takes of the room for requests beside its names: a record comes back.
 const REQUEST_BYTES: usize = 4096;
 
+/// In whose place the time of the partition's last commit stands, once one of its records has
+/// had an expiry; unless there is a record of that key.
+const COMMITTED: &str = "";
+
 /// A record that is to be read.
 #[derive(Debug)]
 pub(crate) struct Peek {
     pub(crate) bucket: Bucket,
-    /// The names of the partition's records and of the partition itself.
+    /// The name of the partition's records.
     pub(crate) records: Vec<u8>,
-    pub(crate) head: Vec<u8>,
     pub(crate) key: Vec<u8>,
 }
 
@@ -122,14 +124,12 @@ async fn ask(nodes: &Nodes, node: Arc<Node>, waiting: Vec<Waiting>) {
         }
         return;
     };
-    let size =
-        |(peek, _): &Waiting| peek.records.len() + peek.head.len() + peek.key.len() + REQUEST_BYTES;
+    let size = |(peek, _): &Waiting| peek.records.len() + peek.key.len() + REQUEST_BYTES;
     // It is held until the answers are there. None: the node is gone, and so are they.
     let Ok(_room) = node.room(waiting.iter().map(size).sum()).await else { return };
-    let mut request = redis::Pipeline::with_capacity(2 * waiting.len() + 1);
+    let mut request = redis::Pipeline::with_capacity(waiting.len() + 1);
     for (peek, _) in &waiting {
-        request.cmd("HGET").arg(&peek.records).arg(&peek.key);
-        request.cmd("HGET").arg(&peek.head).arg("t");
+        request.cmd("HMGET").arg(&peek.records).arg(&peek.key).arg(COMMITTED);
     }
     let given = nodes.time();
     if given.is_empty() {
@@ -145,7 +145,7 @@ async fn ask(nodes: &Nodes, node: Arc<Node>, waiting: Vec<Waiting>) {
             };
             let mut answers = answers.into_iter();
             for (_, sender) in waiting {
-                let seen = seen(answers.next(), answers.next(), now);
+                let seen = seen(answers.next(), now);
                 let _ = sender.send(Ok(seen.unwrap_or(Peeked::Unclear)));
             }
         }
@@ -161,18 +161,20 @@ async fn ask(nodes: &Nodes, node: Arc<Node>, waiting: Vec<Waiting>) {
     }
 }
 
-/// By the record, the time of the last commit, and the time now. `None` for answers of another
-/// form.
-fn seen(record: Option<Raw>, committed: Option<Raw>, now: Option<u64>) -> Option<Peeked> {
-    let record = record?;
-    if record == Raw::Nil {
-        return Some(Peeked::Nothing);
-    }
-    let Raw::BulkString(raw) = record else { return None };
+/// By the record with the time of the last commit, and the time now. `None` for answers of
+/// another form, and where that time is not known.
+fn seen(answer: Option<Raw>, now: Option<u64>) -> Option<Peeked> {
+    let Raw::Array(parts) = answer? else { return None };
+    let [record, committed] = <[Raw; 2]>::try_from(parts).ok()?;
+    let raw = match record {
+        Raw::Nil => return Some(Peeked::Nothing),
+        Raw::BulkString(raw) => raw,
+        _ => return None,
+    };
     let (header, _) = raw.split_first_chunk::<HEADER>()?;
     let (_, expires) = header.split_last_chunk()?;
     let expires = u64::from_be_bytes(*expires);
-    let is_live = expires == 0 || number(&committed?)?.max(now?) < expires;
+    let is_live = expires == 0 || binary(&committed)?.max(now?) < expires;
     Some(if is_live { Peeked::Record(raw) } else { Peeked::Nothing })
 }
 
@@ -181,6 +183,11 @@ fn milliseconds(time: &Raw) -> Option<u64> {
     let Raw::Array(parts) = time else { return None };
     let [seconds, micros] = parts.as_slice() else { return None };
     Some(number(seconds)? * 1000 + number(micros)? / 1000)
+}
+
+fn binary(raw: &Raw) -> Option<u64> {
+    let Raw::BulkString(bytes) = raw else { return None };
+    Some(u64::from_be_bytes(bytes.as_slice().try_into().ok()?))
 }
 
 fn number(raw: &Raw) -> Option<u64> {
@@ -200,26 +207,37 @@ mod tests {
         Raw::BulkString(text.into())
     }
 
+    fn time(time: u64) -> Raw {
+        Raw::BulkString(time.to_be_bytes().into())
+    }
+
+    fn both(record: Raw, committed: Raw) -> Option<Raw> {
+        Some(Raw::Array(vec![record, committed]))
+    }
+
     #[test]
     fn a_record_is_alive_until_its_expiry_by_both_times() {
-        let of = |expires, committed: &str, now| {
-            seen(Some(Raw::BulkString(raw(expires))), Some(text(committed)), Some(now))
+        let of = |expires, committed: u64, now| {
+            seen(both(Raw::BulkString(raw(expires)), time(committed)), Some(now))
         };
         let alive = |expires| Some(Peeked::Record(raw(expires)));
-        assert_eq!(of(0, "9000", 9_000), alive(0));
-        assert_eq!(of(2_001, "1000", 2_000), alive(2_001));
-        assert_eq!(of(2_001, "1000", 2_001), Some(Peeked::Nothing));
-        assert_eq!(of(3_000, "3000", 0), Some(Peeked::Nothing));
-        assert_eq!(seen(Some(Raw::Nil), Some(Raw::Nil), None), Some(Peeked::Nothing));
+        assert_eq!(of(0, 9000, 9_000), alive(0));
+        assert_eq!(of(2_001, 1000, 2_000), alive(2_001));
+        assert_eq!(of(2_001, 1000, 2_001), Some(Peeked::Nothing));
+        assert_eq!(of(3_000, 3000, 0), Some(Peeked::Nothing));
+        assert_eq!(seen(both(Raw::Nil, Raw::Nil), None), Some(Peeked::Nothing));
     }
 
     #[test]
     fn an_answer_of_another_form_is_unclear() {
-        let record = || Some(Raw::BulkString(raw(9)));
-        assert_eq!(seen(record(), Some(text("x")), Some(1)), None);
-        assert_eq!(seen(record(), Some(text("1")), None), None);
-        assert_eq!(seen(Some(text("short")), Some(text("1")), Some(1)), None);
-        assert_eq!(seen(Some(Raw::Int(1)), Some(text("1")), Some(1)), None);
+        let record = || Raw::BulkString(raw(9));
+        assert_eq!(seen(both(record(), text("x")), Some(1)), None);
+        assert_eq!(seen(both(record(), time(1)), None), None);
+        assert_eq!(seen(both(record(), record()), Some(1)), None, "the empty key is a record");
+        assert_eq!(seen(both(record(), Raw::Nil), Some(1)), None, "written by an older version");
+        assert_eq!(seen(both(text("short"), time(1)), Some(1)), None);
+        assert_eq!(seen(both(Raw::Int(1), time(1)), Some(1)), None);
+        assert_eq!(seen(Some(record()), Some(1)), None);
         assert_eq!(milliseconds(&Raw::Array(vec![text("2"), text("1999")])), Some(2_001));
         assert_eq!(milliseconds(&text("2")), None);
     }

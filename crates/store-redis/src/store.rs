@@ -168,9 +168,8 @@ impl Store for RedisStore {
     }
 
     async fn get(&self, partition: &Partition, key: &Key) -> Result<Option<Record>, Error> {
-        let bucket = partition.bucket();
-        let (head, records) = self.keys().head_and_records(partition, bucket);
-        let peek = Peek { bucket, records, key: key.as_bytes().to_vec(), head };
+        let records = self.keys().records(partition);
+        let peek = Peek { bucket: partition.bucket(), records, key: key.as_bytes().to_vec() };
         match self.peeker.peek(peek).await? {
             Peeked::Nothing => return Ok(None),
             Peeked::Record(raw) => return reply::record(raw).map(Some),

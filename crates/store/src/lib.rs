@@ -71,7 +71,8 @@ pub enum Survives {
 /// - reads see only commits that are as durable as was asked of them;
 /// - a stream's sequence is dense from 1 in each incarnation: no gap, no repeat; below a trim
 ///   a read answers [`Error::Trimmed`] with the first entry that is left;
-/// - no record is returned at or after its expiry, by the store's own clock;
+/// - no record is returned at or after its expiry, by the store's own clock; what was gone at
+///   the time of a commit stays gone where that is known, though the clock be set back;
 /// - a new incarnation starts when the partition is made and wherever the tail may have been
 ///   lost; then a position of the old one gets [`Error::Lagged`];
 /// - fences survive records and incarnations;

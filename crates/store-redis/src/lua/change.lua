@@ -7,9 +7,9 @@
 -- 10 entry, 11 bytes that a partition may hold.
 
 local HEADER = 16
-local found = redis.call('HMGET', KEYS[2], 'l', 'i', 'r', 't', 'b', ARGV[9])
+local found = redis.call('HMGET', KEYS[2], 'l', 'i', 'r', 't', 'b', ARGV[9], 'x')
 local raw = redis.call('HGET', KEYS[3], ARGV[6])
-if not (raw and found[1] and found[6]) then
+if not (raw and #raw >= HEADER and found[1] and found[6]) then
   return { 'whole' }
 end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ' ' .. found[1] then
@@ -43,6 +43,9 @@ last = string.format('%.0f', last + 1)
 -- From here on nothing may fail; with its memory full the server refuses the first write.
 redis.call('HSET', KEYS[2], 'r', told, 't', now, 'b', bytes, ARGV[9], first .. last)
 redis.call('HSET', KEYS[3], ARGV[6], struct.pack('>I8I8', next_revision, 0) .. ARGV[8])
+if found[7] == 'now' then
+  redis.call('HSET', KEYS[3], '', struct.pack('>I8', now))
+end
 redis.call('ZADD', KEYS[4], told, ARGV[6])
 redis.call('XADD', KEYS[5], last .. '-' .. told, 'v', ARGV[10])
 redis.pcall('SPUBLISH', ARGV[4], ARGV[3])

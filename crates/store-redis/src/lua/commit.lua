@@ -39,7 +39,7 @@ local function record(key)
   if not one then
     one = { key = key, size = 0 }
     local raw = redis.call('HGET', KEYS[3], key)
-    if raw then
+    if raw and #raw >= HEADER then
       one.was = true
       one.revision, one.expires = header(raw)
       one.live = is_live(raw, now)
@@ -211,6 +211,17 @@ set('r', next_revision)
 set('t', text(now))
 set('b', text(bytes))
 set('f', fence)
+local beside = after.x
+for _, one in ipairs(touched) do
+  if one.value and one.key == '' then
+    beside = 'never'
+  elseif one.value and one.until_time ~= 0 and not beside then
+    beside = 'now'
+  end
+end
+if beside ~= after.x then
+  set('x', beside)
+end
 if after.l ~= lived then
   if not made then
     after.i = incarnation
@@ -229,6 +240,9 @@ for name in pairs(changed_streams) do
   set('/' .. name, text(span.first) .. ' ' .. text(span.last))
 end
 redis.call('HSET', KEYS[2], unpack(fields))
+if beside == 'now' then
+  redis.call('HSET', KEYS[3], '', struct.pack('>I8', now))
+end
 if made then
   redis.call('ZADD', KEYS[9], 0, NAME)
 end

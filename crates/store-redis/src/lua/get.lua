@@ -1,7 +1,7 @@
 -- KEYS: 1 life, 2 partition, 3 records. ARGV: 1 server, 2 time, 3 key.
 
 local raw = redis.call('HGET', KEYS[3], ARGV[3])
-if not raw then
+if not raw or #raw < HEADER then
   return { 'none' }
 end
 local _, expires = header(raw)

@@ -17,7 +17,9 @@ local function time(given)
 end
 
 -- A partition without its contents, or nil: i incarnation, l the life in which that holds,
--- r revision, f fence, k known_from, b bytes, t time of the last commit, w wake time.
+-- r revision, f fence, k known_from, b bytes, t time of the last commit, w wake time, x whether
+-- that time also stands among the records, as eight bytes in the place of the empty key: not
+-- before one of them has an expiry, `now` from then on, `never` once that key is a record.
 local function partition(key)
   local flat = redis.call('HGETALL', key)
   if #flat == 0 then
