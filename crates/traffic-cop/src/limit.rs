@@ -5,14 +5,16 @@
 //! connection, caller and route ([`Limits::resolve`]); a charge is then one compare-and-swap
 //! per rule. Rules whose [`Scope`] is shared are counted for all nodes together, by [`Shared`].
 
+mod asking;
 mod gcra;
 mod rule;
 mod share;
 mod shared;
 
+pub use asking::ASKS_MAX;
 pub use rule::{Per, Rule, Scope, WhenAway};
 pub use share::{Ask, Grant};
-pub use shared::{ASKS_MAX, Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
+pub use shared::{Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
 
 use crate::limit::{
     gcra::{Bucket, Rate, Taken},

@@ -116,7 +116,7 @@ impl Server {
     ) -> Router {
         let server = Arc::new(Self { secret, clock, limits, streams, seen: Mutex::default() });
         Router::new()
-            .route("/limits/{place}", post(grant))
+            .route("/limits", post(grant))
             .route("/streams/{session}", post(hand_on))
             .with_state(server)
     }
@@ -193,11 +193,7 @@ async fn hand_on(
         .signed(&nonce, handed.map_or_else(|problem| problem.code.to_string(), |()| String::new()))
 }
 
-async fn grant(
-    State(server): State<Arc<Server>>,
-    Path(place): Path<u8>,
-    request: Request,
-) -> Response<Body> {
+async fn grant(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
     let (body, nonce) = match server.admit(request, BODY_MAX).await {
         Ok(admitted) => admitted,
         Err(refused) => return refused,
@@ -209,12 +205,8 @@ async fn grant(
     if asks.len() > ASKS_MAX {
         return answer(StatusCode::BAD_REQUEST, "too many questions".into());
     }
-    match server.limits.grant(place, &asks) {
-        None => answer(StatusCode::MISDIRECTED_REQUEST, "another node owns this".into()),
-        Some(grants) => {
-            server.signed(&nonce, serde_json::to_string(&grants).expect("grants are JSON"))
-        }
-    }
+    let grants = server.limits.grant(&asks);
+    server.signed(&nonce, serde_json::to_string(&grants).expect("grants are JSON"))
 }
 
 /// Nonces of the last minute.
@@ -324,15 +316,18 @@ impl Owners for Peers {
         self.keeper.node_count() as u64
     }
 
-    async fn ask(&self, place: u8, asks: Vec<Ask>) -> Result<Vec<Grant>, String> {
-        let owner = shard_of(place).and_then(|shard| self.keeper.owner(shard));
-        let Some((node, address)) = owner else { return Err("no node is registered".into()) };
-        if node == *self.keeper.node() {
+    fn owner(&self, place: u8) -> Option<String> {
+        let (node, _) = self.keeper.owner(shard_of(place)?)?;
+        Some(node.to_string())
+    }
+
+    async fn ask(&self, owner: &str, asks: Vec<Ask>) -> Result<Vec<Option<Grant>>, String> {
+        if owner == self.keeper.node().as_str() {
             return Err("this node is about to take it over".into());
         }
+        let address = self.keeper.address(owner).ok_or("the node is gone")?;
         let body = serde_json::to_vec(&asks).map_err(|error| error.to_string())?;
-        let path = format!("/limits/{place}");
-        let asked = self.post(&address, &path, body);
+        let asked = self.post(&address, "/limits", body);
         let answer = tokio::time::timeout(ANSWER, asked).await;
         let answer = answer.map_err(|_| format!("{address} does not answer in time"))??;
         serde_json::from_slice(&answer).map_err(|error| format!("{address}: {error}"))

@@ -31,7 +31,11 @@ impl Owners for Alone {
         1
     }
 
-    async fn ask(&self, _: u8, _: Vec<Ask>) -> Result<Vec<Grant>, String> {
+    fn owner(&self, _: u8) -> Option<String> {
+        None
+    }
+
+    async fn ask(&self, _: &str, _: Vec<Ask>) -> Result<Vec<Option<Grant>>, String> {
         Err("there is no other node".into())
     }
 }

@@ -121,7 +121,7 @@ async fn only_nodes_are_answered() {
     let address = log.split("\"address\":\"").nth(1).unwrap().split('"').next().unwrap();
     let stranger = Client::new(&format!("http://{address}"), "").unwrap();
     let body = Some(b"[]".to_vec());
-    let answer = stranger.call(Method::POST, "/limits/0", body).await.unwrap();
+    let answer = stranger.call(Method::POST, "/limits", body).await.unwrap();
     assert_eq!(answer.status, 401);
     let answer = stranger.call(Method::GET, "/", None).await.unwrap();
     assert_eq!(answer.status, 404);

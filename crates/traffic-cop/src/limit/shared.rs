@@ -2,9 +2,9 @@
 //!
 //! The keys of shared limits fall into [`PLACES`] places, each a partition of the store whose
 //! shard has an owner ([`ledger::Lease`]). The owner counts in memory, as a node alone would,
-//! and saves what it counted each second. Other nodes ask it for shares ([`Share`]), one
-//! question at a time for each place, which carries all keys that wait. So a request costs no
-//! call of a store ever, and a call of the owner only where its share is used up.
+//! and saves what it counted each second. Other nodes ask it for shares ([`Share`]). So a
+//! request costs no call of a store ever, and a call of the owner only where its share is used
+//! up.
 //!
 //! What is admitted beyond the limit is bounded: an owner that is lost takes at most the last
 //! [`SAVED_WITHIN`] of its grants out of the count. Shares are counted when they are granted,
@@ -26,7 +26,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -38,9 +38,6 @@ use types::{TenantId, Timestamp};
 pub const PLACES: u8 = 16;
 /// An owner that could not save for so long no longer grants.
 pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
-/// Keys that one question carries, so many at most.
-pub const ASKS_MAX: usize = 512;
-
 const KIND: Kind = Kind::new("limit");
 /// Keys of a place in memory; beyond, subjects share one bucket per rule.
 const KEYS_MAX: usize = 65_536;
@@ -50,7 +47,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const AWAY: Duration = Duration::from_secs(1);
 /// How long a request waits for its owner's answer, in all.
 const WAIT: Duration = Duration::from_millis(500);
-const WISHES: usize = 4096;
+/// Keys that wait to be asked about; beyond, whoever waits is told by the time.
+const WISHES: usize = 16_384;
 /// Writes of one commit; the fence and the like come on top.
 const WRITES: usize = 100;
 
@@ -60,28 +58,33 @@ pub trait Owners: Send + Sync {
     /// How many nodes there are.
     fn nodes(&self) -> u64;
 
-    /// Asks the owner of `place`; an answer for each question, in their order.
+    /// The node that owns `place`, or is about to.
+    fn owner(&self, place: u8) -> Option<String>;
+
+    /// Asks a node about places that it owns; an answer for each question, in their order, and
+    /// `None` for those whose place it does not own.
     ///
     /// # Errors
     /// What went wrong, for the log.
-    async fn ask(&self, place: u8, asks: Vec<Ask>) -> Result<Vec<Grant>, String>;
+    async fn ask(&self, owner: &str, asks: Vec<Ask>) -> Result<Vec<Option<Grant>>, String>;
 }
 
 /// The shared limits of a node.
 pub struct Shared {
     places: Vec<Place>,
     store: SharedStore,
-    clock: SharedClock,
+    pub(super) clock: SharedClock,
     keeper: Arc<Keeper>,
-    owners: Arc<dyn Owners>,
-    wanted: Mutex<Option<Vec<mpsc::Receiver<Arc<SharedBucket>>>>>,
-    counts: Counts,
+    pub(super) owners: Arc<dyn Owners>,
+    wishes: mpsc::Sender<Arc<SharedBucket>>,
+    wished: Mutex<Option<mpsc::Receiver<Arc<SharedBucket>>>>,
+    pub(super) counts: Counts,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
-    questions: AtomicU64,
-    granted: AtomicU64,
+pub(super) struct Counts {
+    pub(super) questions: AtomicU64,
+    pub(super) granted: AtomicU64,
     away: AtomicU64,
     saves: AtomicU64,
 }
@@ -109,13 +112,12 @@ struct Place {
     saved: AtomicU64,
     away_until: AtomicU64,
     buckets: Mutex<HashMap<u128, Arc<SharedBucket>, RandomState>>,
-    wishes: mpsc::Sender<Arc<SharedBucket>>,
 }
 
 /// One key's count, on whichever side this node is.
 #[derive(Debug)]
 pub(super) struct SharedBucket {
-    place: u8,
+    pub(super) place: u8,
     key: u128,
     rate: Rate,
     /// The count, where this node owns it; else what it counts by itself while the owner is
@@ -125,6 +127,8 @@ pub(super) struct SharedBucket {
     /// The arrival time that was saved last, in nanoseconds.
     saved: AtomicU64,
     answered: Notify,
+    /// It waits to be asked about.
+    wished: AtomicBool,
 }
 
 /// What drawing on a shared limit comes to.
@@ -146,6 +150,10 @@ impl fmt::Debug for Shared {
 
 fn partition(place: u8) -> Result<Partition, store::Error> {
     Partition::new(TenantId::system(), KIND, &place.to_string())
+}
+
+fn place_of(key: u128) -> u8 {
+    (key % u128::from(PLACES)) as u8
 }
 
 /// The shards whose owners count limits.
@@ -170,22 +178,20 @@ impl Shared {
         keeper: Arc<Keeper>,
         owners: Arc<dyn Owners>,
     ) -> Result<Arc<Self>, store::Error> {
-        let (mut places, mut wanted) = (Vec::new(), Vec::new());
+        let mut places = Vec::new();
         for place in 0..PLACES {
-            let (wishes, inbox) = mpsc::channel(WISHES);
-            wanted.push(inbox);
             places.push(Place {
                 partition: partition(place)?,
                 lease: ArcSwapOption::empty(),
                 saved: AtomicU64::new(0),
                 away_until: AtomicU64::new(0),
                 buckets: Mutex::default(),
-                wishes,
             });
         }
-        let wanted = Mutex::new(Some(wanted));
+        let (wishes, wished) = mpsc::channel(WISHES);
+        let wished = Mutex::new(Some(wished));
         let counts = Counts::default();
-        Ok(Arc::new(Self { places, store, clock, keeper, owners, wanted, counts }))
+        Ok(Arc::new(Self { places, store, clock, keeper, owners, wishes, wished, counts }))
     }
 
     /// How many nodes there are, as far as this one knows.
@@ -210,12 +216,11 @@ impl Shared {
 
     /// The bucket of `key`, or of `crowd` if there is no room for one more.
     pub(super) fn bucket(&self, key: u128, crowd: u128, rate: Rate) -> Arc<SharedBucket> {
-        let of = |key: u128| (key % u128::from(PLACES)) as u8;
-        let bucket = self.places[usize::from(of(key))].bucket(of(key), key, rate);
+        let bucket = self.places[usize::from(place_of(key))].bucket(key, rate);
         bucket.unwrap_or_else(|| {
-            let place = &self.places[usize::from(of(crowd))];
+            let place = &self.places[usize::from(place_of(crowd))];
             let mut buckets = place.buckets.lock();
-            let new = || Arc::new(SharedBucket::new(of(crowd), crowd, rate));
+            let new = || Arc::new(SharedBucket::new(crowd, rate));
             buckets.entry(crowd).or_insert_with(new).clone()
         })
     }
@@ -302,92 +307,56 @@ impl Shared {
         in_time
     }
 
-    fn is_away(&self, place: u8) {
+    /// Its owner does not answer.
+    pub(super) fn is_away(&self, place: u8) {
         let until = nanos(self.clock.elapsed() + AWAY);
         self.places[usize::from(place)].away_until.store(until, Relaxed);
     }
 
     fn wish(&self, bucket: &Arc<SharedBucket>) {
-        // If there is no room, whoever waits is told so by the time.
-        let _ = self.places[usize::from(bucket.place)].wishes.try_send(bucket.clone());
+        if !bucket.wished.swap(true, SeqCst) && self.wishes.try_send(bucket.clone()).is_err() {
+            bucket.wished.store(false, SeqCst);
+        }
     }
 
-    /// Answers another node's questions about `place`; `None` if this node does not own it.
+    /// Answers another node's questions; `None` for those whose place this node does not own.
     #[must_use]
-    pub fn grant(&self, place: u8, asks: &[Ask]) -> Option<Vec<Grant>> {
-        let now = self.clock.elapsed();
-        let owned = self.places.get(usize::from(place)).filter(|place| place.is_owned(now))?;
-        let grant = |ask: &Ask| {
-            let rate = Rate { interval: ask.interval.max(1), burst: ask.burst.max(1) };
-            let Some(bucket) = owned.bucket(place, ask.key, rate) else {
-                // There is no room to count it; to refuse is the safe side.
-                let retry_after = nanos(SAVED_WITHIN);
-                return Grant { granted: 0, remaining: 0, reset: 0, retry_after };
-            };
-            bucket.owned.give_back(rate, ask.back.min(rate.burst));
-            // By the time now: who did not run for a while is behind what others took since.
-            let (granted, taken) = bucket.owned.take_up_to(rate, self.clock.elapsed(), ask.want);
-            Grant {
-                granted,
-                remaining: taken.remaining,
-                reset: nanos(taken.reset),
-                retry_after: nanos(taken.retry_after),
-            }
+    pub fn grant(&self, asks: &[Ask]) -> Vec<Option<Grant>> {
+        asks.iter().map(|ask| self.grant_one(ask)).collect()
+    }
+
+    fn grant_one(&self, ask: &Ask) -> Option<Grant> {
+        let place = &self.places[usize::from(place_of(ask.key))];
+        if !place.is_owned(self.clock.elapsed()) {
+            return None;
+        }
+        let rate = Rate { interval: ask.interval.max(1), burst: ask.burst.max(1) };
+        let Some(bucket) = place.bucket(ask.key, rate) else {
+            // There is no room to count it; to refuse is the safe side.
+            let retry_after = nanos(SAVED_WITHIN);
+            return Some(Grant { granted: 0, remaining: 0, reset: 0, retry_after });
         };
-        Some(asks.iter().map(grant).collect())
+        bucket.owned.give_back(rate, ask.back.min(rate.burst));
+        // By the time now: who did not run for a while is behind what others took since.
+        let (granted, taken) = bucket.owned.take_up_to(rate, self.clock.elapsed(), ask.want);
+        Some(Grant {
+            granted,
+            remaining: taken.remaining,
+            reset: nanos(taken.reset),
+            retry_after: nanos(taken.retry_after),
+        })
     }
 
     /// Asks owners, takes places over and saves what is counted here. To be run once, until
     /// dropped.
     pub async fn run(self: Arc<Self>) {
-        let Some(wanted) = self.wanted.lock().take() else { return };
+        let Some(wished) = self.wished.lock().take() else { return };
         let mut tasks = tokio::task::JoinSet::new();
-        for (place, wishes) in (0..PLACES).zip(wanted) {
-            tasks.spawn(self.clone().ask_owner(place, wishes));
+        tasks.spawn(self.clone().ask_owners(wished));
+        for place in 0..PLACES {
             tasks.spawn(self.clone().own(place));
         }
         tasks.join_all().await;
-    }
-
-    async fn ask_owner(self: Arc<Self>, place: u8, mut wishes: mpsc::Receiver<Arc<SharedBucket>>) {
-        let mut waiting = Vec::new();
-        while wishes.recv_many(&mut waiting, ASKS_MAX).await > 0 {
-            let now = self.clock.elapsed();
-            let (mut asks, mut asking) = (Vec::new(), Vec::new());
-            for bucket in waiting.drain(..) {
-                let Rate { interval, burst } = bucket.rate;
-                if let Some(ask) = bucket.share.lock().ask(now, bucket.key, interval, burst) {
-                    asks.push(ask);
-                    asking.push(bucket.clone());
-                }
-            }
-            if asks.is_empty() {
-                continue;
-            }
-            self.counts.questions.fetch_add(1, Relaxed);
-            // This node may have come to own it since.
-            let answer = match self.grant(place, &asks) {
-                Some(grants) => Ok(grants),
-                None => self.owners.ask(place, asks).await,
-            };
-            let now = self.clock.elapsed();
-            let grants = match answer {
-                Ok(grants) if grants.len() == asking.len() => {
-                    self.counts.granted.fetch_add(grants.iter().map(|g| g.granted).sum(), Relaxed);
-                    grants.into_iter().map(Some).collect()
-                }
-                Ok(_) | Err(_) => {
-                    let why = answer.err().unwrap_or_else(|| "it answers something else".into());
-                    tracing::warn!(place, why, "the owner of shared limits does not answer");
-                    self.is_away(place);
-                    vec![None; asking.len()]
-                }
-            };
-            for (bucket, grant) in asking.iter().zip(grants) {
-                bucket.share.lock().answered(now, grant);
-                bucket.answered.notify_waiters();
-            }
-        }
     }
 
     async fn own(self: Arc<Self>, at: u8) {
@@ -403,7 +372,7 @@ impl Shared {
                 (Some(lease), known)
                     if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, lease)) =>
                 {
-                    match self.take_over(place, at, lease).await {
+                    match self.take_over(place, lease).await {
                         Ok(()) => tracing::info!(place = at, "this node counts shared limits"),
                         Err(error) => {
                             tracing::warn!(place = at, %error, "limits cannot be taken over")
@@ -425,7 +394,7 @@ impl Shared {
     }
 
     /// Loads what the former owner saved; nothing that it saves later counts.
-    async fn take_over(&self, place: &Place, at: u8, lease: &Arc<Lease>) -> Result<(), LeaseError> {
+    async fn take_over(&self, place: &Place, lease: &Arc<Lease>) -> Result<(), LeaseError> {
         let begun = self.clock.elapsed();
         drop(lease.open(&self.store, &place.partition).await?);
         let mut after: Option<Key> = None;
@@ -435,7 +404,7 @@ impl Shared {
                 let saved =
                     <[u8; 16]>::try_from(key.as_bytes()).ok().zip(Saved::read(&record.value));
                 let Some((key, saved)) = saved else { continue };
-                let Some(bucket) = place.bucket(at, u128::from_be_bytes(key), saved.rate) else {
+                let Some(bucket) = place.bucket(u128::from_be_bytes(key), saved.rate) else {
                     continue;
                 };
                 let ahead = saved.full_at.since(self.clock.now());
@@ -501,7 +470,7 @@ impl Shared {
         let buckets = place.buckets.lock();
         for bucket in buckets.values() {
             if bucket.share.lock().has_back(now) {
-                let _ = place.wishes.try_send(bucket.clone());
+                self.wish(bucket);
             }
         }
     }
@@ -514,7 +483,7 @@ impl Place {
             && nanos(now).saturating_sub(self.saved.load(Relaxed)) < nanos(SAVED_WITHIN)
     }
 
-    fn bucket(&self, place: u8, key: u128, rate: Rate) -> Option<Arc<SharedBucket>> {
+    fn bucket(&self, key: u128, rate: Rate) -> Option<Arc<SharedBucket>> {
         let mut buckets = self.buckets.lock();
         if let Some(bucket) = buckets.get(&key) {
             return Some(bucket.clone());
@@ -522,23 +491,37 @@ impl Place {
         if buckets.len() >= KEYS_MAX {
             return None;
         }
-        let bucket = Arc::new(SharedBucket::new(place, key, rate));
+        let bucket = Arc::new(SharedBucket::new(key, rate));
         buckets.insert(key, bucket.clone());
         Some(bucket)
     }
 }
 
 impl SharedBucket {
-    fn new(place: u8, key: u128, rate: Rate) -> Self {
+    fn new(key: u128, rate: Rate) -> Self {
         Self {
-            place,
+            place: place_of(key),
             key,
             rate,
             owned: Bucket::default(),
             share: Mutex::default(),
             saved: AtomicU64::new(0),
             answered: Notify::new(),
+            wished: AtomicBool::new(false),
         }
+    }
+
+    /// What to ask its owner; `None` while an answer is awaited.
+    pub(super) fn ask(&self, now: Duration) -> Option<Ask> {
+        // Before the share is looked at: who draws on it later has to wish again.
+        self.wished.store(false, SeqCst);
+        self.share.lock().ask(now, self.key, self.rate.interval, self.rate.burst)
+    }
+
+    /// Takes the owner's answer, or that there was none, and tells whoever waits.
+    pub(super) fn answer(&self, now: Duration, grant: Option<Grant>) {
+        self.share.lock().answered(now, grant);
+        self.answered.notify_waiters();
     }
 }
 
