@@ -1,15 +1,17 @@
 //! What a node holds of a limit that another node owns: requests that the owner granted ahead.
 //!
-//! A share is sized by what was asked for lately, so that a busy key asks its owner about ten
-//! times a second and a quiet one holds nothing. What is not used within a second is given
-//! back.
+//! A share is sized by what was asked for lately: enough for a while where plenty remains, and
+//! for a moment where little does, since what one node holds no other can use. A quiet key
+//! holds nothing, and what is not used within a second is given back.
 
 use crate::limit::gcra::Taken;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// A share is to last so long.
+/// A share is to last so long; and so long if it is at most this part of what remains.
 const AHEAD: Duration = Duration::from_millis(100);
+const FAR_AHEAD: Duration = Duration::from_millis(500);
+const PART_OF_REST: f64 = 0.1;
 /// A share that is not used up by then is given back.
 const KEPT: Duration = Duration::from_secs(1);
 /// After a refusal the owner is not asked for so long at least, and at most.
@@ -118,10 +120,13 @@ impl Share {
         self.expire(now);
         self.asking = true;
         let over = now.saturating_sub(self.since).max(Duration::from_millis(1));
-        let pace = self.demand as f64 * AHEAD.as_secs_f64() / over.as_secs_f64();
+        let pace = self.demand as f64 / over.as_secs_f64();
+        let rest = self.last.map_or(0, |last| last.remaining) as f64;
+        let far = (pace * FAR_AHEAD.as_secs_f64()).min(rest * PART_OF_REST);
+        let ahead = (pace * AHEAD.as_secs_f64()).max(far);
         // A short look back misleads: no more than twice what was granted last.
         let most = self.last.map_or(1, |last| 2 * last.granted + 1);
-        let want = (pace.ceil() as u64).min(most).max(self.waiting).min(burst);
+        let want = (ahead.ceil() as u64).min(most).max(self.waiting).min(burst);
         Some(Ask { key, interval, burst, want, back: std::mem::take(&mut self.back) })
     }
 
@@ -172,8 +177,9 @@ mod tests {
         share.ask(now, 1, 1, 1_000).map(|ask| ask.want)
     }
 
-    #[test]
-    fn a_cold_key_asks_for_one_and_a_busy_one_for_a_tenth_of_a_second() {
+    /// What a key that is drawn on each millisecond asks for in the end, and how often in five
+    /// seconds, where so much remains.
+    fn busy(remaining: u64) -> (u64, u64) {
         let mut share = Share::default();
         let mut now = at(5_000);
         assert_eq!(share.draw(now, 1), Drawn::Short);
@@ -188,11 +194,20 @@ mod tests {
                 && let Some(want) = asked(&mut share, now)
             {
                 (calls, last) = (calls + 1, want);
-                share.answered(now, Some(grant(want, 0)));
+                share.answered(now, Some(Grant { remaining, ..grant(want, 0) }));
             }
         }
-        assert!((90..=110).contains(&last), "{last}");
-        assert!(calls < 130, "{calls} calls for 5000 requests");
+        (last, calls)
+    }
+
+    #[test]
+    fn a_cold_key_asks_for_one_and_a_busy_one_for_as_long_as_what_remains_allows() {
+        let (last, calls) = busy(0);
+        assert!((90..=110).contains(&last) && calls < 130, "{last}, {calls} times");
+        let (last, calls) = busy(2_000);
+        assert!((190..=210).contains(&last) && calls < 70, "{last}, {calls} times");
+        let (last, calls) = busy(1_000_000);
+        assert!((490..=510).contains(&last) && calls < 35, "{last}, {calls} times");
     }
 
     #[test]
