@@ -13,16 +13,17 @@ mod encoding;
 mod protobuf;
 mod reply;
 
-pub use code::{Disconnect, ErrorCode};
+pub use code::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{
     ChannelRequest, Command, ConnectRequest, Empty, HistoryRequest, PublishRequest, RefreshRequest,
-    RpcRequest, SendRequest, StreamPosition, SubscribeRequest,
+    RpcRequest, SendRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
 };
 pub use emulation::{Commands as EmulatedCommands, EmulationRequest};
 pub use encoding::{Commands, Encoding, Unreadable};
 pub use reply::{
-    Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult, PresenceStatsResult,
-    Publication, Push, Reason, RefreshResult, Reply, RpcResult, SubscribeResult, Who,
+    Begun, Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult,
+    PresenceStatsResult, Publication, Push, Reason, RefreshResult, Reply, RpcResult,
+    SubRefreshResult, SubscribeResult, Who,
 };
 
 use serde_json::value::RawValue;

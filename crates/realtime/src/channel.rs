@@ -1,6 +1,8 @@
 //! Channels: their names, who may do what in them, and publishing.
 
-use crate::{Config, JoinLeave, Namespace, Parts, Recovery, broker, presence::Announce};
+use crate::{
+    Config, JoinLeave, Namespace, Parts, Recovery, broker, config::PERSONAL, presence::Announce,
+};
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication},
@@ -12,7 +14,7 @@ use traffic_cop::{
     genesis::Genesis,
     state::{self, DocumentId},
 };
-use types::{Caller, CredentialKind, PrincipalKind, TenantId};
+use types::{Caller, CredentialKind, Principal, PrincipalKind, TenantId};
 
 const KIND: Kind = Kind::new("channel");
 /// What passes through channels that keep no history.
@@ -129,12 +131,24 @@ impl Admitted {
     }
 }
 
-/// Whether `caller` may do this in `channel`, and what that comes with.
+/// The name of a principal's own channel. No id holds a `/`, so that no user's is an agent's.
+pub(crate) fn personal(principal: &Principal) -> String {
+    match principal.kind {
+        PrincipalKind::User => format!("{PERSONAL}{}", principal.id.as_str()),
+        kind @ (PrincipalKind::Agent | PrincipalKind::Service) => {
+            format!("{PERSONAL}{kind}/{}", principal.id.as_str())
+        }
+    }
+}
+
+/// Whether `caller` may do this in `channel`, and what that comes with. `permitted`: whoever
+/// speaks for the tenant, by a token, has permitted him what subscribers may.
 pub(crate) fn admit(
     config: &Config,
     caller: &Caller,
     channel: &Channel,
     wish: Wish,
+    permitted: bool,
 ) -> Result<Admitted, Problem> {
     let forbidden = |detail: &str| Err(Problem::new(Code::Forbidden, detail));
     let name = channel.name();
@@ -153,14 +167,8 @@ pub(crate) fn admit(
         return Ok(Admitted { source, recovery, presence: false, join_leave });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
-    if let Some(user) = name.strip_prefix('#') {
-        if wish == Wish::Publish && !service {
-            return forbidden("only services publish to a personal channel");
-        }
-        if user != caller.principal.id.as_str() && !service {
-            return forbidden("the channel is another user's");
-        }
-        return source(&Namespace::default(), channel);
+    if name.starts_with(PERSONAL) && name != personal(&caller.principal) && !service && !permitted {
+        return forbidden("the channel is somebody else's");
     }
     let Some(namespace) = config.namespace(name) else {
         return Err(Problem::new(Code::NotFound, "the channel's namespace is not configured"));
@@ -169,10 +177,12 @@ pub(crate) fn admit(
         Wish::Subscribe | Wish::History | Wish::Presence => namespace.subscribe,
         Wish::Publish => namespace.publish,
     };
-    if !open && !service {
+    let permitted = permitted && wish != Wish::Publish;
+    if !open && !service && !permitted {
         return forbidden("the namespace does not allow this");
     }
-    if caller.credential == CredentialKind::Anonymous && !namespace.anonymous {
+    let nobody = caller.credential == CredentialKind::Anonymous;
+    if nobody && !namespace.anonymous && !permitted {
         return forbidden("the namespace is not open to callers without a credential");
     }
     source(&namespace, channel)
@@ -257,7 +267,7 @@ impl Publications {
         client: &str,
     ) -> Result<u64, Problem> {
         let channel = Channel::new(&caller.tenant, channel)?;
-        let source = admit(&self.config, caller, &channel, Wish::Publish)?.source;
+        let source = admit(&self.config, caller, &channel, Wish::Publish, false)?.source;
         let info =
             ClientInfo { user: caller.principal.id.as_str().to_owned(), client: client.to_owned() };
         let kept = Kept { data: one_line(data)?, info: Some(info) };

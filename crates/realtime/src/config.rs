@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use std::time::Duration;
 
+/// What the names of personal channels begin with, and the name of their namespace.
+pub(crate) const PERSONAL: &str = "#";
+
 /// Bounds of connections, and the channel namespaces.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,6 +42,9 @@ pub struct Config {
     /// Origins that browsers may connect from; empty: any, since no credential travels by
     /// itself with a socket or a stream.
     pub origins: Vec<String>,
+    /// Whether each connection is subscribed to its principal's own channel: `#ann` for the
+    /// user `ann`, `#agent/scout` for the agent `scout`.
+    pub personal_channels: bool,
     /// Namespaces: the part of a channel's name before its first `:`.
     pub namespaces: Vec<Namespace>,
 }
@@ -57,6 +63,7 @@ impl Default for Config {
             recover_max: 1_000,
             presence_ttl: Duration::from_secs(60),
             origins: Vec::new(),
+            personal_channels: false,
             namespaces: Vec::new(),
         }
     }
@@ -98,9 +105,17 @@ impl Config {
     /// The namespace of a channel; channels of a namespace that is not configured are unknown.
     #[must_use]
     pub fn namespace(&self, channel: &str) -> Option<Namespace> {
-        let name = channel.split_once(':').map_or("", |(name, _)| name);
+        let name = if channel.starts_with(PERSONAL) {
+            PERSONAL
+        } else {
+            channel.split_once(':').map_or("", |(name, _)| name)
+        };
         let configured = self.namespaces.iter().find(|namespace| namespace.name == name);
-        configured.cloned().or_else(|| name.is_empty().then(Namespace::default))
+        configured.cloned().or_else(|| match name {
+            "" => Some(Namespace::default()),
+            PERSONAL => Some(Namespace { publish: false, ..Namespace::default() }),
+            _ => None,
+        })
     }
 }
 
@@ -108,9 +123,10 @@ impl Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Namespace {
-    /// Its name; empty for channels without a `:`, which exist even if it is not configured.
+    /// Its name; empty for channels without a `:`, `#` for personal ones; these two exist even
+    /// if they are not configured.
     pub name: String,
-    /// Whether clients may subscribe.
+    /// Whether clients may subscribe. Those with a token for the channel may in any case.
     pub subscribe: bool,
     /// Whether clients may publish. Services always may.
     pub publish: bool,

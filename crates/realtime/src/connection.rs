@@ -2,7 +2,9 @@
 //! the transports that carry it.
 
 mod command;
+mod opening;
 mod stream;
+mod subscribing;
 mod task;
 mod websocket;
 
@@ -14,19 +16,21 @@ pub(crate) use websocket::serve;
 use crate::{
     broker::{Start, joined_push},
     channel::Channel,
+    connection::opening::Opening,
     frame::{Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
 };
 use protocol::{
     Problem,
-    client::{Body, ClientInfo, Disconnect, Encoding, Error, Reply, SubscribeResult},
+    client::{Body, ClientInfo, Disconnect, Encoding, Error, ErrorCode, Reply, SubscribeResult},
 };
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
+    time::Duration,
 };
-use types::{Caller, ConnectionId, SessionId, TenantId};
+use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -34,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) encoding: Encoding,
     queue: Queue,
     closing: Cell<Option<Disconnect>>,
+    /// While the server's own subscriptions begin: the answer to `connect`.
+    opening: RefCell<Option<Box<Opening>>>,
     bound: RefCell<Option<Bound>>,
     subscriptions: RefCell<Vec<Subscription>>,
 }
@@ -62,11 +68,32 @@ struct Subscription {
     announced: Announce,
     /// Whether it wants to be told who comes and goes.
     joins: bool,
+    /// What it stands on beside what the namespace allows everybody.
+    granted: Option<Box<Granted>>,
+}
+
+/// Why a connection may be subscribed to a channel.
+struct Granted {
+    /// The server subscribed it, by itself.
+    by_server: bool,
+    /// When the token that allows it ends.
+    until: Option<Timestamp>,
+}
+
+impl Subscription {
+    fn is_by_server(&self) -> bool {
+        self.granted.as_ref().is_some_and(|granted| granted.by_server)
+    }
+
+    fn is_overdue(&self, now: Timestamp) -> bool {
+        let until = self.granted.as_ref().and_then(|granted| granted.until);
+        until.is_some_and(|until| until <= now)
+    }
 }
 
 enum State {
     /// The broker was asked.
-    Waiting { ticket: u64, command: u32, recovering: bool },
+    Waiting { ticket: u64, command: u32, recovering: bool, strict: bool },
     /// Publications after `offset` are still to come.
     Live { life: u64, offset: u64 },
 }
@@ -78,6 +105,7 @@ impl Connection {
             encoding,
             queue: Queue::new(queue_bytes_max),
             closing: Cell::new(None),
+            opening: RefCell::default(),
             bound: RefCell::default(),
             subscriptions: RefCell::default(),
         }
@@ -110,19 +138,32 @@ impl Connection {
         &self,
         channel: &Channel,
         outcome: Result<Start, Problem>,
+        now: Timestamp,
     ) -> Option<Ended> {
         let mut subscriptions = self.subscriptions.borrow_mut();
         let at = subscriptions.iter().position(|held| held.channel == *channel)?;
-        let State::Waiting { command, recovering, .. } = subscriptions[at].state else {
+        let State::Waiting { command, recovering, strict, .. } = subscriptions[at].state else {
             return None;
         };
         match outcome {
+            Ok(start) if strict && recovering && !start.recovered => {
+                subscriptions[at].state = State::Live { life: start.life, offset: start.offset };
+                let held = subscriptions.swap_remove(at);
+                drop(subscriptions);
+                self.reply(command, Body::Error(ErrorCode::UnrecoverablePosition.to_error()));
+                Some(self.ended(held))
+            }
             Ok(start) => {
                 let offset = start.offset;
                 subscriptions[at].state = State::Live { life: start.life, offset };
                 // It is told of itself here, so that this comes once, and after the answer.
-                let own_join = subscriptions[at].joins.then(|| self.info()).flatten();
+                let held = &subscriptions[at];
+                let own_join = held.joins.then(|| self.info()).flatten();
+                let by_server = held.is_by_server();
+                let until = held.granted.as_ref().and_then(|granted| granted.until);
                 let result = SubscribeResult {
+                    expires: until.is_some(),
+                    ttl: until.map_or(0, |until| seconds(until.since(now)).max(1)),
                     recoverable: start.recoverable,
                     positioned: start.recoverable,
                     epoch: start.epoch,
@@ -132,7 +173,11 @@ impl Connection {
                     was_recovering: recovering,
                 };
                 drop(subscriptions);
-                self.reply(command, Body::Subscribe(result));
+                if by_server {
+                    self.began(channel, result);
+                } else {
+                    self.reply(command, Body::Subscribe(result));
+                }
                 if let Some(info) = own_join {
                     let push = joined_push(channel, &Joined::Join(info));
                     self.push(Frame::of(&push, self.encoding));
@@ -142,7 +187,12 @@ impl Connection {
             Err(problem) => {
                 let held = subscriptions.swap_remove(at);
                 drop(subscriptions);
-                self.reply(command, Body::Error(Error::from(&problem)));
+                if held.is_by_server() {
+                    // The client comes back, and is then subscribed to all, or told why not.
+                    self.close(Disconnect::ServerError);
+                } else {
+                    self.reply(command, Body::Error(Error::from(&problem)));
+                }
                 Some(self.ended(held))
             }
         }
@@ -237,10 +287,18 @@ impl Connection {
     }
 
     fn push(&self, frame: Frame) {
-        if self.queue.push(frame) == Err(Full) {
+        let queued = match &mut *self.opening.borrow_mut() {
+            Some(opening) => opening.hold(frame, self.queue.bytes_max()),
+            None => self.queue.push(frame),
+        };
+        if queued == Err(Full) {
             self.close(Disconnect::Slow);
         }
     }
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// How a connection ended.

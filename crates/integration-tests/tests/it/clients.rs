@@ -104,6 +104,30 @@ fn pypi_centrifuge_python_works_unmodified_in_protobuf() {
     assert!(said.contains("spoken in protobuf"), "{said}");
 }
 
+/// Its own tests, as they came, which want the server at port 8000: in a network of their own.
+#[test]
+fn pypi_centrifuge_python_passes_its_own_tests() {
+    let suite = tools().join("python-suite");
+    let config = repository().join("crates/integration-tests/clients/python_suite.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let script = "set -eu\nip link set lo up\n\"$1\" serve --config \"$2\" 2>crosstown.log &\n\
+        cd \"$3\"\nexec \"$4\" -m unittest discover -s tests";
+    let output = Command::new("timeout")
+        .args(["300", "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["bash", "-c", script, "suite"])
+        .arg(binary())
+        .arg(config)
+        .arg(&suite)
+        .arg(tools().join("python/bin/python"))
+        .current_dir(folder.path())
+        .output()
+        .expect("unshare runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let log = std::fs::read_to_string(folder.path().join("crosstown.log")).unwrap_or_default();
+    assert!(output.status.success(), "{said}\n{log}");
+    assert!(said.contains("Ran 185 tests") && !said.contains("skipped="), "{said}");
+}
+
 #[test]
 fn kosoku_passes_every_core_case() {
     let server = Server::start("");

@@ -1,3 +1,4 @@
+mod permits;
 mod presence;
 mod protobuf;
 mod streams;

@@ -161,3 +161,26 @@ impl Disconnect {
         }
     }
 }
+
+/// Why the server ends a subscription. From 2500 on the client subscribes again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsubscribe {
+    /// The server, or an operator, wants it so.
+    Server,
+    /// The channel's position cannot be kept: subscribe again and recover.
+    InsufficientState,
+    /// The subscription's token has ended.
+    Expired,
+}
+
+impl Unsubscribe {
+    /// The code and its reason.
+    #[must_use]
+    pub fn parts(self) -> (u32, &'static str) {
+        match self {
+            Self::Server => (2000, "server unsubscribe"),
+            Self::InsufficientState => (2500, "insufficient state"),
+            Self::Expired => (2501, "expired"),
+        }
+    }
+}

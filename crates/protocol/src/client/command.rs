@@ -33,7 +33,7 @@ pub struct Command {
     /// Brings a fresh connection token.
     pub refresh: Option<RefreshRequest>,
     /// Brings a fresh subscription token.
-    pub sub_refresh: Option<Empty>,
+    pub sub_refresh: Option<SubRefreshRequest>,
 }
 
 impl Command {
@@ -93,7 +93,7 @@ pub struct ConnectRequest {
 pub struct SubscribeRequest {
     /// The channel.
     pub channel: String,
-    /// A subscription token.
+    /// A subscription token: a JSON Web Token whose claim `channel` names the channel.
     pub token: String,
     /// Whether to recover from `epoch` and `offset`.
     pub recover: bool,
@@ -109,6 +109,20 @@ pub struct SubscribeRequest {
     pub recoverable: bool,
     /// Asks to be told who comes and goes.
     pub join_leave: bool,
+    /// Bits of what the client can do; see [`Self::REJECT_UNRECOVERED`].
+    pub flag: i64,
+}
+
+impl SubscribeRequest {
+    /// Of `flag`: where not all can be recovered, the client wants an error instead of a
+    /// subscription, and will load its state anew.
+    pub const REJECT_UNRECOVERED: i64 = 2;
+
+    /// Whether `flag` has this bit.
+    #[must_use]
+    pub fn has(&self, bit: i64) -> bool {
+        self.flag & bit != 0
+    }
 }
 
 /// Names a channel.
@@ -177,6 +191,16 @@ pub struct RpcRequest {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RefreshRequest {
+    /// The token.
+    pub token: String,
+}
+
+/// Brings a fresh subscription token.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SubRefreshRequest {
+    /// The channel.
+    pub channel: String,
     /// The token.
     pub token: String,
 }

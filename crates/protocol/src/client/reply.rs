@@ -43,6 +43,8 @@ pub enum Body {
     Rpc(RpcResult),
     /// The fresh token is accepted.
     Refresh(RefreshResult),
+    /// The fresh subscription token is accepted.
+    SubRefresh(SubRefreshResult),
     /// A ping of the server.
     #[default]
     #[serde(untagged)]
@@ -79,6 +81,9 @@ pub struct Push {
     /// The server ended the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Reason>,
+    /// The server began a subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscribe: Option<Begun>,
     /// The server ends the connection, and the transport cannot say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disconnect: Option<Reason>,
@@ -89,6 +94,23 @@ pub struct Push {
 pub struct Who {
     /// The connection.
     pub info: ClientInfo,
+}
+
+/// A subscription that the server began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Begun {
+    /// Whether it can be recovered.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recoverable: bool,
+    /// The life of the channel.
+    #[serde(skip_serializing_if = "is_default")]
+    pub epoch: String,
+    /// The last publication before the live ones.
+    #[serde(skip_serializing_if = "is_default")]
+    pub offset: u64,
+    /// Whether gaps are told.
+    #[serde(skip_serializing_if = "is_default")]
+    pub positioned: bool,
 }
 
 /// Why the server ended something.
@@ -159,6 +181,12 @@ pub struct ConnectResult {
 /// A subscription.
 #[derive(Debug, Default, Serialize)]
 pub struct SubscribeResult {
+    /// Whether it ends, unless a fresh token comes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    /// Seconds until it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
     /// Whether it can be recovered.
     #[serde(skip_serializing_if = "is_default")]
     pub recoverable: bool,
@@ -229,6 +257,17 @@ pub struct RefreshResult {
     /// The server's version.
     pub version: String,
     /// Whether the credential ends.
+    #[serde(skip_serializing_if = "is_default")]
+    pub expires: bool,
+    /// Seconds until it does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
+}
+
+/// A fresh subscription token was accepted.
+#[derive(Debug, Default, Serialize)]
+pub struct SubRefreshResult {
+    /// Whether the subscription ends, unless another comes.
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
     /// Seconds until it does.

@@ -9,6 +9,7 @@ fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
         roles: Arc::new([]),
         expires: None,
         credential: CredentialKind::Jwt,
+        channels: Arc::default(),
     }
 }
 
@@ -21,7 +22,8 @@ fn check(caller: &Caller, channel: &str, wish: Wish, expected: Result<(), Code>)
         ..Config::default()
     };
     let channel = Channel::new(&caller.tenant, channel).unwrap();
-    let got = admit(&config, caller, &channel, wish).map(|_| ()).map_err(|problem| problem.code);
+    let got =
+        admit(&config, caller, &channel, wish, false).map(|_| ()).map_err(|problem| problem.code);
     assert_eq!(got, expected, "{channel:?} {wish:?}");
 }
 
@@ -38,6 +40,10 @@ fn who_may_do_what() {
     check(&ann, "#ann", Wish::Publish, Err(Code::Forbidden));
     check(&ann, "#bob", Wish::Subscribe, Err(Code::Forbidden));
     check(&service, "#bob", Wish::Publish, Ok(()));
+    let agent = caller("acme", "ann", PrincipalKind::Agent);
+    check(&agent, "#ann", Wish::Subscribe, Err(Code::Forbidden));
+    check(&agent, "#agent/ann", Wish::Subscribe, Ok(()));
+    check(&ann, "#agent/ann", Wish::Subscribe, Err(Code::Forbidden));
     check(&ann, "state:user:ann", Wish::Subscribe, Ok(()));
     check(&ann, "state:user:bob", Wish::Subscribe, Err(Code::Forbidden));
     check(&ann, "state:user:ann", Wish::Publish, Err(Code::Forbidden));

@@ -1,14 +1,11 @@
 //! What a client's commands do.
 
 use crate::{
-    JoinLeave,
-    broker::{Follower, Recover, Subscribe},
     channel::{self, Admitted, Channel, Source, Wish},
     connection::{
-        Bound, State, Subscription,
+        Bound, seconds,
         task::{Due, Task},
     },
-    presence::Way,
     rpc,
 };
 use protocol::{
@@ -16,11 +13,11 @@ use protocol::{
     client::{
         Body, ChannelRequest, Command, Commands, ConnectRequest, ConnectResult, Disconnect, Empty,
         Error, ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest,
-        RefreshResult, RpcRequest, RpcResult, SubscribeRequest, Unreadable,
+        RefreshResult, RpcRequest, RpcResult, Unreadable,
     },
 };
 use serde_json::value::RawValue;
-use std::{cell::Cell, future::Future, time::Duration};
+use std::future::Future;
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
     session::{NewSession, SessionKind},
@@ -34,11 +31,6 @@ const HISTORY_MAX: usize = 1_000;
 pub(super) enum Flow {
     GoOn,
     Close(Disconnect),
-}
-
-thread_local! {
-    /// Numbers the subscriptions of this core.
-    static TICKETS: Cell<u64> = const { Cell::new(1) };
 }
 
 impl Task<'_> {
@@ -91,6 +83,8 @@ impl Task<'_> {
             }
         } else if let Some(request) = command.unsubscribe {
             self.unsubscribe(&bound, &request).await
+        } else if let Some(request) = command.sub_refresh {
+            self.sub_refresh(&bound, request).await
         } else if let Some(request) = command.publish {
             self.publish(&bound, request).await
         } else if let Some(request) = command.history {
@@ -125,7 +119,7 @@ impl Task<'_> {
     }
 
     /// Runs what may wait for a store on the control runtime.
-    async fn control<T: Send + 'static>(
+    pub(super) async fn control<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Problem>> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -195,18 +189,27 @@ impl Task<'_> {
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
-        match node.parts.sessions.hold(&caller.tenant, session) {
-            Ok(hold) => {
-                *self.connection.bound.borrow_mut() = Some(Bound { caller, session, _hold: hold });
-            }
+        let bound = match node.parts.sessions.hold(&caller.tenant, session) {
+            Ok(hold) => Bound { caller, session, _hold: hold },
             Err(problem) => return self.refused(id, &problem),
-        }
+        };
+        let beginnings = match self.by_server(&bound, request.subs) {
+            Ok(beginnings) => beginnings,
+            Err(problem) => return self.refused(id, &problem),
+        };
+        *self.connection.bound.borrow_mut() = Some(bound);
         // The first ping comes at a moment of its own, so that connections that came together
         // do not ping together ever after.
         let half = node.config.ping_interval / 2;
         let share = u32::from(clock::random::<1>(&*node.parts.clock)[0]);
         self.timer.next(Due::Ping, half + half * share / 255);
-        self.connection.reply(id, Body::Connect(result));
+        self.connection.open(id, result, beginnings.len());
+        for beginning in beginnings {
+            if let Err(error) = self.begin_subscription(beginning).await {
+                tracing::debug!(connection = %self.connection.id, ?error, "not subscribed");
+                return Flow::Close(Disconnect::ServerError);
+            }
+        }
         Flow::GoOn
     }
 
@@ -256,79 +259,21 @@ impl Task<'_> {
     fn admit(&self, bound: &Bound, name: &str, wish: Wish) -> Result<(Channel, Admitted), Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, name).map_err(refused)?;
-        // On this socket the caller acts within the session that the connection is bound to.
-        let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
-        let config = &self.sockets.node.config;
-        let admitted = channel::admit(config, &caller, &channel, wish).map_err(refused)?;
+        let permitted = self.connection.is_permitted(&channel);
+        let admitted = self.admitted(bound, &channel, wish, permitted).map_err(refused)?;
         Ok((channel, admitted))
     }
 
-    async fn subscribe(
-        &mut self,
-        id: u32,
+    pub(super) fn admitted(
+        &self,
         bound: &Bound,
-        request: SubscribeRequest,
-    ) -> Result<(), Error> {
-        let (channel, admitted) = self.admit(bound, &request.channel, Wish::Subscribe)?;
-        let announced = admitted.announce();
-        let joins = match admitted.join_leave {
-            JoinLeave::Off => false,
-            JoinLeave::Asked => request.join_leave,
-            JoinLeave::All => true,
-        };
-        let ticket = TICKETS.replace(TICKETS.get() + 1);
-        {
-            let mut subscriptions = self.connection.subscriptions.borrow_mut();
-            if subscriptions.iter().any(|held| held.channel == channel) {
-                return Err(ErrorCode::AlreadySubscribed.to_error());
-            }
-            if subscriptions.len() >= self.sockets.node.config.subscriptions_max {
-                return Err(ErrorCode::LimitExceeded.to_error());
-            }
-            let recovering = request.recover;
-            let state = State::Waiting { ticket, command: id, recovering };
-            let channel = channel.clone();
-            subscriptions.reserve_exact(1);
-            subscriptions.push(Subscription { channel, state, announced, joins });
-        }
-        // Whoever is answered is present: every node can tell.
-        if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
-            && let Err(problem) = self.sockets.node.presence.tell(moved).await
-        {
-            self.connection.take_subscription(&channel);
-            return Err(Error::from(&problem));
-        }
-        let source = admitted.source;
-        let recover = request.recover.then_some(Recover {
-            epoch: request.epoch,
-            offset: request.offset,
-            recovery: admitted.recovery,
-        });
-        let follower = Follower {
-            core: self.sockets.hub.core,
-            connection: self.place,
-            encoding: self.connection.encoding,
-            ticket,
-        };
-        let subscribe = Subscribe { channel, source, follower, joins, recover };
-        let asked = self.sockets.node.broker.subscribe(subscribe).await;
-        asked.map_err(|problem| Error::from(&problem))
-    }
-
-    async fn unsubscribe(&self, bound: &Bound, request: &ChannelRequest) -> Result<Body, Error> {
-        let refused = |problem: Problem| Error::from(&problem);
-        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
-        let ended = self.connection.take_subscription(&channel);
-        self.sockets.hub.unsubscribed(&channel, self.place);
-        if let Some(ended) = ended {
-            let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
-            self.sockets.node.broker_forgets(&ended, core, encoding).await;
-            if let Some(moved) = ended.moved {
-                // If the store does not take it now, the presence goes on trying.
-                let _ = self.sockets.node.presence.tell(moved).await;
-            }
-        }
-        Ok(Body::Unsubscribe(Empty {}))
+        channel: &Channel,
+        wish: Wish,
+        permitted: bool,
+    ) -> Result<Admitted, Problem> {
+        // On this socket the caller acts within the session that the connection is bound to.
+        let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
+        channel::admit(&self.sockets.node.config, &caller, channel, wish, permitted)
     }
 
     async fn publish(&self, bound: &Bound, request: PublishRequest) -> Result<Body, Error> {
@@ -452,8 +397,4 @@ async fn history(
         }
     }
     Ok(answer)
-}
-
-fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

@@ -78,7 +78,7 @@ impl Served<'_> {
                 Event::Queue => {}
                 Event::Commands(Some(commands)) => self.take(&commands).await,
                 Event::Commands(None) | Event::Gone => return Closed::ByClient,
-                Event::Timer => self.task.timer_due(),
+                Event::Timer => self.task.timer_due().await,
             }
         }
     }

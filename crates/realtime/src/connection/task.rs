@@ -79,11 +79,7 @@ impl<'a> Task<'a> {
     pub(super) async fn end(self, why: Closed) {
         let Self { sockets, connection, place, .. } = self;
         for ended in sockets.hub.leave(place) {
-            let (core, encoding) = (sockets.hub.core, connection.encoding);
-            sockets.node.broker_forgets(&ended, core, encoding).await;
-            if let Some(moved) = ended.moved {
-                sockets.node.presence.mention(moved).await;
-            }
+            sockets.forget(ended, connection.encoding).await;
         }
         let why = match why {
             Closed::ByClient => "closed by the client",
@@ -105,7 +101,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    pub(super) fn timer_due(&mut self) {
+    pub(super) async fn timer_due(&mut self) {
         let config = &self.sockets.node.config;
         match self.timer.what {
             Due::Connect => self.connection.close(Disconnect::Stale),
@@ -118,6 +114,11 @@ impl<'a> Task<'a> {
                     Some(_) => self.timer.next(Due::Ping, config.ping_interval),
                 }
                 self.check_credential();
+                let now = self.sockets.node.parts.clock.now();
+                if self.connection.has_overdue(now) {
+                    // Rare, and kept off the connection.
+                    Box::pin(self.check_subscriptions(now)).await;
+                }
             }
         }
     }

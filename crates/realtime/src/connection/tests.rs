@@ -10,6 +10,7 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
         state: State::Live { life: 1, offset: 3 },
         announced: Announce::default(),
         joins,
+        granted: None,
     };
     connection.subscriptions.borrow_mut().push(subscription);
     (connection, channel)

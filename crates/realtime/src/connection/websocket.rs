@@ -90,7 +90,7 @@ impl Served<'_> {
                 ))) => {}
                 Event::Message(Some(Ok(Message::Close(_))) | None) => return Closed::ByClient,
                 Event::Message(Some(Err(error))) => return self.broken(error).await,
-                Event::Timer => self.task.timer_due(),
+                Event::Timer => self.task.timer_due().await,
             }
             if let Some(ended) = self.flush().await {
                 return ended;

@@ -187,6 +187,7 @@ impl ApiKeys {
             roles: record.roles.into(),
             expires: record.expires,
             credential: CredentialKind::ApiKey,
+            channels: std::sync::Arc::default(),
         };
         Ok((caller, hold))
     }

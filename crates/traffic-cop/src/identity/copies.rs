@@ -90,6 +90,7 @@ mod tests {
             roles: Arc::new([]),
             expires,
             credential: CredentialKind::SessionToken,
+            channels: Arc::default(),
         };
         Identified { caller: Arc::new(caller), valid_until: Timestamp(9), epoch: 1, hold: None }
     }

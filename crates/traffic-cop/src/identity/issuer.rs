@@ -30,6 +30,9 @@ const ASK_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 /// Clocks of issuers may be off by this much.
 const LEEWAY_SECS: u64 = 30;
 
+/// Channels that a token may subscribe its connections to.
+const CHANNELS_MAX: usize = 64;
+
 /// A claim that is required unless waived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -130,6 +133,8 @@ pub struct Proved {
     pub caller: Caller,
     /// Until when what was looked up of him is trusted, if anything was.
     pub looked_up_until: Option<Timestamp>,
+    /// The one channel that the token is for, if it is a subscription token.
+    pub channel: Option<String>,
 }
 
 /// What a token claims, once its signature, its issuer, its audience and its times hold.
@@ -141,6 +146,8 @@ struct Claims {
     session: Option<SessionId>,
     roles: Vec<Role>,
     expires: Option<Timestamp>,
+    channel: Option<String>,
+    channels: Vec<Box<str>>,
 }
 
 #[derive(Default)]
@@ -253,15 +260,17 @@ impl Issuers {
 
 impl Issuer {
     async fn proved(&self, claims: Claims) -> Result<Proved, Problem> {
+        let mut claims = claims;
+        let channel = claims.channel.take();
         let Some(memberships) = &self.memberships else {
             let tenant = self.config.tenant_of(&claims)?;
-            return Ok(Proved { caller: claims.of(tenant), looked_up_until: None });
+            return Ok(Proved { caller: claims.of(tenant), looked_up_until: None, channel });
         };
         let user = claims.principal.id.clone();
         let acting = memberships.of(user.as_str(), claims.tenant.as_deref()).await?;
-        let mut claims = claims;
         claims.roles.extend(acting.roles);
-        Ok(Proved { caller: claims.of(acting.tenant), looked_up_until: Some(acting.until) })
+        let looked_up_until = Some(acting.until);
+        Ok(Proved { caller: claims.of(acting.tenant), looked_up_until, channel })
     }
 
     /// The keys that may have signed; `None` if the key server should be asked first.
@@ -288,9 +297,9 @@ fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
 
 impl Claims {
     fn of(self, tenant: TenantId) -> Caller {
-        let Self { principal, session, roles, expires, .. } = self;
-        let credential = CredentialKind::Jwt;
-        Caller { tenant, principal, session, roles: roles.into(), expires, credential }
+        let Self { principal, session, roles, expires, channels, .. } = self;
+        let (roles, channels, credential) = (roles.into(), channels.into(), CredentialKind::Jwt);
+        Caller { tenant, principal, session, roles, expires, credential, channels }
     }
 }
 
@@ -435,14 +444,41 @@ impl Config {
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|_| refused("the roles are not a list of role names"))?,
         };
+        let channel = text("channel")?.map(str::to_owned);
+        let channels = channels(&claims)?;
         Ok(Claims {
             tenant,
             principal: Principal { kind, id },
             session,
             roles,
             expires: expires.map(|at| Timestamp(at.saturating_add(LEEWAY_SECS) * 1000)),
+            channel,
+            channels,
         })
     }
+}
+
+/// The channels that a token subscribes its connections to: the list `channels`, and the names
+/// of the members of `subs`.
+fn channels(claims: &serde_json::Map<String, serde_json::Value>) -> Result<Vec<Box<str>>, Problem> {
+    let mut channels: Vec<Box<str>> = match claims.get("channels") {
+        None => Vec::new(),
+        Some(listed) => serde_json::from_value(listed.clone())
+            .map_err(|_| refused("the claim `channels` is not a list of channels"))?,
+    };
+    match claims.get("subs") {
+        None => {}
+        Some(serde_json::Value::Object(subs)) => {
+            channels.extend(subs.keys().map(|channel| channel.as_str().into()));
+        }
+        Some(_) => return Err(refused("the claim `subs` does not name channels")),
+    }
+    channels.sort_unstable();
+    channels.dedup();
+    if channels.len() > CHANNELS_MAX {
+        return Err(refused("the token names more than 64 channels"));
+    }
+    Ok(channels)
 }
 
 /// The claim of this name, or the member of a claim that the name's dots lead to.

@@ -14,6 +14,7 @@ fn caller() -> Caller {
         roles: Arc::new([]),
         expires: None,
         credential: CredentialKind::Jwt,
+        channels: Arc::default(),
     }
 }
 

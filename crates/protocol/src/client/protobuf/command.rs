@@ -2,6 +2,7 @@
 
 use crate::client::{self, Data, Unreadable};
 use serde_json::value::RawValue;
+use std::collections::HashMap;
 
 #[derive(prost::Message)]
 pub(super) struct Command {
@@ -30,7 +31,7 @@ pub(super) struct Command {
     #[prost(message, optional, tag = "14")]
     refresh: Option<RefreshRequest>,
     #[prost(message, optional, tag = "15")]
-    sub_refresh: Option<Empty>,
+    sub_refresh: Option<SubRefreshRequest>,
 }
 
 /// Nothing that is read. The `data` of `connect`, `subscribe` and `send` is not read either,
@@ -42,13 +43,15 @@ struct Empty {}
 struct ConnectRequest {
     #[prost(string, tag = "1")]
     token: String,
+    #[prost(map = "string, message", tag = "3")]
+    subs: HashMap<String, SubscribeRequest>,
     #[prost(string, tag = "4")]
     name: String,
     #[prost(string, tag = "5")]
     version: String,
 }
 
-#[derive(prost::Message)]
+#[derive(PartialEq, prost::Message)]
 struct SubscribeRequest {
     #[prost(string, tag = "1")]
     channel: String,
@@ -66,6 +69,8 @@ struct SubscribeRequest {
     recoverable: bool,
     #[prost(bool, tag = "11")]
     join_leave: bool,
+    #[prost(int64, tag = "14")]
+    flag: i64,
 }
 
 #[derive(prost::Message)]
@@ -116,6 +121,14 @@ struct RefreshRequest {
     token: String,
 }
 
+#[derive(prost::Message)]
+struct SubRefreshRequest {
+    #[prost(string, tag = "1")]
+    channel: String,
+    #[prost(string, tag = "2")]
+    token: String,
+}
+
 impl TryFrom<Command> for client::Command {
     type Error = Unreadable;
 
@@ -142,7 +155,9 @@ impl TryFrom<Command> for client::Command {
             refresh: command
                 .refresh
                 .map(|RefreshRequest { token }| client::RefreshRequest { token }),
-            sub_refresh: command.sub_refresh.map(Into::into),
+            sub_refresh: command.sub_refresh.map(|SubRefreshRequest { channel, token }| {
+                client::SubRefreshRequest { channel, token }
+            }),
         })
     }
 }
@@ -163,8 +178,9 @@ impl From<Empty> for client::Empty {
 }
 
 impl From<ConnectRequest> for client::ConnectRequest {
-    fn from(ConnectRequest { token, name, version }: ConnectRequest) -> Self {
-        Self { token, name, version, ..Self::default() }
+    fn from(ConnectRequest { token, subs, name, version }: ConnectRequest) -> Self {
+        let subs = subs.into_iter().map(|(channel, held)| (channel, held.into())).collect();
+        Self { token, subs, name, version, ..Self::default() }
     }
 }
 
@@ -180,6 +196,7 @@ impl From<SubscribeRequest> for client::SubscribeRequest {
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
+            flag: request.flag,
         }
     }
 }

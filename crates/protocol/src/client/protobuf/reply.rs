@@ -6,7 +6,7 @@ use crate::client::{self, Data};
 pub(super) struct Reply {
     #[prost(uint32, tag = "1")]
     id: u32,
-    #[prost(oneof = "Body", tags = "2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Body", tags = "2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     body: Option<Body>,
 }
 
@@ -36,6 +36,8 @@ enum Body {
     Rpc(RpcResult),
     #[prost(message, tag = "14")]
     Refresh(RefreshResult),
+    #[prost(message, tag = "15")]
+    SubRefresh(SubRefreshResult),
 }
 
 #[derive(prost::Message)]
@@ -63,6 +65,8 @@ struct Push {
     leave: Option<Who>,
     #[prost(message, optional, tag = "7")]
     unsubscribe: Option<Reason>,
+    #[prost(message, optional, tag = "9")]
+    subscribe: Option<Begun>,
     #[prost(message, optional, tag = "11")]
     disconnect: Option<Disconnect>,
 }
@@ -87,6 +91,18 @@ struct Reason {
     code: u32,
     #[prost(string, tag = "3")]
     reason: String,
+}
+
+#[derive(prost::Message)]
+struct Begun {
+    #[prost(bool, tag = "1")]
+    recoverable: bool,
+    #[prost(string, tag = "4")]
+    epoch: String,
+    #[prost(uint64, tag = "5")]
+    offset: u64,
+    #[prost(bool, tag = "6")]
+    positioned: bool,
 }
 
 #[derive(prost::Message)]
@@ -133,6 +149,10 @@ struct ConnectResult {
 
 #[derive(prost::Message)]
 struct SubscribeResult {
+    #[prost(bool, tag = "1")]
+    expires: bool,
+    #[prost(uint32, tag = "2")]
+    ttl: u32,
     #[prost(bool, tag = "3")]
     recoverable: bool,
     #[prost(string, tag = "6")]
@@ -210,6 +230,14 @@ struct RefreshResult {
     ttl: u32,
 }
 
+#[derive(prost::Message)]
+struct SubRefreshResult {
+    #[prost(bool, tag = "1")]
+    expires: bool,
+    #[prost(uint32, tag = "2")]
+    ttl: u32,
+}
+
 impl From<&client::Reply> for Reply {
     fn from(reply: &client::Reply) -> Self {
         let body = match &reply.body {
@@ -228,6 +256,9 @@ impl From<&client::Reply> for Reply {
             client::Body::Ping(client::Empty {}) => Body::Ping(Empty {}),
             client::Body::Rpc(result) => Body::Rpc(RpcResult { data: bytes(&result.data) }),
             client::Body::Refresh(result) => Body::Refresh(result.into()),
+            client::Body::SubRefresh(result) => {
+                Body::SubRefresh(SubRefreshResult { expires: result.expires, ttl: result.ttl })
+            }
             client::Body::Nothing => return Self { id: reply.id, body: None },
         };
         Self { id: reply.id, body: Some(body) }
@@ -260,6 +291,12 @@ impl From<&client::Push> for Push {
                 .unsubscribe
                 .as_ref()
                 .map(|why| Reason { code: why.code, reason: why.reason.clone() }),
+            subscribe: push.subscribe.as_ref().map(|begun| Begun {
+                recoverable: begun.recoverable,
+                epoch: begun.epoch.clone(),
+                offset: begun.offset,
+                positioned: begun.positioned,
+            }),
             disconnect: push
                 .disconnect
                 .as_ref()
@@ -314,6 +351,8 @@ impl From<&client::ConnectResult> for ConnectResult {
 impl From<&client::SubscribeResult> for SubscribeResult {
     fn from(result: &client::SubscribeResult) -> Self {
         Self {
+            expires: result.expires,
+            ttl: result.ttl,
             recoverable: result.recoverable,
             epoch: result.epoch.clone(),
             publications: publications(&result.publications),

@@ -1,0 +1,143 @@
+//! Subscriptions that stand on a token, and those that the server begins.
+
+use integration_tests::{Server, Socket};
+use serde_json::json;
+
+const CLOSED: &str = "[[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\n\
+                      presence = true\n";
+
+fn seconds() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn a_token_opens_one_channel_to_one_principal() {
+    let server = Server::start(CLOSED);
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let plain = json!({ "channel": "closed:a" });
+    assert_eq!(ann.ask("subscribe", plain.clone()).await.unwrap_err()["code"], 103);
+    assert_eq!(ann.ask("history", plain.clone()).await.unwrap_err()["code"], 103);
+
+    let permit = |tenant: &str, user: &str, more| server.token_with(tenant, user, more);
+    let for_a = json!({ "channel": "closed:a" });
+    let service = json!({ "channel": "closed:a", "kind": "service" });
+    let expired = json!({ "channel": "closed:a", "exp": seconds() - 60 });
+    let refused = [
+        (permit("acme", "bob", for_a.clone()), 103),
+        (permit("other", "ann", for_a.clone()), 103),
+        (permit("acme", "ann", service), 103),
+        (permit("acme", "ann", json!({ "channel": "closed:b" })), 103),
+        (permit("acme", "ann", expired), 109),
+        (server.token("acme", "ann"), 103),
+        ("nonsense".into(), 103),
+    ];
+    for (token, code) in refused {
+        let asked = json!({ "channel": "closed:a", "token": token });
+        assert_eq!(ann.ask("subscribe", asked).await.unwrap_err()["code"], code, "{token}");
+    }
+
+    let token = permit("acme", "ann", for_a);
+    let stands = ann.ask("subscribe", json!({ "channel": "closed:a", "token": token })).await;
+    let stands = stands.unwrap();
+    assert_eq!(stands["expires"], true);
+    assert!((3_500..=3_631).contains(&stands["ttl"].as_u64().unwrap()), "{stands}");
+    // What subscribers may, and nothing elsewhere.
+    assert!(ann.ask("history", plain.clone()).await.is_ok());
+    assert!(ann.ask("presence", plain.clone()).await.is_ok());
+    let other = json!({ "channel": "closed:b" });
+    assert_eq!(ann.ask("history", other).await.unwrap_err()["code"], 103);
+    ann.ask("unsubscribe", plain.clone()).await.unwrap();
+    assert_eq!(ann.ask("history", plain).await.unwrap_err()["code"], 103);
+
+    // It opens nothing else.
+    let mut with_it = Socket::open(&base).await;
+    assert!(with_it.ask("connect", json!({ "token": token })).await.is_err());
+    assert_eq!(with_it.close_code().await, 3500);
+    let http = client::Client::new(&base, &token).unwrap();
+    let answer = http.call(http::Method::GET, "/crosstown/v1/sessions", None).await.unwrap();
+    assert_eq!(answer.status, 401);
+}
+
+#[tokio::test]
+async fn a_subscription_ends_with_its_token_unless_a_fresh_one_comes() {
+    let pings = "[realtime]\nping_interval = \"2s\"\npong_timeout = \"1s\"\n";
+    let server = Server::start(&format!("{pings}{CLOSED}"));
+    let mut ann = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    // Clocks of issuers may be off by thirty seconds.
+    let soon = seconds() - 28;
+    for channel in ["closed:stays", "closed:ends"] {
+        let token = json!({ "channel": channel, "exp": soon });
+        let token = server.token_with("acme", "ann", token);
+        let stands = ann.ask("subscribe", json!({ "channel": channel, "token": token })).await;
+        assert!(stands.unwrap()["ttl"].as_u64().unwrap() <= 3);
+    }
+    let fresh = server.token_with("acme", "ann", json!({ "channel": "closed:stays" }));
+    let refresh = |channel: &str| json!({ "channel": channel, "token": fresh });
+    let fresher = ann.ask("sub_refresh", refresh("closed:stays")).await.unwrap();
+    assert_eq!(fresher["expires"], true);
+    assert_eq!(ann.ask("sub_refresh", refresh("closed:ends")).await.unwrap_err()["code"], 103);
+    assert_eq!(ann.ask("sub_refresh", refresh("room")).await.unwrap_err()["code"], 103);
+    let told = ann.push().await;
+    assert_eq!(
+        (&told["channel"], &told["unsubscribe"]["code"]),
+        (&json!("closed:ends"), &json!(2501))
+    );
+    let asked = json!({ "channel": "closed:ends" });
+    assert_eq!(ann.ask("history", asked).await.unwrap_err()["code"], 103);
+    assert!(ann.ask("history", json!({ "channel": "closed:stays" })).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_begins_with_the_channels_of_its_token() {
+    let server = Server::start(&format!("[realtime]\npersonal_channels = true\n{CLOSED}"));
+    let base = server.base();
+    let channels = json!({ "channels": ["closed:a", "closed:b"] });
+    let token = server.token_with("acme", "ann", channels);
+    let service = server.token_with("acme", "orders", json!({ "kind": "service" }));
+    let mut service = Socket::connect(&base, &service).await;
+
+    let mut ann = Socket::open(&base).await;
+    let opened = ann.ask("connect", json!({ "token": token })).await.unwrap();
+    let names: Vec<&String> = opened["subs"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["#ann", "closed:a", "closed:b"]);
+    let (epoch, offset) = (opened["subs"]["closed:a"]["epoch"].clone(), 0);
+    for (channel, n) in [("closed:a", 1), ("#ann", 2), ("closed:a", 3)] {
+        service.ask("publish", json!({ "channel": channel, "data": n })).await.unwrap();
+        let push = ann.push().await;
+        assert_eq!((&push["channel"], &push["pub"]["data"]), (&json!(channel), &json!(n)));
+    }
+    let again = ann.ask("subscribe", json!({ "channel": "closed:a" })).await.unwrap_err();
+    assert_eq!(again["code"], 103, "it stands on the token of the connection alone");
+    drop(ann);
+
+    // It comes back with what it knows, and gets what it has missed before anything else.
+    let mut ann = Socket::open(&base).await;
+    let known = json!({ "closed:a": { "recover": true, "epoch": epoch, "offset": offset } });
+    let opened = ann.ask("connect", json!({ "token": token, "subs": known })).await.unwrap();
+    let recovered = &opened["subs"]["closed:a"];
+    assert_eq!(recovered["recovered"], true);
+    let data: Vec<_> =
+        recovered["publications"].as_array().unwrap().iter().map(|one| &one["data"]).collect();
+    assert_eq!(data, [&json!(1), &json!(3)]);
+    assert_eq!(ann.push_now(), None);
+
+    // A name that is none, and too many names, are refused when the token is used.
+    for channels in [json!(["nowhere:a"]), json!(["has space"]), json!("closed:a")] {
+        let token = server.token_with("acme", "ann", json!({ "channels": channels }));
+        let mut refused = Socket::open(&base).await;
+        assert!(refused.ask("connect", json!({ "token": token })).await.is_err(), "{channels}");
+    }
+}
+
+#[tokio::test]
+async fn an_agents_own_channel_is_not_a_users() {
+    let server = Server::start("[realtime]\npersonal_channels = true\n");
+    let base = server.base();
+    let agent = server.token_with("acme", "ann", json!({ "kind": "agent" }));
+    let mut socket = Socket::open(&base).await;
+    let opened = socket.ask("connect", json!({ "token": agent })).await.unwrap();
+    assert_eq!(opened["subs"].as_object().unwrap().keys().collect::<Vec<_>>(), ["#agent/ann"]);
+    let foreign = json!({ "channel": "#ann" });
+    assert_eq!(socket.ask("subscribe", foreign).await.unwrap_err()["code"], 103);
+}

@@ -1,0 +1,54 @@
+//! What is held back while the server's own subscriptions begin: `connect` is answered with all
+//! of them, and before anything else.
+
+use crate::{channel::Channel, connection::Connection, frame::Frame, queue::Full};
+use protocol::client::{Body, ConnectResult, SubscribeResult};
+
+/// An answer to `connect` that waits for subscriptions.
+pub(super) struct Opening {
+    id: u32,
+    result: ConnectResult,
+    /// How many have not begun yet.
+    left: usize,
+    /// What comes after the answer.
+    held: Vec<Frame>,
+    bytes: usize,
+}
+
+impl Opening {
+    pub(super) fn hold(&mut self, frame: Frame, bytes_max: usize) -> Result<(), Full> {
+        self.bytes += frame.len();
+        if self.bytes > bytes_max {
+            return Err(Full);
+        }
+        self.held.push(frame);
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Answers `connect` once `subscriptions` have begun.
+    pub(super) fn open(&self, id: u32, result: ConnectResult, subscriptions: usize) {
+        if subscriptions == 0 {
+            return self.reply(id, Body::Connect(result));
+        }
+        let opening = Opening { id, result, left: subscriptions, held: Vec::new(), bytes: 0 };
+        *self.opening.borrow_mut() = Some(Box::new(opening));
+    }
+
+    /// One of the server's own subscriptions has begun.
+    pub(super) fn began(&self, channel: &Channel, result: SubscribeResult) {
+        let opened = {
+            let mut opening = self.opening.borrow_mut();
+            let Some(waiting) = opening.as_mut() else { return };
+            waiting.result.subs.insert(channel.name().to_owned(), result);
+            waiting.left -= 1;
+            if waiting.left == 0 { opening.take() } else { None }
+        };
+        if let Some(opened) = opened {
+            let Opening { id, result, held, .. } = *opened;
+            self.reply(id, Body::Connect(result));
+            held.into_iter().for_each(|frame| self.push(frame));
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Beginning and ending subscriptions: by the client, by the server, and by time.
+
+use crate::{
+    JoinLeave,
+    broker::{Follower, Recover, Subscribe},
+    channel::{self, Admitted, Channel, Wish},
+    connection::{Bound, Connection, Ended, Granted, State, Subscription, seconds, task::Task},
+    frame::Frame,
+    presence::Way,
+};
+use protocol::{
+    Code, Problem,
+    client::{
+        Body, ChannelRequest, Empty, Error, ErrorCode, Push, Reason, Reply, SubRefreshRequest,
+        SubRefreshResult, SubscribeRequest, Unsubscribe,
+    },
+};
+use std::{cell::Cell, collections::BTreeMap};
+use types::{CredentialKind, Timestamp};
+
+thread_local! {
+    /// Numbers the subscriptions of this core.
+    static TICKETS: Cell<u64> = const { Cell::new(1) };
+}
+
+/// A subscription that may begin.
+pub(super) struct Beginning {
+    /// The command to be answered; 0 if the server itself subscribes the connection.
+    command: u32,
+    channel: Channel,
+    admitted: Admitted,
+    request: SubscribeRequest,
+    granted: Option<Box<Granted>>,
+}
+
+impl Task<'_> {
+    /// Begins a subscription that the client asks for. The broker answers.
+    pub(super) async fn subscribe(
+        &self,
+        id: u32,
+        bound: &Bound,
+        request: SubscribeRequest,
+    ) -> Result<(), Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        let granted = if request.token.is_empty() {
+            None
+        } else {
+            let until = self.permitted(bound, &request.channel, request.token.clone()).await?;
+            Some(Box::new(Granted { by_server: false, until }))
+        };
+        let admitted = self.admitted(bound, &channel, Wish::Subscribe, granted.is_some());
+        let admitted = admitted.map_err(refused)?;
+        self.begin_subscription(Beginning { command: id, channel, admitted, request, granted })
+            .await
+    }
+
+    /// Until when a subscription token allows the bound caller to follow `channel`.
+    async fn permitted(
+        &self,
+        bound: &Bound,
+        channel: &str,
+        token: String,
+    ) -> Result<Option<Timestamp>, Error> {
+        let identity = self.sockets.node.parts.identity.clone();
+        let permit = self.control(identity.subscription(token)).await;
+        let permit = permit.map_err(|problem| match problem.code {
+            // That the connection is authenticated is not in doubt.
+            Code::Unauthenticated => ErrorCode::PermissionDenied.with(problem.detail),
+            _ => Error::from(&problem),
+        })?;
+        let same = permit.caller.tenant == bound.caller.tenant
+            && permit.caller.principal == bound.caller.principal;
+        if !same || permit.channel != channel {
+            let detail = "the token is another principal's, or for another channel";
+            return Err(ErrorCode::PermissionDenied.with(detail));
+        }
+        Ok(permit.caller.expires)
+    }
+
+    /// The subscriptions that a connection begins with: those that its credential names, and
+    /// its principal's own channel if that is configured. `known` is what the client has of
+    /// them from before.
+    pub(super) fn by_server(
+        &self,
+        bound: &Bound,
+        mut known: BTreeMap<String, SubscribeRequest>,
+    ) -> Result<Vec<Beginning>, Problem> {
+        let caller = &bound.caller;
+        let anonymous = caller.credential == CredentialKind::Anonymous;
+        let personal = self.sockets.node.config.personal_channels && !anonymous;
+        let personal = personal.then(|| channel::personal(&caller.principal));
+        let mut names: Vec<&str> = caller.channels.iter().map(|name| &**name).collect();
+        names.extend(personal.as_deref().filter(|personal| !names.contains(personal)));
+        let beginning = |name: &str| {
+            let channel = Channel::new(&caller.tenant, name)?;
+            let admitted = self.admitted(bound, &channel, Wish::Subscribe, true)?;
+            let request = known.remove(name).unwrap_or_default();
+            let granted = Some(Box::new(Granted { by_server: true, until: None }));
+            Ok(Beginning { command: 0, channel, admitted, request, granted })
+        };
+        names.into_iter().map(beginning).collect()
+    }
+
+    /// Asks the broker for a subscription.
+    pub(super) async fn begin_subscription(&self, beginning: Beginning) -> Result<(), Error> {
+        let Beginning { command, channel, admitted, request, granted } = beginning;
+        let announced = admitted.announce();
+        let joins = match admitted.join_leave {
+            JoinLeave::Off => false,
+            JoinLeave::Asked => request.join_leave,
+            JoinLeave::All => true,
+        };
+        let ticket = TICKETS.replace(TICKETS.get() + 1);
+        {
+            let mut subscriptions = self.connection.subscriptions.borrow_mut();
+            if subscriptions.iter().any(|held| held.channel == channel) {
+                return Err(ErrorCode::AlreadySubscribed.to_error());
+            }
+            if subscriptions.len() >= self.sockets.node.config.subscriptions_max {
+                return Err(ErrorCode::LimitExceeded.to_error());
+            }
+            let recovering = request.recover;
+            // The server's own have no command that an error could answer.
+            let strict = command != 0 && request.has(SubscribeRequest::REJECT_UNRECOVERED);
+            let state = State::Waiting { ticket, command, recovering, strict };
+            let channel = channel.clone();
+            subscriptions.reserve_exact(1);
+            subscriptions.push(Subscription { channel, state, announced, joins, granted });
+        }
+        // Whoever is answered is present: every node can tell.
+        if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
+            && let Err(problem) = self.sockets.node.presence.tell(moved).await
+        {
+            self.connection.take_subscription(&channel);
+            return Err(Error::from(&problem));
+        }
+        let recover = request.recover.then_some(Recover {
+            epoch: request.epoch,
+            offset: request.offset,
+            recovery: admitted.recovery,
+        });
+        let follower = Follower {
+            core: self.sockets.hub.core,
+            connection: self.place,
+            encoding: self.connection.encoding,
+            ticket,
+        };
+        let source = admitted.source;
+        let subscribe = Subscribe { channel, source, follower, joins, recover };
+        let asked = self.sockets.node.broker.subscribe(subscribe).await;
+        asked.map_err(|problem| Error::from(&problem))
+    }
+
+    pub(super) async fn unsubscribe(
+        &self,
+        bound: &Bound,
+        request: &ChannelRequest,
+    ) -> Result<Body, Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        self.end_subscription(&channel).await;
+        Ok(Body::Unsubscribe(Empty {}))
+    }
+
+    async fn end_subscription(&self, channel: &Channel) {
+        let ended = self.connection.take_subscription(channel);
+        self.sockets.hub.unsubscribed(channel, self.place);
+        let Some(ended) = ended else { return };
+        let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
+        self.sockets.node.broker_forgets(&ended, core, encoding).await;
+        if let Some(moved) = ended.moved {
+            // If the store does not take it now, the presence goes on trying.
+            let _ = self.sockets.node.presence.tell(moved).await;
+        }
+    }
+
+    /// Takes a fresh token for a subscription that stands on one.
+    pub(super) async fn sub_refresh(
+        &self,
+        bound: &Bound,
+        request: SubRefreshRequest,
+    ) -> Result<Body, Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        if !self.connection.is_permitted(&channel) {
+            let detail = "no subscription to the channel stands on a token";
+            return Err(ErrorCode::PermissionDenied.with(detail));
+        }
+        let until = self.permitted(bound, &request.channel, request.token).await?;
+        if let Some(held) = self.connection.find_mut(&channel).as_deref_mut()
+            && let Some(granted) = &mut held.granted
+        {
+            granted.until = until;
+        }
+        let now = self.sockets.node.parts.clock.now();
+        let ttl = until.map_or(0, |until| seconds(until.since(now)).max(1));
+        Ok(Body::SubRefresh(SubRefreshResult { expires: until.is_some(), ttl }))
+    }
+
+    /// Ends subscriptions whose token has ended.
+    pub(super) async fn check_subscriptions(&self, now: Timestamp) {
+        for channel in self.connection.overdue(now) {
+            self.end_subscription(&channel).await;
+            self.connection.unsubscribed(&channel, Unsubscribe::Expired);
+        }
+    }
+}
+
+impl Connection {
+    /// Whether a subscription to `channel` stands on more than the namespace.
+    pub(super) fn is_permitted(&self, channel: &Channel) -> bool {
+        let subscriptions = self.subscriptions.borrow();
+        subscriptions.iter().any(|held| held.channel == *channel && held.granted.is_some())
+    }
+
+    fn find_mut(&self, channel: &Channel) -> Option<std::cell::RefMut<'_, Subscription>> {
+        let subscriptions = self.subscriptions.borrow_mut();
+        std::cell::RefMut::filter_map(subscriptions, |subscriptions| {
+            subscriptions.iter_mut().find(|held| held.channel == *channel)
+        })
+        .ok()
+    }
+
+    /// Whether the token of a subscription has ended.
+    pub(super) fn has_overdue(&self, now: Timestamp) -> bool {
+        self.subscriptions.borrow().iter().any(|held| held.is_overdue(now))
+    }
+
+    fn overdue(&self, now: Timestamp) -> Vec<Channel> {
+        let subscriptions = self.subscriptions.borrow();
+        let overdue = subscriptions.iter().filter(|held| held.is_overdue(now));
+        overdue.map(|held| held.channel.clone()).collect()
+    }
+
+    /// Tells the client that a subscription has ended.
+    fn unsubscribed(&self, channel: &Channel, why: Unsubscribe) {
+        let (code, reason) = why.parts();
+        let unsubscribe = Some(Reason { code, reason: reason.into() });
+        let push = Push { channel: channel.name().into(), unsubscribe, ..Push::default() };
+        self.push(Frame::of(&Reply { id: 0, body: Body::Push(push) }, self.encoding));
+    }
+
+    /// Publications of `channel` were lost. A subscription of the client ends, with the advice
+    /// to begin it again; one of the server begins again with the connection.
+    pub(crate) fn lost(&self, channel: &Channel) -> Option<Ended> {
+        let by_server = self.find_mut(channel)?.is_by_server();
+        if by_server {
+            self.close(protocol::client::Disconnect::InsufficientState);
+            return None;
+        }
+        let ended = self.take_subscription(channel);
+        self.unsubscribed(channel, Unsubscribe::InsufficientState);
+        ended
+    }
+}
