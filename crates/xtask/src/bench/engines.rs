@@ -15,6 +15,7 @@ use crate::{
     install,
 };
 use serde_json::{Map, Value as Json};
+use std::path::PathBuf;
 
 /// Takes a figure by its name.
 type Add<'a> = dyn FnMut(&str, f64) + 'a;
@@ -27,9 +28,6 @@ type Add<'a> = dyn FnMut(&str, f64) + 'a;
 pub(super) fn run(only: Option<&str>) -> Result<(), String> {
     let packages = ["curl", "nginx-light", "postgresql", "redis-server", "redis-tools", "wrk"];
     install::debian(&packages)?;
-    let args = ["build", "--release", "--locked", "--package", "integration-tests"];
-    run_command("cargo", &[&args[..], &["--example", "engines"]].concat())?;
-    let driver = target().join("release/examples/engines");
     let crosstown = release("crosstown")?;
     print_circumstances();
     let mut figures = Map::new();
@@ -41,7 +39,7 @@ pub(super) fn run(only: Option<&str>) -> Result<(), String> {
         Some("limits") => limits::run(&crosstown, &mut add)?,
         Some("nodes") => scaling::run(&crosstown, &mut add)?,
         rows => {
-            layers::run(&driver, rows.unwrap_or_default(), &mut add)?;
+            layers::run(&driver()?, rows.unwrap_or_default(), &mut add)?;
             match rows {
                 Some(_) => 0,
                 None => limits::run(&crosstown, &mut add)? + scaling::run(&crosstown, &mut add)?,
@@ -50,4 +48,11 @@ pub(super) fn run(only: Option<&str>) -> Result<(), String> {
     };
     println!("{}", Json::Object(figures));
     if failed == 0 { Ok(()) } else { Err(format!("{failed} requests failed")) }
+}
+
+/// Builds what drives the layers and the raw engines.
+fn driver() -> Result<PathBuf, String> {
+    let args = ["build", "--release", "--locked", "--package", "integration-tests"];
+    run_command("cargo", &[&args[..], &["--example", "engines"]].concat())?;
+    Ok(target().join("release/examples/engines"))
 }
