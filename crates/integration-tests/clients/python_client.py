@@ -85,11 +85,12 @@ class Lobby(SubscriptionEventHandler):
             await asyncio.sleep(0.01)
 
 
-async def main(url, token, peer_token, encoding="json"):
+async def main(url, permits, peer_token, encoding="json"):
     protobuf = encoding == "protobuf"
     to = (lambda data: json.dumps(data).encode()) if protobuf else (lambda data: data)
     read = json.loads if protobuf else (lambda data: data)
     network = Network(url)
+    token = json.loads(permits)["lasting"]
     through = await network.start()
     socket = lambda base: base.replace("http", "ws") + "/connection/websocket"
     events, room = Lost(), Room(read)

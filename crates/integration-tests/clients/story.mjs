@@ -22,7 +22,12 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   ]);
   const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, ...options };
   const by = transport ? streaming(url, transport) : { endpoint: socketUrl(url) };
-  const client = new Centrifuge(by.endpoint, { token, ...fast, ...by.options });
+  // A token that soon ends, its successor, and one for a single channel.
+  const permits = JSON.parse(token);
+  let refreshed = 0;
+  const getToken = async () => { refreshed++; return permits.lasting; };
+  const client = new Centrifuge(by.endpoint, { token: permits.short, getToken, ...fast, ...by.options });
+  const personal = new Promise((resolve) => client.on("publication", (event) => resolve([event.channel, data.from(event.data)])));
   const peer = new Peer(socketUrl(peerUrl), { token: peerToken, ...fast });
 
   client.connect(); peer.connect();
@@ -107,6 +112,50 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   await moved.catch((error) => { throw new Error(`${error.message}: ${moves}`); });
   must(moves.join() === "join ann,join peer,leave peer", moves.join());
   say("presence, joins and leaves are told");
+  // A channel that nobody may follow without a token for it.
+  const closed = client.newSubscription("closed:1");
+  const shut = new Promise((resolve) => closed.on("unsubscribed", (event) => resolve(event.code)));
+  closed.subscribe();
+  must(await within(shut, "refusal") === 103, "the closed channel is open");
+  client.removeSubscription(closed);
+  const opened = client.newSubscription("closed:1", { getToken: async () => permits.closed });
+  opened.subscribe();
+  await within(opened.ready(), "subscription by token");
+  say("a token opens a closed channel");
+
+  // The channel that the server has subscribed it to.
+  await peer.publish("#ann", { for: "ann" });
+  const [name, letter] = await within(personal, "publication in its own channel");
+  must(name === "#ann" && letter.for === "ann", `${name} ${JSON.stringify(letter)}`);
+  say("its own channel came by itself");
+
+  // Publications by what differs from the last, also over a loss of the network.
+  const ticks = client.newSubscription("ticks:1", { delta: "fossil", recoverable: true });
+  const values = [];
+  ticks.on("publication", (event) => values.push(data.from(event.data)));
+  ticks.subscribe();
+  await within(ticks.ready(), "subscription to ticks");
+  const tick = (n) => ({ n, name: "a name that stays – é✓", list: Array.from({ length: 20 }, (_, at) => at === n % 20 ? n : 0) });
+  const run = async (from, to) => { for (let n = from; n < to; n++) await peer.publish("ticks:1", tick(n)); };
+  await run(0, 20);
+  const away = within(new Promise((resolve) => client.once("connecting", resolve)), "loss");
+  await cut();
+  await away;
+  await run(20, 30);
+  await restore();
+  await within(ticks.ready(), "subscription to ticks");
+  await run(30, 50);
+  await within((async () => {
+    while (values.length < 50) await new Promise((resolve) => setTimeout(resolve, 10));
+  })(), "tick");
+  must(values.every((value, n) => JSON.stringify(value) === JSON.stringify(tick(n))), JSON.stringify(values));
+  say("differences make the same values");
+
+  await within((async () => {
+    while (refreshed === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  })(), "refresh");
+  must(client.state === "connected", client.state);
+  say("a fresh token was brought in time");
   if (transport) {
     must(client._transport.name() === transport, client._transport.name());
     say(`over ${transport}`);

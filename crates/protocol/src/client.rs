@@ -10,6 +10,7 @@ mod code;
 mod command;
 mod emulation;
 mod encoding;
+pub mod fossil;
 mod protobuf;
 mod reply;
 
@@ -23,7 +24,7 @@ pub use encoding::{Commands, Encoding, Unreadable};
 pub use reply::{
     Begun, Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult,
     PresenceStatsResult, Publication, Push, Reason, RefreshResult, Reply, RpcResult,
-    SubRefreshResult, SubscribeResult, Who,
+    SubRefreshResult, SubscribeResult, Told, Who,
 };
 
 use serde_json::value::RawValue;

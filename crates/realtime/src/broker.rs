@@ -13,13 +13,11 @@ pub(crate) use shard::joined_push;
 use crate::{
     Config, Parts, Recovery,
     channel::{Channel, Source},
+    frame::Dialect,
     hub::ToCore,
 };
 use ahash::RandomState;
-use protocol::{
-    Code, Problem,
-    client::{Encoding, Publication},
-};
+use protocol::{Code, Problem, client::Publication};
 use store::Position;
 use tokio::sync::mpsc;
 use traffic_cop::state;
@@ -41,7 +39,7 @@ pub(crate) enum Task {
     Unsubscribe {
         channel: Channel,
         core: usize,
-        encoding: Encoding,
+        dialect: Dialect,
         life: u64,
     },
     AddCore(mpsc::Sender<ToCore>),
@@ -64,7 +62,7 @@ pub(crate) struct Follower {
     pub(crate) core: usize,
     /// The connection's place in its core's hub.
     pub(crate) connection: usize,
-    pub(crate) encoding: Encoding,
+    pub(crate) dialect: Dialect,
     /// The number of its subscription.
     pub(crate) ticket: u64,
 }
@@ -82,6 +80,8 @@ pub(crate) struct Recover {
 pub(crate) struct Start {
     /// Which following of the channel this is: subscriptions are ended by it.
     pub(crate) life: u64,
+    /// What stands for the channel in compact pushes, as long as this following lasts.
+    pub(crate) number: i64,
     /// Whether the channel keeps history.
     pub(crate) recoverable: bool,
     pub(crate) epoch: String,
@@ -93,9 +93,9 @@ pub(crate) struct Start {
 
 impl Broker {
     pub(crate) fn start(config: &Config, parts: &Parts) -> Self {
-        let start = |_| {
+        let start = |index| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
-            let shard = shard::Shard::new(config, parts);
+            let shard = shard::Shard::new(config, parts, index);
             parts.control.spawn(shard.run(inbox));
             sender
         };
@@ -118,10 +118,10 @@ impl Broker {
         &self,
         channel: Channel,
         core: usize,
-        encoding: Encoding,
+        dialect: Dialect,
         life: u64,
     ) {
-        let end = Task::Unsubscribe { channel: channel.clone(), core, encoding, life };
+        let end = Task::Unsubscribe { channel: channel.clone(), core, dialect, life };
         let _ = self.send(channel, end).await;
     }
 

@@ -5,7 +5,7 @@ use crate::{
 };
 use protocol::{
     Code, Problem,
-    client::{ClientInfo, Data, Publication},
+    client::{ClientInfo, Data, Publication, Told},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -122,6 +122,8 @@ pub(crate) struct Admitted {
     pub(crate) recovery: Recovery,
     pub(crate) presence: bool,
     pub(crate) join_leave: JoinLeave,
+    /// Whether publications may be told by what differs from the last.
+    pub(crate) delta: bool,
 }
 
 impl Admitted {
@@ -164,7 +166,7 @@ pub(crate) fn admit(
         }
         let source = document.readable_by(caller).map(Source::Document)?;
         let (recovery, join_leave) = (Recovery::Stream, JoinLeave::Off);
-        return Ok(Admitted { source, recovery, presence: false, join_leave });
+        return Ok(Admitted { source, recovery, presence: false, join_leave, delta: false });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     if name.starts_with(PERSONAL) && name != personal(&caller.principal) && !service && !permitted {
@@ -199,6 +201,7 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
         recovery: namespace.recovery,
         presence: namespace.presence,
         join_leave: namespace.join_leave,
+        delta: namespace.delta,
     })
 }
 
@@ -220,7 +223,7 @@ fn damaged() -> Problem {
 pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
     let Some((&VERSION, json)) = bytes.split_first() else { return Err(damaged()) };
     let Kept { data, info } = serde_json::from_slice(json).map_err(|_| damaged())?;
-    Ok(Publication { data, info, offset })
+    Ok(Publication { data, info, offset, told: Told::Json })
 }
 
 /// Reads an entry of a channel's source.
@@ -230,7 +233,7 @@ pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publi
             let (change, by) = state::publication(entry)?;
             let data = serde_json::value::to_raw_value(&change).map_err(|_| damaged())?;
             let info = ClientInfo { user: by.as_str().to_owned(), client: String::new() };
-            Ok(Publication { data, info: Some(info), offset: entry.sequence })
+            Ok(Publication { data, info: Some(info), offset: entry.sequence, told: Told::Json })
         }
         Source::History(_) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),

@@ -136,6 +136,8 @@ pub struct Namespace {
     pub history_size: u64,
     /// What is recovered.
     pub recovery: Recovery,
+    /// Whether clients that ask for it are told what differs from the last publication.
+    pub delta: bool,
     /// Whether it is known who is subscribed. Whoever may subscribe may ask.
     pub presence: bool,
     /// Who is told of those who come and go.
@@ -175,6 +177,7 @@ impl Default for Namespace {
             anonymous: false,
             history_size: 100,
             recovery: Recovery::Stream,
+            delta: false,
             presence: false,
             join_leave: JoinLeave::Off,
         }

@@ -17,13 +17,15 @@ use crate::{
     broker::{Start, joined_push},
     channel::Channel,
     connection::opening::Opening,
-    frame::{Frame, Frames},
+    frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
 };
 use protocol::{
     Problem,
-    client::{Body, ClientInfo, Disconnect, Encoding, Error, ErrorCode, Reply, SubscribeResult},
+    client::{
+        Body, ClientInfo, Disconnect, Encoding, Error, ErrorCode, Reply, SubscribeResult, Told,
+    },
 };
 use std::{
     cell::{Cell, RefCell},
@@ -49,6 +51,7 @@ pub(crate) struct Ended {
     pub(crate) channel: Channel,
     /// The broker's number for it, if the broker has answered.
     pub(crate) life: Option<u64>,
+    pub(crate) dialect: Dialect,
     pub(crate) moved: Option<Move>,
 }
 
@@ -68,6 +71,11 @@ struct Subscription {
     announced: Announce,
     /// Whether it wants to be told who comes and goes.
     joins: bool,
+    /// Its pushes name the channel by a number.
+    compact: bool,
+    /// It is told what differs from the last publication, once it has one.
+    delta: bool,
+    based: bool,
     /// What it stands on beside what the namespace allows everybody.
     granted: Option<Box<Granted>>,
 }
@@ -81,6 +89,10 @@ struct Granted {
 }
 
 impl Subscription {
+    fn dialect(&self, encoding: Encoding) -> Dialect {
+        Dialect { encoding, compact: self.compact, delta: self.delta }
+    }
+
     fn is_by_server(&self) -> bool {
         self.granted.as_ref().is_some_and(|granted| granted.by_server)
     }
@@ -155,11 +167,17 @@ impl Connection {
             }
             Ok(start) => {
                 let offset = start.offset;
-                subscriptions[at].state = State::Live { life: start.life, offset };
+                let mut publications = start.publications;
+                let held = &mut subscriptions[at];
+                held.state = State::Live { life: start.life, offset };
+                held.based = !publications.is_empty();
+                if held.delta {
+                    publications.iter_mut().for_each(|one| one.told = Told::Text);
+                }
                 // It is told of itself here, so that this comes once, and after the answer.
-                let held = &subscriptions[at];
                 let own_join = held.joins.then(|| self.info()).flatten();
                 let by_server = held.is_by_server();
+                let (dialect, number) = (held.dialect(self.encoding), start.number);
                 let until = held.granted.as_ref().and_then(|granted| granted.until);
                 let result = SubscribeResult {
                     expires: until.is_some(),
@@ -168,9 +186,11 @@ impl Connection {
                     positioned: start.recoverable,
                     epoch: start.epoch,
                     offset,
-                    publications: start.publications,
+                    publications,
                     recovered: start.recovered,
                     was_recovering: recovering,
+                    delta: held.delta,
+                    id: if held.compact { start.number } else { 0 },
                 };
                 drop(subscriptions);
                 if by_server {
@@ -180,7 +200,8 @@ impl Connection {
                 }
                 if let Some(info) = own_join {
                     let push = joined_push(channel, &Joined::Join(info));
-                    self.push(Frame::of(&push, self.encoding));
+                    let frames = Frames::of(&push, number, |wanted| wanted == dialect);
+                    self.push_one_of(&frames, dialect, false);
                 }
                 None
             }
@@ -218,7 +239,8 @@ impl Connection {
             // When the broker's answer comes, the hub finds that nobody waits for it.
             State::Waiting { .. } => None,
         };
-        Ended { channel: held.channel, life, moved }
+        let dialect = held.dialect(self.encoding);
+        Ended { channel: held.channel, life, dialect, moved }
     }
 
     /// Queues a publication, unless the connection has it already.
@@ -228,17 +250,18 @@ impl Connection {
         }
         let mut subscriptions = self.subscriptions.borrow_mut();
         let held = subscriptions.iter_mut().find(|held| held.channel == *channel);
-        let Some(Subscription { state: State::Live { offset: last, .. }, .. }) = held else {
-            return;
-        };
+        let Some(held) = held else { return };
+        let dialect = held.dialect(self.encoding);
+        let State::Live { offset: last, .. } = &mut held.state else { return };
         if offset != 0 {
             if offset <= *last {
                 return;
             }
             *last = offset;
         }
+        let based = std::mem::replace(&mut held.based, true);
         drop(subscriptions);
-        self.push_one_of(frames);
+        self.push_one_of(frames, dialect, based);
     }
 
     /// Queues that `client` came or went, if the connection wants to be told.
@@ -254,13 +277,17 @@ impl Connection {
         let wants = |held: &Subscription| {
             held.channel == *channel && held.joins && matches!(held.state, State::Live { .. })
         };
-        if self.subscriptions.borrow().iter().any(wants) {
-            self.push_one_of(frames);
+        let subscriptions = self.subscriptions.borrow();
+        let dialect = subscriptions.iter().find(|held| wants(held));
+        let dialect = dialect.map(|held| held.dialect(self.encoding));
+        drop(subscriptions);
+        if let Some(dialect) = dialect {
+            self.push_one_of(frames, dialect, false);
         }
     }
 
-    fn push_one_of(&self, frames: &Frames) {
-        match frames.get(self.encoding) {
+    fn push_one_of(&self, frames: &Frames, dialect: Dialect, based: bool) {
+        match frames.get(dialect, based) {
             Some(frame) => self.push(frame.clone()),
             // The broker writes for all that it has answered; who is forgotten starts again.
             None => self.close(Disconnect::InsufficientState),

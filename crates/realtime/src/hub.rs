@@ -79,8 +79,8 @@ impl CoreSockets {
     }
 
     /// Tells whoever has to know that a subscription of a connection is no more.
-    pub(crate) async fn forget(&self, ended: Ended, encoding: Encoding) {
-        self.node.broker_forgets(&ended, self.hub.core, encoding).await;
+    pub(crate) async fn forget(&self, ended: Ended) {
+        self.node.broker_forgets(&ended, self.hub.core).await;
         if let Some(moved) = ended.moved {
             self.node.presence.mention(moved).await;
         }
@@ -170,7 +170,7 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
         match message {
             ToCore::Subscribed { follower, channel, outcome } => {
                 if let Some(ended) = hub.subscribed(&follower, channel, outcome, now()) {
-                    sockets.forget(ended, follower.encoding).await;
+                    sockets.forget(ended).await;
                 }
             }
             ToCore::Publication { channel, frames, offset } => {
@@ -180,8 +180,8 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                 hub.joined(&channel, &frames, client);
             }
             ToCore::Lost { channel } => {
-                for (ended, encoding) in hub.lost(&channel) {
-                    sockets.forget(ended, encoding).await;
+                for ended in hub.lost(&channel) {
+                    sockets.forget(ended).await;
                 }
             }
             ToCore::CloseSession { tenant, session } => {
@@ -233,7 +233,7 @@ impl Hub {
         let waiting = connection.filter(|connection| connection.is_waiting(&channel, ticket));
         let Some(connection) = waiting else {
             let life = outcome.ok().map(|start| start.life);
-            return Some(Ended { channel, life, moved: None });
+            return Some(Ended { channel, life, dialect: follower.dialect, moved: None });
         };
         if outcome.is_ok() {
             self.channels.borrow_mut().entry(channel.clone()).or_default().push(place);
@@ -264,7 +264,7 @@ impl Hub {
     }
 
     /// Tells which subscriptions are no more.
-    fn lost(&self, channel: &Channel) -> Vec<(Ended, Encoding)> {
+    fn lost(&self, channel: &Channel) -> Vec<Ended> {
         let mut channels = self.channels.borrow_mut();
         let Some(places) = channels.get_mut(channel) else { return Vec::new() };
         let connections = self.connections.borrow();
@@ -273,7 +273,7 @@ impl Hub {
             let Some(connection) = connections.get(*place) else { return false };
             let ended = connection.lost(channel);
             let stays = ended.is_none();
-            lost.extend(ended.map(|ended| (ended, connection.encoding)));
+            lost.extend(ended);
             stays
         });
         if places.is_empty() {

@@ -34,10 +34,7 @@ use crate::{broker::Broker, presence::Presence, streams::Emulated};
 use bytes::Bytes;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use protocol::{
-    Code, Problem,
-    client::{Disconnect, Encoding},
-};
+use protocol::{Code, Problem, client::Disconnect};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -160,9 +157,9 @@ impl Realtime {
     }
 
     /// Tells the broker of a subscription that is no more.
-    async fn broker_forgets(&self, ended: &connection::Ended, core: usize, encoding: Encoding) {
+    async fn broker_forgets(&self, ended: &connection::Ended, core: usize) {
         if let Some(life) = ended.life {
-            self.broker.unsubscribe(ended.channel.clone(), core, encoding, life).await;
+            self.broker.unsubscribe(ended.channel.clone(), core, ended.dialect, life).await;
         }
     }
 

@@ -42,12 +42,22 @@ fn node(script: &str, args: &[&str]) -> String {
 
 fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
     let server = Server::start(
-        "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n\
+        "[realtime]\npersonal_channels = true\n\
+         [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\n\
+         [[realtime.namespaces]]\nname = \"ticks\"\ndelta = true\n\
+         [[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n\
          [[realtime.namespaces]]\nname = \"price\"\nhistory_size = 2\nrecovery = \"cache\"\n",
     );
     let service = json!({ "kind": "service" });
-    let (ann, peer) = (server.token("acme", "ann"), server.token_with("acme", "peer", service));
-    let said = run(&[&server.base(), &ann, &peer]);
+    let peer = server.token_with("acme", "peer", service);
+    // The clocks of issuers may be off by thirty seconds, so that this ends in three.
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - 27;
+    let ann = json!({
+        "lasting": server.token("acme", "ann"),
+        "short": server.token_with("acme", "ann", json!({ "exp": soon })),
+        "closed": server.token_with("acme", "ann", json!({ "channel": "closed:1" })),
+    });
+    let said = run(&[&server.base(), &ann.to_string(), &peer]);
     assert!(said.contains("nothing lost: 80 publications in order"), "{said}");
     assert!(said.contains("presence, joins and leaves are told"), "{said}");
     said

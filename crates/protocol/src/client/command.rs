@@ -109,11 +109,15 @@ pub struct SubscribeRequest {
     pub recoverable: bool,
     /// Asks to be told who comes and goes.
     pub join_leave: bool,
-    /// Bits of what the client can do; see [`Self::REJECT_UNRECOVERED`].
+    /// How publications may be told by what differs from the last: `fossil`.
+    pub delta: String,
+    /// Bits of what the client can do; see [`Self::COMPACT`], [`Self::REJECT_UNRECOVERED`].
     pub flag: i64,
 }
 
 impl SubscribeRequest {
+    /// Of `flag`: the client knows the channel by a number that the answer tells.
+    pub const COMPACT: i64 = 1;
     /// Of `flag`: where not all can be recovered, the client wants an error instead of a
     /// subscription, and will load its state anew.
     pub const REJECT_UNRECOVERED: i64 = 2;

@@ -2,7 +2,7 @@
 
 use crate::client::{Data, Empty, is_default};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What the server sends: the answer to a command, or (id 0) a push, or (nothing) a ping.
 #[derive(Debug, Default, Serialize)]
@@ -64,9 +64,12 @@ pub struct Error {
 }
 
 /// Something that happened in a channel or to the connection.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Push {
-    /// In which channel.
+    /// In which channel, by the number that the subscription was told.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: i64,
+    /// In which channel, unless `id` says so.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub channel: String,
     /// A publication.
@@ -123,16 +126,54 @@ pub struct Reason {
 }
 
 /// A publication.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Publication {
     /// What was published.
     pub data: Data,
     /// Who published it, if a client did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<ClientInfo>,
     /// Its number in the channel, if the channel keeps history.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub offset: u64,
+    /// How `data` is told.
+    pub told: Told,
+}
+
+/// How the data of a publication is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Told {
+    /// As the JSON that it is.
+    #[default]
+    Json,
+    /// For subscribers that take differences: as a text, which is that JSON.
+    Text,
+    /// By what makes it of the last publication; see [`crate::client::fossil`].
+    Delta(Arc<str>),
+}
+
+impl Serialize for Publication {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Form<'a, T: ?Sized> {
+            data: &'a T,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            info: &'a Option<ClientInfo>,
+            #[serde(skip_serializing_if = "is_default")]
+            offset: u64,
+            #[serde(skip_serializing_if = "is_default")]
+            delta: bool,
+        }
+        let Self { data, info, offset, told } = self;
+        let offset = *offset;
+        match told {
+            Told::Json => Form { data, info, offset, delta: false }.serialize(serializer),
+            Told::Text => {
+                Form { data: data.get(), info, offset, delta: false }.serialize(serializer)
+            }
+            Told::Delta(delta) => {
+                Form { data: &**delta, info, offset, delta: true }.serialize(serializer)
+            }
+        }
+    }
 }
 
 /// A client, as others see it.
@@ -208,6 +249,12 @@ pub struct SubscribeResult {
     /// Whether recovery was asked for.
     #[serde(skip_serializing_if = "is_default")]
     pub was_recovering: bool,
+    /// Whether publications may come as differences.
+    #[serde(skip_serializing_if = "is_default")]
+    pub delta: bool,
+    /// The number that stands for the channel in pushes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id: i64,
 }
 
 /// Who is subscribed.
@@ -289,7 +336,7 @@ mod tests {
         check(Reply::default(), "{}");
         check(Reply { id: 3, body: Body::Ping(Empty {}) }, r#"{"id":3,"ping":{}}"#);
         let data = RawValue::from_string("[1, 2]".into()).unwrap();
-        let publication = Some(Publication { data, info: None, offset: 4 });
+        let publication = Some(Publication { data, info: None, offset: 4, told: Told::Json });
         let push = Push { channel: "c".into(), publication, ..Push::default() };
         check(
             Reply { id: 0, body: Body::Push(push) },

@@ -6,17 +6,17 @@ pub(crate) use joins::push as joined_push;
 
 use crate::{
     Config, Parts, Recovery,
-    broker::{Follower, Recover, Start, Subscribe, Task, epoch, problem},
+    broker::{Follower, Recover, SHARDS, Start, Subscribe, Task, epoch, problem},
     channel::{self, Channel, Source},
-    frame::Frames,
+    frame::{Dialect, Frames, Speakers},
     hub::ToCore,
 };
 use ahash::RandomState;
 use protocol::{
     Problem,
-    client::{Body, Encoding, Publication, Push, Reply},
+    client::{Data, Publication, Push, fossil},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use store::{
     Head, Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher,
 };
@@ -41,6 +41,7 @@ pub(super) struct Shard {
     passed: mpsc::Receiver<(Channel, Publication)>,
     pass: mpsc::Sender<(Channel, Publication)>,
     recover_max: usize,
+    index: usize,
     lives: u64,
 }
 
@@ -57,8 +58,10 @@ struct Followed {
     /// The last publication that was handed to the cores.
     position: Position,
     last: u64,
-    /// Subscribers by core and encoding.
-    subscribers: Vec<[u32; 2]>,
+    /// By core.
+    subscribers: Vec<Speakers>,
+    /// The last publication that was handed over, while somebody takes differences.
+    previous: Option<Data>,
     /// Those who come and go, once somebody wants to be told.
     joins: Option<joins::Joins>,
     /// Tells this following of the channel from earlier ones.
@@ -68,7 +71,7 @@ struct Followed {
 }
 
 impl Shard {
-    pub(super) fn new(config: &Config, parts: &Parts) -> Self {
+    pub(super) fn new(config: &Config, parts: &Parts, index: usize) -> Self {
         let (pass, passed) = mpsc::channel(PASSED);
         Self {
             store: parts.store.clone(),
@@ -81,6 +84,7 @@ impl Shard {
             passed,
             pass,
             recover_max: config.recover_max,
+            index,
             lives: 0,
         }
     }
@@ -93,8 +97,8 @@ impl Shard {
                     None => return,
                     Some(Task::AddCore(core)) => self.cores.push(core),
                     Some(Task::Subscribe(subscribe)) => self.subscribe(subscribe).await,
-                    Some(Task::Unsubscribe { channel, core, encoding, life }) => {
-                        self.unsubscribe(&channel, core, encoding, life);
+                    Some(Task::Unsubscribe { channel, core, dialect, life }) => {
+                        self.unsubscribe(&channel, core, dialect, life);
                     }
                 },
                 Some((channel, publication)) = self.passed.recv() => {
@@ -113,16 +117,16 @@ impl Shard {
 
     async fn subscribe(&mut self, wanted: Subscribe) {
         let follower = wanted.follower;
-        let Follower { core, encoding, .. } = follower;
+        let Follower { core, dialect, .. } = follower;
         let channel = wanted.channel.clone();
         let outcome = self.start(wanted).await;
         if outcome.is_ok()
             && let Some(followed) = self.channels.get_mut(&channel)
         {
             if followed.subscribers.len() <= core {
-                followed.subscribers.resize(core + 1, [0; 2]);
+                followed.subscribers.resize(core + 1, [0; Dialect::COUNT]);
             }
-            followed.subscribers[core][encoding.index()] += 1;
+            followed.subscribers[core][dialect.index()] += 1;
         } else {
             self.forget_unless_wanted(&channel);
         }
@@ -166,6 +170,7 @@ impl Shard {
             position: Position::ZERO,
             last: 0,
             subscribers: Vec::new(),
+            previous: None,
             joins: None,
             life: self.lives,
             _listener: listener,
@@ -203,16 +208,23 @@ impl Shard {
 
     fn start_at(&self, channel: &Channel) -> Start {
         let Some(followed) = self.channels.get(channel) else { return Start::default() };
+        let number = self.number(followed);
         if !followed.source.is_recoverable() {
-            return Start { life: followed.life, ..Start::default() };
+            return Start { life: followed.life, number, ..Start::default() };
         }
         Start {
             life: followed.life,
+            number,
             recoverable: true,
             epoch: epoch(followed.position),
             offset: followed.last,
             ..Start::default()
         }
+    }
+
+    /// What stands for the channel in compact pushes: one number for each following on the node.
+    fn number(&self, followed: &Followed) -> i64 {
+        followed.life.cast_signed() * SHARDS as i64 + self.index as i64
     }
 
     /// All that the client missed; `None` if that cannot be told.
@@ -343,7 +355,14 @@ impl Shard {
         }
     }
 
-    async fn hand_over(&self, channel: &Channel, publication: Publication) {
+    async fn hand_over(&mut self, channel: &Channel, publication: Publication) {
+        let Some(followed) = self.channels.get_mut(channel) else { return };
+        let previous = followed.previous.take();
+        let deltas = Dialect::all().any(|dialect| dialect.delta && followed.speak(dialect));
+        followed.previous = deltas.then(|| publication.data.clone());
+        let delta = previous.filter(|_| deltas).and_then(|previous| {
+            fossil::delta(previous.get(), publication.data.get()).map(Arc::from)
+        });
         let Some(followed) = self.channels.get(channel) else { return };
         let offset = publication.offset;
         let push = Push {
@@ -351,35 +370,34 @@ impl Shard {
             publication: Some(publication),
             ..Push::default()
         };
-        let reply = Reply { id: 0, body: Body::Push(push) };
+        let is_wanted = |dialect| followed.speak(dialect);
+        let frames = Frames::with_delta(&push, delta.as_ref(), self.number(followed), is_wanted);
         let subscribers = &followed.subscribers;
-        let is_wanted = |encoding: Encoding| subscribers.iter().any(|of| of[encoding.index()] > 0);
-        let frames = Frames::of(&reply, is_wanted);
         let publish =
             || ToCore::Publication { channel: channel.clone(), frames: frames.clone(), offset };
         self.to_cores(subscribers, publish).await;
     }
 
-    async fn to_cores(&self, subscribers: &[[u32; 2]], message: impl Fn() -> ToCore) {
-        let wanted = self.cores.iter().zip(subscribers).filter(|(_, of)| **of != [0; 2]);
+    async fn to_cores(&self, subscribers: &[Speakers], message: impl Fn() -> ToCore) {
+        let wanted = self.cores.iter().zip(subscribers).filter(|(_, of)| is_anybody(of));
         for (inbox, _) in wanted {
             // Refused only by a core that has ended, and its sockets with it.
             let _ = inbox.send(message()).await;
         }
     }
 
-    fn unsubscribe(&mut self, channel: &Channel, core: usize, encoding: Encoding, life: u64) {
+    fn unsubscribe(&mut self, channel: &Channel, core: usize, dialect: Dialect, life: u64) {
         let followed = self.channels.get_mut(channel).filter(|followed| followed.life == life);
         let Some(followed) = followed else { return };
         if let Some(of) = followed.subscribers.get_mut(core) {
-            let count = &mut of[encoding.index()];
+            let count = &mut of[dialect.index()];
             *count = count.saturating_sub(1);
         }
         self.forget_unless_wanted(channel);
     }
 
     fn forget_unless_wanted(&mut self, channel: &Channel) {
-        let is_unwanted = |followed: &Followed| followed.subscribers.iter().all(|of| *of == [0; 2]);
+        let is_unwanted = |followed: &Followed| !followed.subscribers.iter().any(is_anybody);
         if self.channels.get(channel).is_some_and(is_unwanted) {
             self.forget(channel);
         }
@@ -395,6 +413,17 @@ impl Shard {
         }
         Some(followed)
     }
+}
+
+impl Followed {
+    /// Whether somebody takes pushes in this dialect.
+    fn speak(&self, dialect: Dialect) -> bool {
+        self.subscribers.iter().any(|of| of[dialect.index()] > 0)
+    }
+}
+
+fn is_anybody(speakers: &Speakers) -> bool {
+    speakers.iter().any(|count| *count > 0)
 }
 
 /// Passes on what is told of a channel, until dropped. What the fan-out missed stays missed:

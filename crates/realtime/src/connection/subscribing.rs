@@ -5,14 +5,14 @@ use crate::{
     broker::{Follower, Recover, Subscribe},
     channel::{self, Admitted, Channel, Wish},
     connection::{Bound, Connection, Ended, Granted, State, Subscription, seconds, task::Task},
-    frame::Frame,
+    frame::{Dialect, Frame},
     presence::Way,
 };
 use protocol::{
     Code, Problem,
     client::{
-        Body, ChannelRequest, Empty, Error, ErrorCode, Push, Reason, Reply, SubRefreshRequest,
-        SubRefreshResult, SubscribeRequest, Unsubscribe,
+        Body, ChannelRequest, Empty, Encoding, Error, ErrorCode, Push, Reason, Reply,
+        SubRefreshRequest, SubRefreshResult, SubscribeRequest, Unsubscribe,
     },
 };
 use std::{cell::Cell, collections::BTreeMap};
@@ -111,6 +111,11 @@ impl Task<'_> {
             JoinLeave::Asked => request.join_leave,
             JoinLeave::All => true,
         };
+        // Not in Protobuf: npm `centrifuge` 5.8.0 reads the number as an object there, and does
+        // not find the subscription by it.
+        let compact =
+            self.connection.encoding == Encoding::Json && request.has(SubscribeRequest::COMPACT);
+        let delta = admitted.delta && request.delta == "fossil";
         let ticket = TICKETS.replace(TICKETS.get() + 1);
         {
             let mut subscriptions = self.connection.subscriptions.borrow_mut();
@@ -126,7 +131,17 @@ impl Task<'_> {
             let state = State::Waiting { ticket, command, recovering, strict };
             let channel = channel.clone();
             subscriptions.reserve_exact(1);
-            subscriptions.push(Subscription { channel, state, announced, joins, granted });
+            let based = false;
+            subscriptions.push(Subscription {
+                channel,
+                state,
+                announced,
+                joins,
+                compact,
+                delta,
+                based,
+                granted,
+            });
         }
         // Whoever is answered is present: every node can tell.
         if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
@@ -143,7 +158,7 @@ impl Task<'_> {
         let follower = Follower {
             core: self.sockets.hub.core,
             connection: self.place,
-            encoding: self.connection.encoding,
+            dialect: Dialect { encoding: self.connection.encoding, compact, delta },
             ticket,
         };
         let source = admitted.source;
@@ -167,8 +182,7 @@ impl Task<'_> {
         let ended = self.connection.take_subscription(channel);
         self.sockets.hub.unsubscribed(channel, self.place);
         let Some(ended) = ended else { return };
-        let (core, encoding) = (self.sockets.hub.core, self.connection.encoding);
-        self.sockets.node.broker_forgets(&ended, core, encoding).await;
+        self.sockets.node.broker_forgets(&ended, self.sockets.hub.core).await;
         if let Some(moved) = ended.moved {
             // If the store does not take it now, the presence goes on trying.
             let _ = self.sockets.node.presence.tell(moved).await;

@@ -79,7 +79,7 @@ impl<'a> Task<'a> {
     pub(super) async fn end(self, why: Closed) {
         let Self { sockets, connection, place, .. } = self;
         for ended in sockets.hub.leave(place) {
-            sockets.forget(ended, connection.encoding).await;
+            sockets.forget(ended).await;
         }
         let why = match why {
             Closed::ByClient => "closed by the client",

@@ -1,4 +1,5 @@
 use super::*;
+use protocol::client::{Publication, Push};
 use types::TenantId;
 
 /// A connection with one subscription that stands.
@@ -10,15 +11,18 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
         state: State::Live { life: 1, offset: 3 },
         announced: Announce::default(),
         joins,
+        compact: false,
+        delta: false,
+        based: false,
         granted: None,
     };
     connection.subscriptions.borrow_mut().push(subscription);
     (connection, channel)
 }
 
-fn push(channel: &Channel, written: impl Fn(Encoding) -> bool) -> Frames {
+fn push(channel: &Channel, written: impl Fn(Dialect) -> bool) -> Frames {
     let info = ClientInfo { user: "ann".into(), client: "con_7".into() };
-    Frames::of(&joined_push(channel, &Joined::Join(info)), written)
+    Frames::of(&joined_push(channel, &Joined::Join(info)), 5, written)
 }
 
 #[test]
@@ -36,12 +40,35 @@ fn who_comes_is_told_to_others_that_want_to_know() {
 #[test]
 fn a_publication_comes_once_and_in_the_connections_encoding() {
     let (connection, channel) = subscribed(false, Encoding::Protobuf);
+    let protobuf = Dialect { encoding: Encoding::Protobuf, compact: false, delta: false };
     let frames = push(&channel, |_| true);
     connection.deliver(&channel, &frames, 3);
     assert_eq!(connection.queue.take(1024), None, "the client has it already");
     connection.deliver(&channel, &frames, 4);
-    assert_eq!(connection.queue.take(1024).as_ref(), frames.get(Encoding::Protobuf));
+    assert_eq!(connection.queue.take(1024).as_ref(), frames.get(protobuf, false));
     // Without a frame for it, the client has to start again: nothing is left out silently.
-    connection.deliver(&channel, &push(&channel, |encoding| encoding == Encoding::Json), 5);
+    connection.deliver(&channel, &push(&channel, |dialect| dialect != protobuf), 5);
     assert_eq!(connection.closing.get(), Some(Disconnect::InsufficientState));
+}
+
+#[test]
+fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
+    let (connection, channel) = subscribed(false, Encoding::Json);
+    for held in &mut *connection.subscriptions.borrow_mut() {
+        (held.compact, held.delta) = (true, true);
+    }
+    let data = serde_json::value::to_raw_value(&"new").unwrap();
+    let publication = Publication { data, info: None, offset: 4, told: Told::Json };
+    let push =
+        Push { channel: channel.name().into(), publication: Some(publication), ..Push::default() };
+    let frames = Frames::with_delta(&push, Some(&"what differs".into()), 5, |_| true);
+    let told = [
+        r#"{"push":{"id":5,"pub":{"data":"\"new\"","offset":4}}}"#,
+        r#"{"push":{"id":5,"pub":{"data":"what differs","offset":4,"delta":true}}}"#,
+    ];
+    for (offset, told) in (4..).zip(told) {
+        connection.deliver(&channel, &frames, offset);
+        let frame = connection.queue.take(1024).unwrap();
+        assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), told);
+    }
 }

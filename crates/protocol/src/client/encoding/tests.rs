@@ -3,7 +3,8 @@
 use super::*;
 use crate::client::{
     Body, ClientInfo, ConnectResult, Empty, Error, ErrorCode, HistoryResult, PresenceResult,
-    PresenceStatsResult, Publication, Push, Reason, RefreshResult, RpcResult, SubscribeResult, Who,
+    PresenceStatsResult, Publication, Push, Reason, RefreshResult, RpcResult, SubscribeResult,
+    Told, Who,
 };
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ const COMMANDS: &[(&[u8], &str)] = &[
     (
         b"#\x08\x02*\x1f\x0a\x01c\x12\x01s\x18\x012\x01e8\xac\x02B\x01xH\x01P\x01X\x01b\x06fossil",
         r#"{"id":2,"subscribe":{"channel":"c","token":"s","recover":true,"epoch":"e",
-            "offset":300,"positioned":true,"recoverable":true,"join_leave":true}}"#,
+            "offset":300,"positioned":true,"recoverable":true,"join_leave":true,"delta":"fossil"}}"#,
     ),
     (b"\x07\x08\x032\x03\x0a\x01c", r#"{"id":3,"unsubscribe":{"channel":"c"}}"#),
     (
@@ -38,7 +39,7 @@ const COMMANDS: &[(&[u8], &str)] = &[
     (b"\x04\x08\x09Z\x00", r#"{"id":9,"ping":{}}"#),
     (b"\x07\x08\x0aB\x03\x0a\x01c", r#"{"id":10,"presence":{"channel":"c"}}"#),
     (b"\x07\x08\x0bJ\x03\x0a\x01c", r#"{"id":11,"presence_stats":{"channel":"c"}}"#),
-    (b"\x0a\x08\x0cz\x06\x0a\x01c\x12\x01t", r#"{"id":12,"sub_refresh":{}}"#),
+    (b"\x0a\x08\x0cz\x06\x0a\x01c\x12\x01t", r#"{"id":12,"sub_refresh":{"channel":"c","token":"t"}}"#),
     (b"\x00", "{}"),
 ];
 
@@ -137,7 +138,7 @@ fn every_truncation_is_refused_and_no_change_panics() {
 fn replies_have_the_documented_bytes() {
     let data = |text: &str| RawValue::from_string(text.into()).unwrap();
     let info = || ClientInfo { user: "u".into(), client: "x".into() };
-    let one = || vec![Publication { data: data("1"), info: None, offset: 1 }];
+    let one = || vec![Publication { data: data("1"), info: None, offset: 1, told: Told::Json }];
     let sub = SubscribeResult { offset: 1, ..SubscribeResult::default() };
     let push = |publication, unsubscribe| {
         let channel = "c".into();
@@ -150,7 +151,8 @@ fn replies_have_the_documented_bytes() {
     };
     check(0, Body::Nothing, b"\x00");
     check(3, Body::Ping(Empty {}), b"\x04\x08\x03b\x00");
-    let publication = Publication { data: data("[1, 2]"), info: Some(info()), offset: 4 };
+    let publication =
+        Publication { data: data("[1, 2]"), info: Some(info()), offset: 4, told: Told::Json };
     check(
         0,
         push(Some(publication), None),
@@ -196,6 +198,7 @@ fn replies_have_the_documented_bytes() {
         offset: 2,
         positioned: true,
         was_recovering: true,
+        ..SubscribeResult::default()
     };
     check(
         2,

@@ -69,6 +69,8 @@ struct SubscribeRequest {
     recoverable: bool,
     #[prost(bool, tag = "11")]
     join_leave: bool,
+    #[prost(string, tag = "12")]
+    delta: String,
     #[prost(int64, tag = "14")]
     flag: i64,
 }
@@ -196,6 +198,7 @@ impl From<SubscribeRequest> for client::SubscribeRequest {
             positioned: request.positioned,
             recoverable: request.recoverable,
             join_leave: request.join_leave,
+            delta: request.delta,
             flag: request.flag,
         }
     }

@@ -55,6 +55,8 @@ struct Error {
 
 #[derive(prost::Message)]
 struct Push {
+    #[prost(int64, tag = "1")]
+    id: i64,
     #[prost(string, tag = "2")]
     channel: String,
     #[prost(message, optional, tag = "4")]
@@ -113,6 +115,8 @@ struct Publication {
     info: Option<ClientInfo>,
     #[prost(uint64, tag = "6")]
     offset: u64,
+    #[prost(bool, tag = "8")]
+    delta: bool,
 }
 
 #[derive(prost::Message)]
@@ -167,6 +171,10 @@ struct SubscribeResult {
     positioned: bool,
     #[prost(bool, tag = "12")]
     was_recovering: bool,
+    #[prost(bool, tag = "13")]
+    delta: bool,
+    #[prost(int64, tag = "14")]
+    id: i64,
 }
 
 #[derive(prost::Message)]
@@ -283,6 +291,7 @@ impl From<&client::Error> for Error {
 impl From<&client::Push> for Push {
     fn from(push: &client::Push) -> Self {
         Self {
+            id: push.id,
             channel: push.channel.clone(),
             publication: push.publication.as_ref().map(Into::into),
             join: push.join.as_ref().map(Into::into),
@@ -313,11 +322,12 @@ impl From<&client::Who> for Who {
 
 impl From<&client::Publication> for Publication {
     fn from(publication: &client::Publication) -> Self {
-        Self {
-            data: bytes(&publication.data),
-            info: publication.info.as_ref().map(Into::into),
-            offset: publication.offset,
-        }
+        let (data, delta) = match &publication.told {
+            client::Told::Json | client::Told::Text => (bytes(&publication.data), false),
+            client::Told::Delta(delta) => (delta.as_bytes().to_vec(), true),
+        };
+        let info = publication.info.as_ref().map(Into::into);
+        Self { data, info, offset: publication.offset, delta }
     }
 }
 
@@ -360,6 +370,8 @@ impl From<&client::SubscribeResult> for SubscribeResult {
             offset: result.offset,
             positioned: result.positioned,
             was_recovering: result.was_recovering,
+            delta: result.delta,
+            id: result.id,
         }
     }
 }

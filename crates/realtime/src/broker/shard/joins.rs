@@ -12,7 +12,7 @@ use crate::{
 };
 use protocol::{
     Problem,
-    client::{Body, Encoding, Push, Reply, Who},
+    client::{Push, Who},
 };
 use store::{Head, Partition, Position};
 use types::ConnectionId;
@@ -25,14 +25,13 @@ pub(super) struct Joins {
 }
 
 /// The push that tells of it.
-pub(crate) fn push(channel: &Channel, joined: &Joined) -> Reply {
+pub(crate) fn push(channel: &Channel, joined: &Joined) -> Push {
     let who = |info: &protocol::client::ClientInfo| Some(Who { info: info.clone() });
     let push = Push { channel: channel.name().to_owned(), ..Push::default() };
-    let push = match joined {
+    match joined {
         Joined::Join(info) => Push { join: who(info), ..push },
         Joined::Leave(info) => Push { leave: who(info), ..push },
-    };
-    Reply { id: 0, body: Body::Push(push) }
+    }
 }
 
 impl Joins {
@@ -108,15 +107,14 @@ impl Shard {
 
     async fn hand_over_joined(&self, channel: &Channel, joined: &Joined) {
         let Some(followed) = self.channels.get(channel) else { return };
-        let subscribers = &followed.subscribers;
-        let is_wanted = |encoding: Encoding| subscribers.iter().any(|of| of[encoding.index()] > 0);
-        let frames = Frames::of(&push(channel, joined), is_wanted);
+        let is_wanted = |dialect| followed.speak(dialect);
+        let frames = Frames::of(&push(channel, joined), self.number(followed), is_wanted);
         let (Joined::Join(info) | Joined::Leave(info)) = joined;
         let client = ConnectionId::parse(&info.client);
         let tell = || {
             let (channel, frames) = (channel.clone(), frames.clone());
             ToCore::Joined { channel, frames, client }
         };
-        self.to_cores(subscribers, tell).await;
+        self.to_cores(&followed.subscribers, tell).await;
     }
 }
