@@ -121,11 +121,12 @@ impl Share {
         self.asking = true;
         let over = now.saturating_sub(self.since).max(Duration::from_millis(1));
         let pace = self.demand as f64 / over.as_secs_f64();
-        let rest = self.last.map_or(0, |last| last.remaining) as f64;
-        let far = (pace * FAR_AHEAD.as_secs_f64()).min(rest * PART_OF_REST);
+        // So much harms nobody.
+        let part = self.last.map_or(0, |last| last.remaining) as f64 * PART_OF_REST;
+        let far = (pace * FAR_AHEAD.as_secs_f64()).min(part);
         let ahead = (pace * AHEAD.as_secs_f64()).max(far);
-        // A short look back misleads: no more than twice what was granted last.
-        let most = self.last.map_or(1, |last| 2 * last.granted + 1);
+        // Beyond it a short look back misleads: no more than twice what was granted last.
+        let most = self.last.map_or(1, |last| 2 * last.granted + 1).max(part as u64);
         let want = (ahead.ceil() as u64).min(most).max(self.waiting).min(burst);
         Some(Ask { key, interval, burst, want, back: std::mem::take(&mut self.back) })
     }
