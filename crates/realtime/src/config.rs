@@ -20,6 +20,12 @@ pub struct Config {
     /// Streams of clients without a WebSocket at a time; one more is answered `503 overloaded`.
     /// One HTTP/2 connection may hold many, so that `edge.connections_max` does not bound them.
     pub streams_max: usize,
+    /// Connections that open in a second, 1 to 1000000; more wait for up to 5 s, and are then
+    /// told to come back.
+    pub open_rate: u32,
+    /// Connections that a node closes in a second when it shuts down, 1 to 1000000, or as many as
+    /// it takes to close all within half of `shutdown.drain`.
+    pub close_rate: u32,
     /// How long a client may take to send `connect`.
     #[serde(with = "types::duration")]
     pub connect_timeout: Duration,
@@ -56,6 +62,8 @@ impl Default for Config {
             queue_bytes_max: 1024 * 1024,
             subscriptions_max: 256,
             streams_max: 10_000,
+            open_rate: 2_000,
+            close_rate: 2_000,
             connect_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
@@ -80,6 +88,11 @@ impl Config {
         }
         if self.queue_bytes_max < self.message_bytes_max {
             return Err("`queue_bytes_max` must not be below `message_bytes_max`".into());
+        }
+        for (name, rate) in [("open_rate", self.open_rate), ("close_rate", self.close_rate)] {
+            if !(1..=1_000_000).contains(&rate) {
+                return Err(format!("`{name}` must be 1 to 1000000"));
+            }
         }
         if self.pong_timeout >= self.ping_interval {
             return Err("`pong_timeout` must be below `ping_interval`".into());

@@ -22,8 +22,13 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
@@ -40,8 +45,8 @@ pub(crate) enum ToCore {
     Lost { channel: Channel },
     /// A session has ended.
     CloseSession { tenant: TenantId, session: SessionId },
-    /// The node closes all sockets.
-    CloseAll(Disconnect),
+    /// The node closes all sockets, each at a random moment of so long a time.
+    CloseAll { why: Disconnect, over: Duration },
 }
 
 /// The sockets of one core. Lives on the core's thread.
@@ -159,7 +164,7 @@ impl CoreSockets {
     /// Answers every message with itself, for tests of the WebSocket protocol.
     #[cfg(feature = "echo")]
     pub async fn echo(self, stream: TcpStream, received: Bytes) {
-        connection::echo(&self, stream, received).await;
+        connection::echo(stream, received).await;
     }
 }
 
@@ -189,8 +194,26 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     connection.is_bound_to(&tenant, session)
                 });
             }
-            ToCore::CloseAll(why) => hub.close(why, |_| true),
+            ToCore::CloseAll { why, over } => {
+                tokio::task::spawn_local(close_all(sockets.clone(), why, over));
+            }
         }
+    }
+}
+
+/// Closes the connections that there are, one after the other.
+async fn close_all(sockets: CoreSockets, why: Disconnect, over: Duration) {
+    let begun = Instant::now();
+    let mut moments: Vec<(Duration, Rc<Connection>)> = {
+        let connections = sockets.hub.connections.borrow();
+        let clock = &*sockets.node.parts.clock;
+        let share = || f64::from(u16::from_le_bytes(clock::random(clock))) / f64::from(u16::MAX);
+        connections.iter().map(|(_, one)| (over.mul_f64(share()), one.clone())).collect()
+    };
+    moments.sort_by_key(|(moment, _)| *moment);
+    for (moment, connection) in moments {
+        sleep_until(begun + moment).await;
+        connection.close(why);
     }
 }
 

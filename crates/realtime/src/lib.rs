@@ -12,6 +12,7 @@
 //!
 //! Start at [`Realtime`] (one per node) and [`CoreSockets`] (one per core).
 
+mod admission;
 mod broker;
 mod channel;
 mod config;
@@ -30,14 +31,17 @@ pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use streams::Form;
 
-use crate::{broker::Broker, presence::Presence, streams::Emulated};
+use crate::{admission::Admission, broker::Broker, presence::Presence, streams::Emulated};
 use bytes::Bytes;
 use clock::SharedClock;
 use parking_lot::Mutex;
 use protocol::{Code, Problem, client::Disconnect};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use store::{SharedFanout, SharedStore};
 use tokio::{runtime::Handle, sync::mpsc};
@@ -82,6 +86,7 @@ pub struct Realtime {
     broker: Broker,
     presence: Presence,
     emulated: Emulated,
+    admission: Admission,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -98,6 +103,7 @@ impl Realtime {
         Arc::new(Self {
             presence,
             emulated: Emulated::default(),
+            admission: Admission::new(config.open_rate),
             parts,
             config,
             broker,
@@ -119,10 +125,13 @@ impl Realtime {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Closes every connection with 3001, which asks clients to come back.
-    pub fn drain(&self) {
+    /// Closes every connection with 3001, which asks clients to come back: each at a moment of
+    /// its own, `close_rate` of them in a second, or all within `within` if that is sooner.
+    pub fn drain(&self, within: Duration) {
+        let open = u32::try_from(self.connection_count()).unwrap_or(u32::MAX);
+        let over = (Duration::from_secs(1) * open / self.config.close_rate).min(within);
         for core in &*self.cores.lock() {
-            let _ = core.try_send(hub::ToCore::CloseAll(Disconnect::Shutdown));
+            let _ = core.try_send(hub::ToCore::CloseAll { why: Disconnect::Shutdown, over });
         }
     }
 

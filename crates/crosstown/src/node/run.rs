@@ -228,7 +228,7 @@ impl Node {
 
     /// Lets what is in flight finish, then closes the store.
     pub(crate) async fn shut_down(&self) {
-        self.realtime.drain();
+        self.realtime.drain(self.shutdown.drain / 2);
         let cut = self.gateway.drain(self.shutdown.drain).await;
         if cut > 0 {
             tracing::warn!(cut, "connections were cut off at the end of the drain time");

@@ -139,20 +139,20 @@ fn pypi_centrifuge_python_passes_its_own_tests() {
 }
 
 #[test]
-fn kosoku_passes_every_core_case() {
+fn kosoku_passes_every_case_of_the_core_and_of_performance() {
     let server = Server::start("");
     let (host, port) = server.edge();
     let address = format!("{host}:{port}");
     let kosoku = tools().join("python/bin/kosoku");
     let report = tempfile::tempdir().unwrap();
     let output = Command::new(kosoku)
-        .args(["-p", "2", "-x", "9.*", "-x", "12.*", "-x", "13.*", "-o"])
+        .args(["-p", "2", "-x", "12.*", "-x", "13.*", "-o"])
         .arg(report.path().join("report"))
         .arg(format!("{address}/debug/echo"))
         .output()
         .expect("kosoku runs");
     let said = told("kosoku", &output);
-    assert!(said.contains("247") && !said.to_lowercase().contains("failed"), "{said}");
+    assert!(said.contains("301") && !said.to_lowercase().contains("failed"), "{said}");
 }
 
 /// A demo, which takes its services along when it is dropped.

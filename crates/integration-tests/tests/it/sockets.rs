@@ -1,6 +1,7 @@
 mod permits;
 mod presence;
 mod protobuf;
+mod restart;
 mod streams;
 
 use integration_tests::{Server, Socket};

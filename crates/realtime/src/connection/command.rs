@@ -17,7 +17,7 @@ use protocol::{
     },
 };
 use serde_json::value::RawValue;
-use std::future::Future;
+use std::{future::Future, time::Duration};
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
     session::{NewSession, SessionKind},
@@ -141,6 +141,14 @@ impl Task<'_> {
 
     async fn connect(&mut self, id: u32, request: ConnectRequest) -> Flow {
         let node = &self.sockets.node;
+        match node.admission.turn(node.parts.clock.elapsed()) {
+            Some(Duration::ZERO) => {}
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => {
+                let detail = "too many connections open at once";
+                return self.refused(id, &Problem::new(Code::Overloaded, detail));
+            }
+        }
         let caller = if request.token.is_empty() {
             self.offered.take().or_else(|| node.parts.identity.anonymous())
         } else {

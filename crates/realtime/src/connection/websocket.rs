@@ -157,8 +157,11 @@ impl Served<'_> {
 
 /// Answers every message with itself.
 #[cfg(feature = "echo")]
-pub(crate) async fn echo(sockets: &CoreSockets, stream: TcpStream, received: Bytes) {
-    let config = Some(socket_config(sockets));
+pub(crate) async fn echo(stream: TcpStream, received: Bytes) {
+    // The largest message of the cases for performance has 16 MiB.
+    let bytes_max = Some(32 * 1024 * 1024);
+    let config = WebSocketConfig::default().max_message_size(bytes_max).max_frame_size(bytes_max);
+    let config = Some(config);
     let mut socket =
         Socket::from_partially_read(stream, received.to_vec(), Role::Server, config).await;
     while let Some(Ok(message)) = socket.next().await {
