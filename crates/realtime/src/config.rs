@@ -38,8 +38,8 @@ pub struct Config {
     /// How long a client may take to take what was written to it.
     #[serde(with = "types::duration")]
     pub write_timeout: Duration,
-    /// Publications that a client may recover after it was away; beyond it, it is told that
-    /// it lost some.
+    /// Publications that a client may recover after it was away; beyond it, and beyond half of
+    /// `queue_bytes_max`, it is told that it lost some.
     pub recover_max: usize,
     /// How long somebody is taken to be present after the node that holds the connection was
     /// last heard of, 1 s to 1 h. Presence is renewed three times as often.

@@ -103,6 +103,24 @@ fn npm_centrifuge_works_in_chromium_over_streams() {
 }
 
 #[test]
+fn npm_centrifuge_recovers_one_and_ten_thousand_publications() {
+    let server = Server::start(
+        "[realtime]\nrecover_max = 10000\nqueue_bytes_max = 8388608\n\
+         [[realtime.namespaces]]\nname = \"deep\"\nhistory_size = 20000\n",
+    );
+    let peer = server.token_with("acme", "peer", json!({ "kind": "service" }));
+    let said = node("node_depth.mjs", &[&server.base(), &server.token("acme", "ann"), &peer]);
+    assert!(said.contains("10000 missed and recovered"), "{said}");
+}
+
+#[test]
+fn fifty_writers_with_npm_centrifuge_lose_no_update() {
+    let server = Server::start("[sessions]\nper_user_max = 100\n");
+    let said = node("node_writers.mjs", &[&server.base(), &server.token("acme", "ann")]);
+    assert!(said.contains("500 updates of 50 writers in one order"), "{said}");
+}
+
+#[test]
 fn pypi_centrifuge_python_works_unmodified() {
     let said = with_tokens(python);
     assert!(said.contains("spoken in json"), "{said}");

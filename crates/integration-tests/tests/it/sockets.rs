@@ -37,6 +37,28 @@ async fn publications_reach_subscribers_in_order() {
 }
 
 #[tokio::test]
+async fn what_fits_no_queue_is_lost_rather_than_tried_again_and_again() {
+    let server = Server::start("[realtime]\nmessage_bytes_max = 65536\nqueue_bytes_max = 65536\n");
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let epoch = ann.ask("subscribe", json!({ "channel": "room" })).await.unwrap()["epoch"].clone();
+    for _ in 0..4 {
+        let data = "x".repeat(16 * 1024);
+        ann.ask("publish", json!({ "channel": "room", "data": data })).await.unwrap();
+        ann.push().await;
+    }
+    for (offset, recovered) in [(3, json!(true)), (0, json!(null))] {
+        let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+        let recover =
+            json!({ "channel": "room", "recover": true, "epoch": epoch, "offset": offset });
+        let stands = bob.ask("subscribe", recover).await.unwrap();
+        assert_eq!(stands["recovered"], recovered, "from {offset}");
+        ann.ask("publish", json!({ "channel": "other", "data": 1 })).await.unwrap();
+        assert!(bob.ask("ping", json!({})).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn recovery_is_all_or_nothing() {
     let mut server = Server::start("[[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\n");
     let base = server.base();

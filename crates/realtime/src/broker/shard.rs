@@ -41,6 +41,7 @@ pub(super) struct Shard {
     passed: mpsc::Receiver<(Channel, Publication)>,
     pass: mpsc::Sender<(Channel, Publication)>,
     recover_max: usize,
+    recover_bytes_max: usize,
     index: usize,
     lives: u64,
 }
@@ -84,6 +85,7 @@ impl Shard {
             passed,
             pass,
             recover_max: config.recover_max,
+            recover_bytes_max: config.queue_bytes_max / 2,
             index,
             lives: 0,
         }
@@ -242,7 +244,7 @@ impl Shard {
         if (known.epoch != start.epoch && !from_start) || known.offset > start.offset || too_far {
             return Ok(None);
         }
-        let mut missed = Vec::new();
+        let (mut missed, mut bytes) = (Vec::new(), 0);
         let mut next = known.offset + 1;
         while next <= start.offset {
             let entries = match self.store.read(partition, stream, next, READ).await {
@@ -254,10 +256,12 @@ impl Shard {
                 if entry.sequence != next {
                     return Ok(None);
                 }
+                bytes += entry.value.len();
                 missed.push(channel::publication(&followed.source, entry)?);
                 next += 1;
             }
-            if entries.is_empty() {
+            // An answer that fits no queue would close the connection, and so again and again.
+            if entries.is_empty() || bytes > self.recover_bytes_max {
                 return Ok(None);
             }
         }

@@ -89,7 +89,7 @@ impl Share {
         };
         if self.left >= cost {
             self.left -= cost;
-            let low = !self.asking && self.left < last.granted / 2;
+            let low = !self.asking && self.left < last.granted / 4;
             return Drawn::Taken { taken, low };
         }
         if now < self.quiet_until {

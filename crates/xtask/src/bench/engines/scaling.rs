@@ -10,7 +10,8 @@ use crate::{
 use std::path::Path;
 
 const ROUNDS: usize = 9;
-const SECONDS: u64 = 4;
+/// As long as the windows of limits: how a load begins weighs little.
+const SECONDS: u64 = 10;
 const CONNECTIONS: usize = 64;
 /// Milliseconds between the requests of a connection: some 3,000 requests a second in all.
 const PACE: u64 = 16;
