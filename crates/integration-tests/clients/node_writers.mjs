@@ -30,7 +30,7 @@ async function write(number) {
     if (put.error) {
       // The answer to a conflict carries what is there.
       const problem = JSON.parse(put.error.message);
-      if (put.error.code !== 409 || !(problem.current.revision > held.revision)) throw put.error;
+      if (put.error.code !== 409 || !(problem.revision > held.revision)) throw put.error;
       continue;
     }
     operations.push({ kind: "write", ...put, revision: put.data.revision, value: held.value + 1, from: held.revision });

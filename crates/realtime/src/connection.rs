@@ -1,6 +1,7 @@
 //! One connection: what it is, and who subscribes by it. Below: the commands that it obeys, and
 //! the transports that carry it.
 
+mod charging;
 mod command;
 mod opening;
 mod stream;

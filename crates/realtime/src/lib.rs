@@ -49,6 +49,7 @@ use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
     identity::{Connections, Identity},
+    limit::Limits,
     session::Sessions,
     state::SharedStates,
 };
@@ -63,6 +64,8 @@ pub struct Parts {
     pub sessions: Arc<Sessions>,
     /// Documents, for RPC and for their channels.
     pub states: SharedStates,
+    /// What commands are charged to.
+    pub limits: Arc<Limits>,
     /// Traffic figures, for RPC.
     pub analytics: Arc<Analytics>,
     /// Where channels keep their history.

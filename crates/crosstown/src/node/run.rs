@@ -106,6 +106,7 @@ impl Node {
                 identity: identity.clone(),
                 sessions: sessions.clone(),
                 states: states.clone(),
+                limits: limits.clone(),
                 analytics: analytics.clone(),
                 store: store.clone(),
                 live: stores.live.clone().map(|live| live as SharedFanout),

@@ -1,3 +1,4 @@
+mod limits;
 mod permits;
 mod presence;
 mod protobuf;

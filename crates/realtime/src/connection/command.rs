@@ -76,6 +76,10 @@ impl Task<'_> {
                 None => Flow::Close(Disconnect::BadRequest),
             };
         };
+        if let Some(refused) = self.charged(&bound, &command).await {
+            self.connection.reply(id, Body::Error(refused));
+            return Flow::GoOn;
+        }
         let answer = if let Some(request) = command.subscribe {
             match self.subscribe(id, &bound, request).await {
                 Ok(()) => return Flow::GoOn, // The broker answers.

@@ -3,7 +3,7 @@
 
 use crate::{
     CoreSockets,
-    connection::{Closed, Connection, command::Flow},
+    connection::{Closed, Connection, charging::KnownCharge, command::Flow},
 };
 use protocol::client::{Body, Commands, Disconnect, Encoding};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
@@ -24,6 +24,8 @@ pub(super) struct Task<'a> {
     pub(super) offered: Option<Arc<Caller>>,
     pub(super) timer: Timer,
     pub(super) ip: IpAddr,
+    /// The limits of its commands, once it has had one.
+    pub(super) known: Option<Box<KnownCharge>>,
     /// By which name requests of their own reach it, if its transport goes one way only.
     pub(super) emulated: Option<Arc<str>>,
 }
@@ -72,7 +74,7 @@ impl<'a> Task<'a> {
         let connection = Rc::new(connection);
         let place = sockets.hub.enter(connection.clone());
         let timer = Timer::new(sockets);
-        Self { sockets, connection, place, offered, timer, ip, emulated }
+        Self { sockets, connection, place, offered, timer, ip, known: None, emulated }
     }
 
     /// Takes it out, and tells whoever has to know.
