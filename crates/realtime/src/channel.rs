@@ -1,7 +1,8 @@
 //! Channels: their names, who may do what in them, and publishing.
 
 use crate::{
-    Config, JoinLeave, Namespace, Parts, Recovery, broker, config::PERSONAL, presence::Announce,
+    Config, JoinLeave, Namespace, Parts, Recovery, broker, config::PERSONAL, permission,
+    presence::Announce,
 };
 use protocol::{
     Code, Problem,
@@ -14,7 +15,7 @@ use traffic_cop::{
     genesis::Genesis,
     state::{self, DocumentId},
 };
-use types::{Caller, CredentialKind, Principal, PrincipalKind, TenantId};
+use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId};
 
 const KIND: Kind = Kind::new("channel");
 /// What passes through channels that keep no history.
@@ -133,6 +134,23 @@ impl Admitted {
     }
 }
 
+/// Whether the caller's credential allows this in the channel.
+fn is_capable(caller: &Caller, channel: &str, wish: Wish) -> bool {
+    let action = match wish {
+        Wish::Subscribe => ChannelAction::Subscribe,
+        Wish::Publish => ChannelAction::Publish,
+        Wish::History => ChannelAction::History,
+        Wish::Presence => ChannelAction::Presence,
+    };
+    caller.capabilities.iter().any(|capability| {
+        let named = |name: &String| match capability.wildcard {
+            true => permission::is_named(name, channel),
+            false => name == channel,
+        };
+        capability.allow.contains(&action) && capability.channels.iter().any(named)
+    })
+}
+
 /// The name of a principal's own channel. No id holds a `/`, so that no user's is an agent's.
 pub(crate) fn personal(principal: &Principal) -> String {
     match principal.kind {
@@ -169,18 +187,26 @@ pub(crate) fn admit(
         return Ok(Admitted { source, recovery, presence: false, join_leave, delta: false });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
-    if name.starts_with(PERSONAL) && name != personal(&caller.principal) && !service && !permitted {
+    let has_capability = is_capable(caller, name, wish);
+    if name.starts_with(PERSONAL)
+        && name != personal(&caller.principal)
+        && !service
+        && !permitted
+        && !has_capability
+    {
         return forbidden("the channel is somebody else's");
     }
     let Some(namespace) = config.namespace(name) else {
         return Err(Problem::new(Code::NotFound, "the channel's namespace is not configured"));
     };
-    let open = match wish {
-        Wish::Subscribe | Wish::History | Wish::Presence => namespace.subscribe,
-        Wish::Publish => namespace.publish,
+    let rule = match wish {
+        Wish::Subscribe => &namespace.subscribe,
+        Wish::History => namespace.read_history.as_ref().unwrap_or(&namespace.subscribe),
+        Wish::Presence => namespace.see_presence.as_ref().unwrap_or(&namespace.subscribe),
+        Wish::Publish => &namespace.publish,
     };
-    let permitted = permitted && wish != Wish::Publish;
-    if !open && !service && !permitted {
+    let permitted = (permitted && wish != Wish::Publish) || has_capability;
+    if !service && !permitted && !rule.allows(caller, name) {
         return forbidden("the namespace does not allow this");
     }
     let nobody = caller.credential == CredentialKind::Anonymous;

@@ -1,5 +1,6 @@
 //! How the sockets are configured.
 
+use crate::Allow;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ impl Config {
                     "`{name}` is not a namespace: at most 64 visible characters, no `:`"
                 ));
             }
+            namespace.check_patterns()?;
         }
         Ok(())
     }
@@ -126,7 +128,7 @@ impl Config {
         let configured = self.namespaces.iter().find(|namespace| namespace.name == name);
         configured.cloned().or_else(|| match name {
             "" => Some(Namespace::default()),
-            PERSONAL => Some(Namespace { publish: false, ..Namespace::default() }),
+            PERSONAL => Some(Namespace { publish: Allow::Nobody, ..Namespace::default() }),
             _ => None,
         })
     }
@@ -140,9 +142,13 @@ pub struct Namespace {
     /// if they are not configured.
     pub name: String,
     /// Whether clients may subscribe. Those with a token for the channel may in any case.
-    pub subscribe: bool,
+    pub subscribe: Allow,
     /// Whether clients may publish. Services always may.
-    pub publish: bool,
+    pub publish: Allow,
+    /// Who may read the history; those who may subscribe, unless it says otherwise.
+    pub read_history: Option<Allow>,
+    /// Who may ask who is subscribed; likewise.
+    pub see_presence: Option<Allow>,
     /// Whether callers without a credential may do what others may.
     pub anonymous: bool,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
@@ -181,12 +187,30 @@ pub enum JoinLeave {
     All,
 }
 
+impl Namespace {
+    fn check_patterns(&self) -> Result<(), String> {
+        let rules = [Some(&self.subscribe), Some(&self.publish)];
+        let rules =
+            rules.into_iter().chain([self.read_history.as_ref(), self.see_presence.as_ref()]);
+        let those = rules.flatten().filter_map(|rule| match rule {
+            Allow::Those(those) => Some(those),
+            Allow::Nobody | Allow::Everybody => None,
+        });
+        match those.flat_map(|those| &those.channels).find(|name| name.matches('*').count() > 3) {
+            Some(name) => Err(format!("`{name}` has more than three `*`")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for Namespace {
     fn default() -> Self {
         Self {
             name: String::new(),
-            subscribe: true,
-            publish: true,
+            subscribe: Allow::Everybody,
+            publish: Allow::Everybody,
+            read_history: None,
+            see_presence: None,
             anonymous: false,
             history_size: 100,
             recovery: Recovery::Stream,

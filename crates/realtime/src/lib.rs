@@ -20,6 +20,7 @@ mod connection;
 mod frame;
 mod handshake;
 mod hub;
+mod permission;
 mod presence;
 mod queue;
 mod rpc;
@@ -29,6 +30,7 @@ pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace, Recovery};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
+pub use permission::{Allow, Those};
 pub use streams::Form;
 
 use crate::{admission::Admission, broker::Broker, presence::Presence, streams::Emulated};

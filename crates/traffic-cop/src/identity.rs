@@ -139,6 +139,7 @@ impl Identity {
                 expires: None,
                 credential: CredentialKind::Anonymous,
                 channels: Arc::default(),
+                capabilities: Arc::default(),
             })
         });
         Self {

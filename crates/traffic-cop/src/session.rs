@@ -252,6 +252,7 @@ impl Sessions {
             expires: Some(record.expires()),
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),
+            capabilities: Arc::default(),
         };
         Ok((caller, hold))
     }

@@ -67,6 +67,36 @@ pub struct Caller {
     pub credential: CredentialKind,
     /// Channels that the credential subscribes its connections to.
     pub channels: Arc<[Box<str>]>,
+    /// What it allows in channels, whatever their namespaces allow.
+    pub capabilities: Arc<[Capability]>,
+}
+
+/// What a credential allows in some channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capability {
+    /// Their names.
+    pub channels: Vec<String>,
+    /// Whether `*` in a name stands for any characters.
+    pub wildcard: bool,
+    /// What is allowed there.
+    pub allow: Vec<ChannelAction>,
+}
+
+/// What can be done with a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+pub enum ChannelAction {
+    /// Following it.
+    #[serde(rename = "sub")]
+    Subscribe,
+    /// Publishing to it.
+    #[serde(rename = "pub")]
+    Publish,
+    /// Asking who is there.
+    #[serde(rename = "prs")]
+    Presence,
+    /// Reading its history.
+    #[serde(rename = "hst")]
+    History,
 }
 
 impl Caller {

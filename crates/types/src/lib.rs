@@ -10,7 +10,7 @@ mod id;
 mod session_id;
 mod time;
 
-pub use caller::{Caller, CredentialKind, Principal, PrincipalKind};
+pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
 pub use id::{InvalidId, PrincipalId, Role, TenantId};
 pub use session_id::{ConnectionId, SessionId};
 pub use time::Timestamp;

@@ -74,6 +74,7 @@ fn caller(name: &str) -> Result<Caller, String> {
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
+        capabilities: Arc::default(),
     })
 }
 

@@ -1,5 +1,6 @@
 use super::*;
-use types::{Principal, PrincipalId};
+use crate::Allow;
+use types::{Capability, Principal, PrincipalId};
 
 fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
     Caller {
@@ -10,13 +11,14 @@ fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
+        capabilities: Arc::default(),
     }
 }
 
 fn check(caller: &Caller, channel: &str, wish: Wish, expected: Result<(), Code>) {
     let config = Config {
         namespaces: vec![
-            Namespace { name: "news".into(), publish: false, ..Namespace::default() },
+            Namespace { name: "news".into(), publish: Allow::Nobody, ..Namespace::default() },
             Namespace { name: "tick".into(), history_size: 0, ..Namespace::default() },
         ],
         ..Config::default()
@@ -48,6 +50,17 @@ fn who_may_do_what() {
     check(&ann, "state:user:bob", Wish::Subscribe, Err(Code::Forbidden));
     check(&ann, "state:user:ann", Wish::Publish, Err(Code::Forbidden));
     check(&ann, "state:nothing", Wish::Subscribe, Err(Code::BadRequest));
+    let capability = Capability {
+        channels: vec!["news:*".into(), "#bob".into()],
+        wildcard: true,
+        allow: vec![ChannelAction::Publish, ChannelAction::Presence],
+    };
+    let reporter = Caller { capabilities: Arc::new([capability]), ..ann.clone() };
+    check(&reporter, "news:today", Wish::Publish, Ok(()));
+    check(&reporter, "#bob", Wish::Presence, Ok(()));
+    check(&reporter, "#bob", Wish::Subscribe, Err(Code::Forbidden));
+    check(&reporter, "#eve", Wish::Presence, Err(Code::Forbidden));
+    check(&reporter, "state:user:bob", Wish::Subscribe, Err(Code::Forbidden));
     let nobody = Caller { credential: CredentialKind::Anonymous, ..ann };
     check(&nobody, "room", Wish::Subscribe, Err(Code::Forbidden));
 }

@@ -188,6 +188,7 @@ impl ApiKeys {
             expires: record.expires,
             credential: CredentialKind::ApiKey,
             channels: std::sync::Arc::default(),
+            capabilities: std::sync::Arc::default(),
         };
         Ok((caller, hold))
     }

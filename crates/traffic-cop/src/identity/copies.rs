@@ -91,6 +91,7 @@ mod tests {
             expires,
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),
+            capabilities: Arc::default(),
         };
         Identified { caller: Arc::new(caller), valid_until: Timestamp(9), epoch: 1, hold: None }
     }

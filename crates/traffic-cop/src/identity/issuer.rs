@@ -19,8 +19,8 @@ use std::{
 };
 use store::BoxError;
 use types::{
-    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
-    Timestamp,
+    Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalId, PrincipalKind, Role,
+    SessionId, TenantId, Timestamp,
 };
 
 /// An unknown key, or keys older than this, make the node ask the key server again.
@@ -32,6 +32,9 @@ const LEEWAY_SECS: u64 = 30;
 
 /// Channels that a token may subscribe its connections to.
 const CHANNELS_MAX: usize = 64;
+
+/// `*` in the name of a capability.
+const STARS_MAX: usize = 3;
 
 /// A claim that is required unless waived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -148,6 +151,7 @@ struct Claims {
     expires: Option<Timestamp>,
     channel: Option<String>,
     channels: Vec<Box<str>>,
+    capabilities: Vec<Capability>,
 }
 
 #[derive(Default)]
@@ -297,9 +301,10 @@ fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
 
 impl Claims {
     fn of(self, tenant: TenantId) -> Caller {
-        let Self { principal, session, roles, expires, channels, .. } = self;
+        let Self { principal, session, roles, expires, channels, capabilities, .. } = self;
+        let capabilities = capabilities.into();
         let (roles, channels, credential) = (roles.into(), channels.into(), CredentialKind::Jwt);
-        Caller { tenant, principal, session, roles, expires, credential, channels }
+        Caller { tenant, principal, session, roles, expires, credential, channels, capabilities }
     }
 }
 
@@ -445,7 +450,7 @@ impl Config {
                 .map_err(|_| refused("the roles are not a list of role names"))?,
         };
         let channel = text("channel")?.map(str::to_owned);
-        let channels = channels(&claims)?;
+        let (channels, capabilities) = (channels(&claims)?, capabilities(&claims)?);
         Ok(Claims {
             tenant,
             principal: Principal { kind, id },
@@ -454,6 +459,7 @@ impl Config {
             expires: expires.map(|at| Timestamp(at.saturating_add(LEEWAY_SECS) * 1000)),
             channel,
             channels,
+            capabilities,
         })
     }
 }
@@ -479,6 +485,45 @@ fn channels(claims: &serde_json::Map<String, serde_json::Value>) -> Result<Vec<B
         return Err(refused("the token names more than 64 channels"));
     }
     Ok(channels)
+}
+
+/// What the token allows in channels: the claim `caps`, as Centrifugo's tokens have it.
+fn capabilities(
+    claims: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Vec<Capability>, Problem> {
+    #[derive(Deserialize)]
+    struct Form {
+        channels: Vec<String>,
+        #[serde(default, rename = "match")]
+        by: By,
+        allow: Vec<ChannelAction>,
+    }
+    #[derive(Default, PartialEq, Deserialize)]
+    enum By {
+        #[default]
+        #[serde(rename = "", alias = "exact")]
+        Exact,
+        #[serde(rename = "wildcard")]
+        Wildcard,
+    }
+    let Some(caps) = claims.get("caps") else { return Ok(Vec::new()) };
+    let forms: Vec<Form> = serde_json::from_value(caps.clone()).map_err(|_| {
+        refused(
+            "the claim `caps` is not a list of `channels`, `match` (`exact`, `wildcard`) and \
+                 `allow` (`sub`, `pub`, `prs`, `hst`)",
+        )
+    })?;
+    let count: usize = forms.iter().map(|form| form.channels.len()).sum();
+    let stars = |form: &Form| {
+        let most = form.channels.iter().map(|name| name.matches('*').count()).max();
+        form.by == By::Wildcard && most.unwrap_or_default() > STARS_MAX
+    };
+    if count > CHANNELS_MAX || forms.len() > CHANNELS_MAX || forms.iter().any(stars) {
+        return Err(refused("the claim `caps` names more than 64 channels, or one with four `*`"));
+    }
+    let capability =
+        |Form { channels, by, allow }| Capability { channels, wildcard: by == By::Wildcard, allow };
+    Ok(forms.into_iter().map(capability).collect())
 }
 
 /// The claim of this name, or the member of a claim that the name's dots lead to.

@@ -15,6 +15,7 @@ fn caller() -> Caller {
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
+        capabilities: Arc::default(),
     }
 }
 

@@ -141,3 +141,50 @@ async fn an_agents_own_channel_is_not_a_users() {
     let foreign = json!({ "channel": "#ann" });
     assert_eq!(socket.ask("subscribe", foreign).await.unwrap_err()["code"], 103);
 }
+
+#[tokio::test]
+async fn rules_and_capabilities_say_who_may_do_what() {
+    let server = Server::start(
+        "[[realtime.namespaces]]\nname = \"room\"\nsubscribe = { channels = [\"room:{user}:*\"] }\n\
+         publish = { roles = [\"editor\"], kinds = [\"agent\"] }\nread_history = false\n",
+    );
+    let base = server.base();
+    let caps = json!([
+        { "channels": ["room:bob:*"], "match": "wildcard", "allow": ["sub", "hst"] },
+        { "channels": ["room:bob:1"], "allow": ["pub"] },
+    ]);
+    let tokens = [
+        server.token("acme", "ann"),
+        server.token_with("acme", "ann", json!({ "roles": ["editor"] })),
+        server.token_with("acme", "ann", json!({ "kind": "agent" })),
+        server.token_with("acme", "ann", json!({ "caps": caps })),
+    ];
+    let cases = [
+        // Following one's own and another's room; publishing; reading the history of another's.
+        [true, false, false, false],
+        [true, false, true, false],
+        [true, false, true, false],
+        [true, true, true, true],
+    ];
+    for (token, expected) in tokens.iter().zip(cases) {
+        let mut socket = Socket::connect(&base, token).await;
+        let mut may = Vec::new();
+        for (command, body) in [
+            ("subscribe", json!({ "channel": "room:ann:1" })),
+            ("subscribe", json!({ "channel": "room:bob:1" })),
+            ("publish", json!({ "channel": "room:bob:1", "data": 1 })),
+            ("history", json!({ "channel": "room:bob:1" })),
+        ] {
+            let answer = socket.ask(command, body).await;
+            if let Err(error) = &answer {
+                assert_eq!(error["code"], 103);
+            }
+            may.push(answer.is_ok());
+        }
+        assert_eq!(may, expected, "{token}");
+    }
+    let refused = server.token_with("acme", "ann", json!({ "caps": [{ "channels": "room" }] }));
+    let mut socket = Socket::open(&base).await;
+    assert!(socket.ask("connect", json!({ "token": refused })).await.is_err());
+    assert_eq!(socket.close_code().await, 3500);
+}

@@ -1,0 +1,178 @@
+//! Who may do something with the channels of a namespace: a rule of its configuration, or a
+//! capability of the caller's token.
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::fmt;
+use types::{Caller, PrincipalKind, Role};
+
+/// Who may: everybody of the tenant (`true`), nobody (`false`), or those of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allow {
+    /// No client.
+    Nobody,
+    /// Every client of the tenant.
+    Everybody,
+    /// Some.
+    Those(Those),
+}
+
+/// Callers with one of the roles or of one of the kinds, in channels of one of these names; a list
+/// that is left out excludes nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Those {
+    /// Roles that the caller's credential may grant.
+    pub roles: Vec<Role>,
+    /// What the caller may be.
+    pub kinds: Vec<PrincipalKind>,
+    /// Names: `*` stands for characters other than `:`, `{user}` for the caller's own name.
+    pub channels: Vec<String>,
+}
+
+impl Allow {
+    /// Whether `caller` may, in the channel of this name.
+    #[must_use]
+    pub fn allows(&self, caller: &Caller, channel: &str) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            Self::Those(those) => those.include(caller, channel),
+        }
+    }
+}
+
+impl Those {
+    fn include(&self, caller: &Caller, channel: &str) -> bool {
+        let anybody = self.roles.is_empty() && self.kinds.is_empty();
+        let one_of_them = self.roles.iter().any(|role| caller.has_role(role.as_str()))
+            || self.kinds.contains(&caller.principal.kind);
+        let own = caller.principal.id.as_str();
+        let named = |pattern: &String| {
+            let parts: Vec<Vec<&str>> = pattern.split('*').map(|part| literal(part, own)).collect();
+            fits(&parts, channel, |between| !between.contains(':'))
+        };
+        (anybody || one_of_them) && (self.channels.is_empty() || self.channels.iter().any(named))
+    }
+}
+
+/// A part of a pattern without `*`, in pieces, with the caller's name where it is meant.
+fn literal<'a>(part: &'a str, own: &'a str) -> Vec<&'a str> {
+    part.split("{user}")
+        .flat_map(|piece| [piece, own])
+        .take(2 * part.matches("{user}").count() + 1)
+        .collect()
+}
+
+/// Whether a capability's pattern, in which `*` stands for any characters, names `channel`.
+pub(crate) fn is_named(pattern: &str, channel: &str) -> bool {
+    let parts: Vec<Vec<&str>> = pattern.split('*').map(|part| vec![part]).collect();
+    fits(&parts, channel, |_| true)
+}
+
+/// Whether `name` consists of the parts, with something acceptable between them.
+fn fits(parts: &[Vec<&str>], name: &str, between: impl Fn(&str) -> bool + Copy) -> bool {
+    let Some((first, rest)) = parts.split_first() else { return name.is_empty() };
+    let first = first.concat();
+    let Some(name) = name.strip_prefix(&first) else { return false };
+    if rest.is_empty() {
+        return name.is_empty();
+    }
+    // A name has at most 255 characters, and a pattern few stars.
+    (0..=name.len()).any(|len| {
+        name.is_char_boundary(len) && between(&name[..len]) && fits(rest, &name[len..], between)
+    })
+}
+
+impl<'de> Deserialize<'de> for Allow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Allow;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a table of `roles`, `kinds` and `channels`")
+            }
+
+            fn visit_bool<E>(self, everybody: bool) -> Result<Allow, E> {
+                Ok(if everybody { Allow::Everybody } else { Allow::Nobody })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Allow, A::Error> {
+                Those::deserialize(MapAccessDeserializer::new(map)).map(Allow::Those)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use types::{CredentialKind, Principal, PrincipalId, TenantId};
+
+    fn caller(user: &str, roles: &[&str]) -> Caller {
+        let id = PrincipalId::new(user).unwrap();
+        Caller {
+            tenant: TenantId::new("acme").unwrap(),
+            principal: Principal { kind: PrincipalKind::User, id },
+            session: None,
+            roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
+            expires: None,
+            credential: CredentialKind::Jwt,
+            channels: Arc::default(),
+            capabilities: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_rule_names_roles_kinds_and_channels() {
+        let read = |text: &str| toml::from_str::<Holds>(text).unwrap().who;
+        #[derive(Deserialize)]
+        struct Holds {
+            who: Allow,
+        }
+        let (ann, editor) = (caller("ann", &[]), caller("bob", &["editor"]));
+        assert!(read("who = true").allows(&ann, "room:1"));
+        assert!(!read("who = false").allows(&editor, "room:1"));
+        let editors = read("who = { roles = [\"editor\"] }");
+        assert!(editors.allows(&editor, "room:1") && !editors.allows(&ann, "room:1"));
+        let users = read("who = { roles = [\"admin\"], kinds = [\"user\"] }");
+        assert!(users.allows(&ann, "room:1"));
+        let own = read("who = { channels = [\"room:{user}:*\", \"hall\"] }");
+        for (channel, expected) in [
+            ("room:ann:1", true),
+            ("room:ann:", true),
+            ("room:ann:1:2", false),
+            ("room:bob:1", false),
+            ("room:ann", false),
+            ("hall", true),
+            ("halls", false),
+        ] {
+            assert_eq!(own.allows(&ann, channel), expected, "{channel}");
+        }
+        // A name stands for itself, whatever is in it.
+        assert!(!own.allows(&caller("*", &[]), "room:bob:1"));
+        assert!(own.allows(&caller("{user}", &[]), "room:{user}:1"));
+        let error = toml::from_str::<Holds>("who = 1").map(|holds| holds.who).unwrap_err();
+        assert!(error.to_string().contains("a table of `roles`"), "{error}");
+        assert!(toml::from_str::<Holds>("who = { role = [] }").is_err());
+    }
+
+    #[test]
+    fn a_capability_names_channels_by_stars() {
+        for (pattern, channel, expected) in [
+            ("news:*", "news:today:1", true),
+            ("news:*", "news", false),
+            ("*", "anything:at all", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("news", "news", true),
+        ] {
+            assert_eq!(is_named(pattern, channel), expected, "{pattern} {channel}");
+        }
+    }
+}
