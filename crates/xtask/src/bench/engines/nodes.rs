@@ -36,13 +36,15 @@ pub(super) struct Node {
     port: u16,
     admin: u16,
     folder: PathBuf,
+    /// To call it with.
+    key: String,
 }
 
-/// Nodes that share a database, and a key to call them with.
+/// Nodes that are loaded together.
 pub(super) struct Nodes {
+    /// The database that they share, or that of the first.
     pub(super) name: &'static str,
     pub(super) nodes: Vec<Node>,
-    key: String,
 }
 
 /// What a load came to.
@@ -111,13 +113,25 @@ impl Ground {
             let mut command = Command::new(crosstown);
             command.arg("serve").arg("--config").arg(&config).stderr(log);
             let server = Server::start(&mut command, port)?;
-            nodes.push(Node { server, port, admin, folder });
+            nodes.push(Node { server, port, admin, folder, key: String::new() });
         }
         let first = nodes.first().ok_or("no node")?;
         let key = gateway::make_key(crosstown, &first.folder.join("crosstown.toml"))?;
-        let nodes = Nodes { name, nodes, key };
+        nodes.iter_mut().for_each(|node| node.key.clone_from(&key));
+        let nodes = Nodes { name, nodes };
         nodes.settle()?;
         Ok(nodes)
+    }
+
+    /// Two nodes, each alone on a database of its own.
+    pub(super) fn strangers(
+        &self,
+        crosstown: &Path,
+        names: [&'static str; 2],
+    ) -> Result<Nodes, String> {
+        let mut first = self.nodes(crosstown, names[0], 1)?;
+        first.nodes.extend(self.nodes(crosstown, names[1], 1)?.nodes);
+        Ok(first)
     }
 
     /// Calls of both stores, by those nodes and whoever else uses the Redis.
@@ -151,7 +165,7 @@ impl Ground {
             let load = Command::new("wrk")
                 .args(["-t1", "-c", &each, "-d", &format!("{seconds}s"), "-s"])
                 .arg(&script)
-                .args(["-H", &format!("X-API-Key: {}", nodes.key)])
+                .args(["-H", &format!("X-API-Key: {}", node.key)])
                 .arg(format!("http://127.0.0.1:{}{path}", node.port))
                 .stdout(Stdio::piped())
                 .spawn()
