@@ -13,6 +13,7 @@ use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
     identity::{CallerCache, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
+    limit::Limits,
     session::{NewSession, Sessions},
     state::{DocumentId, Operation as Change, States},
 };
@@ -129,6 +130,7 @@ impl Layers {
             identity: self.identity.clone(),
             sessions: self.sessions.clone(),
             states: self.states.clone(),
+            limits: Arc::new(Limits::new(Vec::new(), None)),
             analytics: Arc::new(Analytics::default()),
             store: self.store.clone(),
             live: None,
