@@ -52,6 +52,8 @@ pub(crate) struct Subscribe {
     pub(crate) follower: Follower,
     /// Whether it wants to be told who comes and goes.
     pub(crate) joins: bool,
+    /// What the channel's namespace recovers.
+    pub(crate) recovery: Recovery,
     /// From where to recover, if that is asked for.
     pub(crate) recover: Option<Recover>,
 }
@@ -72,7 +74,6 @@ pub(crate) struct Follower {
 pub(crate) struct Recover {
     pub(crate) epoch: String,
     pub(crate) offset: u64,
-    pub(crate) recovery: Recovery,
 }
 
 /// What a subscription starts with.

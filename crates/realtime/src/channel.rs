@@ -1,7 +1,7 @@
 //! Channels: their names, who may do what in them, and publishing.
 
 use crate::{
-    Config, JoinLeave, Namespace, Parts, Recovery, broker, config::PERSONAL, permission,
+    Config, JoinLeave, Namespace, Parts, Recovery, Slow, broker, config::PERSONAL, permission,
     presence::Announce,
 };
 use protocol::{
@@ -125,6 +125,7 @@ pub(crate) struct Admitted {
     pub(crate) join_leave: JoinLeave,
     /// Whether publications may be told by what differs from the last.
     pub(crate) delta: bool,
+    pub(crate) slow: Slow,
 }
 
 impl Admitted {
@@ -183,8 +184,8 @@ pub(crate) fn admit(
             );
         }
         let source = document.readable_by(caller).map(Source::Document)?;
-        let (recovery, join_leave) = (Recovery::Stream, JoinLeave::Off);
-        return Ok(Admitted { source, recovery, presence: false, join_leave, delta: false });
+        let (recovery, join_leave, slow) = (Recovery::Stream, JoinLeave::Off, Slow::Disconnect);
+        return Ok(Admitted { source, recovery, presence: false, join_leave, delta: false, slow });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     let has_capability = is_capable(caller, name, wish);
@@ -228,6 +229,7 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
         presence: namespace.presence,
         join_leave: namespace.join_leave,
         delta: namespace.delta,
+        slow: namespace.slow,
     })
 }
 

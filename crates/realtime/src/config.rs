@@ -157,6 +157,8 @@ pub struct Namespace {
     pub recovery: Recovery,
     /// Whether clients that ask for it are told what differs from the last publication.
     pub delta: bool,
+    /// What becomes of publications for a client that reads slowly.
+    pub slow: Slow,
     /// Whether it is known who is subscribed. Whoever may subscribe may ask.
     pub presence: bool,
     /// Who is told of those who come and go.
@@ -172,6 +174,22 @@ pub enum Recovery {
     Stream,
     /// The newest publication: the channel is a value, of which older ones are of no use.
     Cache,
+}
+
+/// What becomes of publications for a client that reads slowly, once half of its connection's
+/// queue is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slow {
+    /// They are queued; when the queue is full the connection ends with 3008, and the client
+    /// comes back and recovers.
+    #[default]
+    Disconnect,
+    /// The subscription ends with 2500, and the client begins it again and recovers; what else
+    /// the connection carries goes on.
+    Resubscribe,
+    /// Only the newest of the channel is kept for it: the channel is a value.
+    Conflate,
 }
 
 /// Who is told of those who come and go.
@@ -215,6 +233,7 @@ impl Default for Namespace {
             history_size: 100,
             recovery: Recovery::Stream,
             delta: false,
+            slow: Slow::Disconnect,
             presence: false,
             join_leave: JoinLeave::Off,
         }

@@ -4,6 +4,7 @@
 mod charging;
 mod command;
 mod opening;
+mod slow;
 mod stream;
 mod subscribing;
 mod task;
@@ -15,9 +16,10 @@ pub(crate) use websocket::echo;
 pub(crate) use websocket::serve;
 
 use crate::{
+    Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::opening::Opening,
+    connection::{opening::Opening, slow::Fate},
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -77,6 +79,9 @@ struct Subscription {
     /// It is told what differs from the last publication, once it has one.
     delta: bool,
     based: bool,
+    slow: Slow,
+    /// The newest publication, if the client is behind and wants no other.
+    waiting: Option<Frames>,
     /// What it stands on beside what the namespace allows everybody.
     granted: Option<Box<Granted>>,
 }
@@ -244,25 +249,40 @@ impl Connection {
         Ended { channel: held.channel, life, dialect, moved }
     }
 
-    /// Queues a publication, unless the connection has it already.
-    pub(crate) fn deliver(&self, channel: &Channel, frames: &Frames, offset: u64) {
+    /// Queues a publication, unless the connection has it already. Tells what is no more if its
+    /// subscription ends instead.
+    pub(crate) fn deliver(&self, channel: &Channel, frames: &Frames, offset: u64) -> Option<Ended> {
         if self.closing.get().is_some() {
-            return;
+            return None;
         }
         let mut subscriptions = self.subscriptions.borrow_mut();
         let held = subscriptions.iter_mut().find(|held| held.channel == *channel);
-        let Some(held) = held else { return };
+        let held = held?;
         let dialect = held.dialect(self.encoding);
-        let State::Live { offset: last, .. } = &mut held.state else { return };
+        let State::Live { offset: last, .. } = &mut held.state else { return None };
         if offset != 0 {
             if offset <= *last {
-                return;
+                return None;
             }
             *last = offset;
         }
-        let based = std::mem::replace(&mut held.based, true);
-        drop(subscriptions);
-        self.push_one_of(frames, dialect, based);
+        match held.fate(self.queue.is_half_full()) {
+            Fate::Queue => {
+                held.waiting = None;
+                let based = std::mem::replace(&mut held.based, true);
+                drop(subscriptions);
+                self.push_one_of(frames, dialect, based);
+                None
+            }
+            Fate::Wait => {
+                Self::let_wait(held, frames);
+                None
+            }
+            Fate::End => {
+                drop(subscriptions);
+                self.end_behind(channel)
+            }
+        }
     }
 
     /// Queues that `client` came or went, if the connection wants to be told.

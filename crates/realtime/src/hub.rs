@@ -179,7 +179,9 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                 }
             }
             ToCore::Publication { channel, frames, offset } => {
-                hub.publish(&channel, &frames, offset);
+                for ended in hub.publish(&channel, &frames, offset) {
+                    sockets.forget(ended).await;
+                }
             }
             ToCore::Joined { channel, frames, client } => {
                 hub.joined(&channel, &frames, client);
@@ -268,13 +270,28 @@ impl Hub {
         ended
     }
 
-    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) {
-        let channels = self.channels.borrow();
-        let Some(places) = channels.get(channel) else { return };
+    /// Tells which subscriptions are no more.
+    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) -> Vec<Ended> {
+        self.each(channel, |connection| connection.deliver(channel, frames, offset))
+    }
+
+    /// Does something with each subscriber of a channel, and tells which subscriptions it ended.
+    fn each(&self, channel: &Channel, act: impl Fn(&Connection) -> Option<Ended>) -> Vec<Ended> {
+        let mut channels = self.channels.borrow_mut();
+        let Some(places) = channels.get_mut(channel) else { return Vec::new() };
         let connections = self.connections.borrow();
-        for connection in places.iter().filter_map(|place| connections.get(*place)) {
-            connection.deliver(channel, frames, offset);
+        let mut all = Vec::new();
+        places.retain(|place| {
+            let Some(connection) = connections.get(*place) else { return false };
+            let ended = act(connection);
+            let stays = ended.is_none();
+            all.extend(ended);
+            stays
+        });
+        if places.is_empty() {
+            channels.remove(channel);
         }
+        all
     }
 
     fn joined(&self, channel: &Channel, frames: &Frames, client: Option<ConnectionId>) {
@@ -286,23 +303,8 @@ impl Hub {
         }
     }
 
-    /// Tells which subscriptions are no more.
     fn lost(&self, channel: &Channel) -> Vec<Ended> {
-        let mut channels = self.channels.borrow_mut();
-        let Some(places) = channels.get_mut(channel) else { return Vec::new() };
-        let connections = self.connections.borrow();
-        let mut lost = Vec::new();
-        places.retain(|place| {
-            let Some(connection) = connections.get(*place) else { return false };
-            let ended = connection.lost(channel);
-            let stays = ended.is_none();
-            lost.extend(ended);
-            stays
-        });
-        if places.is_empty() {
-            channels.remove(channel);
-        }
-        lost
+        self.each(channel, |connection| connection.lost(channel))
     }
 
     fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {

@@ -27,7 +27,7 @@ mod rpc;
 mod streams;
 
 pub use channel::Publications;
-pub use config::{Config, JoinLeave, Namespace, Recovery};
+pub use config::{Config, JoinLeave, Namespace, Recovery, Slow};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use permission::{Allow, Those};

@@ -40,6 +40,11 @@ impl Queue {
         Self { waiting: RefCell::default(), woken: Notify::new(), bytes_max }
     }
 
+    /// Whether the client is behind.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.waiting.borrow().bytes > self.bytes_max / 2
+    }
+
     /// Bytes that may wait.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max

@@ -3,6 +3,7 @@ mod permits;
 mod presence;
 mod protobuf;
 mod restart;
+mod slow;
 mod streams;
 
 use integration_tests::{Server, Socket};

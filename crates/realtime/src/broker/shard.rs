@@ -56,6 +56,8 @@ enum Feed {
 /// A channel that somebody is subscribed to.
 struct Followed {
     source: Source,
+    /// Whether only the newest publication counts.
+    is_value: bool,
     /// The last publication that was handed to the cores.
     position: Position,
     last: u64,
@@ -138,7 +140,7 @@ impl Shard {
 
     async fn start(&mut self, wanted: Subscribe) -> Result<Start, Problem> {
         if !self.channels.contains_key(&wanted.channel) {
-            self.follow(&wanted.channel, &wanted.source).await?;
+            self.follow(&wanted).await?;
         }
         if wanted.joins {
             self.follow_joins(&wanted.channel).await?;
@@ -147,7 +149,7 @@ impl Shard {
         // The client may have seen, in its history, what was not handed to the cores yet.
         self.catch_up(&wanted.channel).await;
         let start = self.start_at(&wanted.channel);
-        let missed = match recover.recovery {
+        let missed = match wanted.recovery {
             Recovery::Stream => self.missed(&wanted.channel, &start, &recover).await?,
             Recovery::Cache => self.newest(&wanted.channel, &start, &recover).await?,
         };
@@ -155,9 +157,10 @@ impl Shard {
         Ok(Start { publications: missed.unwrap_or_default(), recovered, ..start })
     }
 
-    async fn follow(&mut self, channel: &Channel, source: &Source) -> Result<(), Problem> {
+    async fn follow(&mut self, wanted: &Subscribe) -> Result<(), Problem> {
+        let channel = &wanted.channel;
         self.lives += 1;
-        let source = source.clone().by(self.live.as_ref());
+        let source = wanted.source.clone().by(self.live.as_ref());
         let listener = match (&source, &self.live) {
             (Source::Passing(partition), Some(live)) => {
                 let topics = [Topic::from(partition.clone())];
@@ -169,6 +172,7 @@ impl Shard {
         };
         let mut followed = Followed {
             source: source.clone(),
+            is_value: wanted.recovery == Recovery::Cache,
             position: Position::ZERO,
             last: 0,
             subscribers: Vec::new(),
@@ -314,7 +318,9 @@ impl Shard {
             let entries = match read {
                 Ok(entries) if entries.is_empty() => return,
                 Ok(entries) => entries,
-                Err(store::Error::Trimmed { first }) if !followed.source.is_recoverable() => {
+                Err(store::Error::Trimmed { first })
+                    if followed.is_value || !followed.source.is_recoverable() =>
+                {
                     // Nobody was promised these.
                     self.skip(channel, None, first - 1);
                     continue;

@@ -3,10 +3,7 @@
 
 use crate::{
     CoreSockets,
-    connection::{
-        Closed,
-        task::{MESSAGE_BYTES, Task},
-    },
+    connection::{Closed, task::Task},
     frame::Frame,
     streams::{Entered, Form},
 };
@@ -94,7 +91,7 @@ impl Served<'_> {
     /// Writes what waits, then ends if that was asked for.
     async fn flush(&mut self) -> Option<Closed> {
         let within = self.task.sockets.node.config.write_timeout;
-        while let Some(frame) = self.task.connection.queue.take(MESSAGE_BYTES) {
+        while let Some(frame) = self.task.next_frame() {
             match timeout(within, self.out.send(write(self.form, &frame))).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Some(Closed::ByClient),

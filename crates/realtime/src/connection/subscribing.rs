@@ -140,6 +140,8 @@ impl Task<'_> {
                 compact,
                 delta,
                 based,
+                slow: admitted.slow,
+                waiting: None,
                 granted,
             });
         }
@@ -150,19 +152,16 @@ impl Task<'_> {
             self.connection.take_subscription(&channel);
             return Err(Error::from(&problem));
         }
-        let recover = request.recover.then_some(Recover {
-            epoch: request.epoch,
-            offset: request.offset,
-            recovery: admitted.recovery,
-        });
+        let recover =
+            request.recover.then_some(Recover { epoch: request.epoch, offset: request.offset });
         let follower = Follower {
             core: self.sockets.hub.core,
             connection: self.place,
             dialect: Dialect { encoding: self.connection.encoding, compact, delta },
             ticket,
         };
-        let source = admitted.source;
-        let subscribe = Subscribe { channel, source, follower, joins, recover };
+        let (source, recovery) = (admitted.source, admitted.recovery);
+        let subscribe = Subscribe { channel, source, follower, joins, recovery, recover };
         let asked = self.sockets.node.broker.subscribe(subscribe).await;
         asked.map_err(|problem| Error::from(&problem))
     }
@@ -248,7 +247,7 @@ impl Connection {
     }
 
     /// Tells the client that a subscription has ended.
-    fn unsubscribed(&self, channel: &Channel, why: Unsubscribe) {
+    pub(super) fn unsubscribed(&self, channel: &Channel, why: Unsubscribe) {
         let (code, reason) = why.parts();
         let unsubscribe = Some(Reason { code, reason: reason.into() });
         let push = Push { channel: channel.name().into(), unsubscribe, ..Push::default() };

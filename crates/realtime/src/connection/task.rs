@@ -4,6 +4,7 @@
 use crate::{
     CoreSockets,
     connection::{Closed, Connection, charging::KnownCharge, command::Flow},
+    frame::Frame,
 };
 use protocol::client::{Body, Commands, Disconnect, Encoding};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
@@ -89,6 +90,14 @@ impl<'a> Task<'a> {
             Closed::Broken => "broken framing",
         };
         tracing::debug!(connection = %connection.id, why, "a connection has ended");
+    }
+
+    /// What is to be written next.
+    pub(super) fn next_frame(&self) -> Option<Frame> {
+        let connection = &self.connection;
+        connection.queue.take(MESSAGE_BYTES).or_else(|| {
+            connection.release().then(|| connection.queue.take(MESSAGE_BYTES)).flatten()
+        })
     }
 
     /// Obeys what a message holds.

@@ -14,6 +14,8 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
         compact: false,
         delta: false,
         based: false,
+        slow: Slow::Disconnect,
+        waiting: None,
         granted: None,
     };
     connection.subscriptions.borrow_mut().push(subscription);

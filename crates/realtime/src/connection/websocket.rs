@@ -101,7 +101,7 @@ impl Served<'_> {
     /// Writes what waits, then closes if that was asked for.
     async fn flush(&mut self) -> Option<Closed> {
         let within = self.task.sockets.node.config.write_timeout;
-        while let Some(frame) = self.task.connection.queue.take(MESSAGE_BYTES) {
+        while let Some(frame) = self.task.next_frame() {
             let message = match frame {
                 Frame::Text(text) => Message::Text(text),
                 Frame::Binary(bytes) => Message::Binary(bytes),

@@ -1,0 +1,82 @@
+//! Clients that read slowly, by the namespace of what they read.
+
+use integration_tests::{Server, Socket};
+use serde_json::{Value as Json, json};
+
+const CONFIG: &str = "[realtime]\nmessage_bytes_max = 65536\nqueue_bytes_max = 524288\nwrite_timeout = \"60s\"\n\
+    [[realtime.namespaces]]\nname = \"price\"\nslow = \"conflate\"\nhistory_size = 1\n\
+    recovery = \"cache\"\ndelta = true\n\
+    [[realtime.namespaces]]\nname = \"news\"\nslow = \"resubscribe\"\nhistory_size = 10\n";
+
+/// Publishes to `channel` until the kernel's buffers and half of the queue are full of what
+/// nobody reads; gives the number of the last one.
+async fn flood(publisher: &mut Socket, channel: &str) -> u64 {
+    // Two cannot share much, so that none is told by what differs.
+    for n in 1..=600 {
+        let text = format!("{n} ").repeat(32 * 1024 / format!("{n} ").len());
+        let data = json!({ "channel": channel, "data": { "n": n, "text": text } });
+        publisher.ask("publish", data).await.unwrap();
+    }
+    600
+}
+
+#[tokio::test]
+async fn a_value_is_told_as_it_is_now() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let mut slow = Socket::connect(&base, &server.token("acme", "slow")).await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let delta = json!({ "channel": "price:1", "delta": "fossil" });
+    assert_eq!(slow.ask("subscribe", delta).await.unwrap()["delta"], true);
+    let last = flood(&mut ann, "price:1").await;
+    let (mut seen, mut count) = (0, 0);
+    while seen < last {
+        let push = slow.push().await;
+        assert!(slow.closed.is_none(), "{:?}", slow.closed);
+        assert!(!push.is_null(), "closed: {:?}", slow.closed);
+        let told = &push["pub"];
+        assert!(told["delta"].is_null(), "it has nothing that this could differ from");
+        let data: Json = serde_json::from_str(told["data"].as_str().expect("a text")).unwrap();
+        let n = data["n"].as_u64().unwrap();
+        assert!(n > seen, "{n} after {seen}");
+        (seen, count) = (n, count + 1);
+    }
+    assert!(count < last, "all {count} were told");
+    // From there on it is told each one again.
+    ann.ask("publish", json!({ "channel": "price:1", "data": { "n": 0 } })).await.unwrap();
+    assert_eq!(slow.push().await["pub"]["offset"], last + 1);
+}
+
+#[tokio::test]
+async fn a_stream_is_begun_again_without_its_connection() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let mut slow = Socket::connect(&base, &server.token("acme", "slow")).await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let stands = slow.ask("subscribe", json!({ "channel": "news:1" })).await.unwrap();
+    slow.ask("subscribe", json!({ "channel": "other" })).await.unwrap();
+    let last = flood(&mut ann, "news:1").await;
+    ann.ask("publish", json!({ "channel": "other", "data": "still here" })).await.unwrap();
+    let mut seen = 0;
+    let code = loop {
+        let push = slow.push().await;
+        assert!(slow.closed.is_none(), "{:?}", slow.closed);
+        match push["pub"]["data"]["n"].as_u64() {
+            Some(n) => {
+                assert_eq!(n, seen + 1);
+                seen = n;
+            }
+            None => break push["unsubscribe"]["code"].clone(),
+        }
+    };
+    assert_eq!(code, 2500);
+    assert!(seen < last);
+    assert_eq!(slow.push().await["pub"]["data"], "still here");
+    // Where it was is known; that not all can be told is said.
+    let recover = |offset: u64| json!({ "channel": "news:1", "recover": true, "epoch": stands["epoch"], "offset": offset });
+    let again = slow.ask("subscribe", recover(seen)).await.unwrap();
+    assert_eq!((&again["was_recovering"], &again["recovered"]), (&json!(true), &json!(null)));
+    slow.ask("unsubscribe", json!({ "channel": "news:1" })).await.unwrap();
+    let again = slow.ask("subscribe", recover(last - 3)).await.unwrap();
+    assert_eq!(again["publications"].as_array().unwrap().len(), 3);
+}

@@ -1,0 +1,65 @@
+//! What becomes of publications for a client that reads slowly: by its namespace, once half of
+//! the connection's queue is full.
+
+use crate::{
+    Slow,
+    channel::Channel,
+    connection::{Connection, Ended, Subscription},
+    frame::Frames,
+};
+use protocol::client::Unsubscribe;
+
+/// What is to be done with a publication.
+pub(super) enum Fate {
+    /// It is queued.
+    Queue,
+    /// It waits, and the one that waited before it is dropped.
+    Wait,
+    /// Its subscription ends.
+    End,
+}
+
+impl Subscription {
+    /// What is to be done with the next publication of a connection that is `behind`, or not.
+    pub(super) fn fate(&self, behind: bool) -> Fate {
+        match self.slow {
+            Slow::Conflate if behind => Fate::Wait,
+            Slow::Resubscribe if behind => Fate::End,
+            Slow::Conflate | Slow::Resubscribe | Slow::Disconnect => Fate::Queue,
+        }
+    }
+}
+
+impl Connection {
+    /// Ends the subscription of a client that is behind: it begins it again when it has caught up,
+    /// and recovers.
+    pub(super) fn end_behind(&self, channel: &Channel) -> Option<Ended> {
+        let ended = self.take_subscription(channel);
+        self.unsubscribed(channel, Unsubscribe::InsufficientState);
+        ended
+    }
+
+    /// Queues what waits for the queue to be empty; false if nothing does.
+    pub(super) fn release(&self) -> bool {
+        let waiting: Vec<_> = {
+            let mut subscriptions = self.subscriptions.borrow_mut();
+            let waiting = subscriptions.iter_mut().filter_map(|held| {
+                let frames = held.waiting.take()?;
+                held.based = true;
+                Some((frames, held.dialect(self.encoding)))
+            });
+            waiting.collect()
+        };
+        for (frames, dialect) in &waiting {
+            self.push_one_of(frames, *dialect, false);
+        }
+        !waiting.is_empty()
+    }
+
+    /// Lets `frames` wait in the place of what waits already.
+    pub(super) fn let_wait(held: &mut Subscription, frames: &Frames) {
+        held.waiting = Some(frames.clone());
+        // The next one has nothing to differ from.
+        held.based = false;
+    }
+}
