@@ -166,11 +166,10 @@ async fn ask(nodes: &Nodes, node: Arc<Node>, waiting: Vec<Waiting>) {
 fn seen(answer: Option<Raw>, now: Option<u64>) -> Option<Peeked> {
     let Raw::Array(parts) = answer? else { return None };
     let [record, committed] = <[Raw; 2]>::try_from(parts).ok()?;
-    let raw = match record {
-        Raw::Nil => return Some(Peeked::Nothing),
-        Raw::BulkString(raw) => raw,
-        _ => return None,
-    };
+    if record == Raw::Nil {
+        return Some(Peeked::Nothing);
+    }
+    let Raw::BulkString(raw) = record else { return None };
     let (header, _) = raw.split_first_chunk::<HEADER>()?;
     let (_, expires) = header.split_last_chunk()?;
     let expires = u64::from_be_bytes(*expires);

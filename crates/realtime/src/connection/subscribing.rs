@@ -64,10 +64,12 @@ impl Task<'_> {
     ) -> Result<Option<Timestamp>, Error> {
         let identity = self.sockets.node.parts.identity.clone();
         let permit = self.control(identity.subscription(token)).await;
-        let permit = permit.map_err(|problem| match problem.code {
-            // That the connection is authenticated is not in doubt.
-            Code::Unauthenticated => ErrorCode::PermissionDenied.with(problem.detail),
-            _ => Error::from(&problem),
+        let permit = permit.map_err(|problem| {
+            if problem.code == Code::Unauthenticated {
+                // That the connection is authenticated is not in doubt.
+                return ErrorCode::PermissionDenied.with(problem.detail);
+            }
+            Error::from(&problem)
         })?;
         let same = permit.caller.tenant == bound.caller.tenant
             && permit.caller.principal == bound.caller.principal;
