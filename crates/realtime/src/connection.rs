@@ -275,12 +275,13 @@ impl Connection {
                 None
             }
             Fate::Wait => {
-                Self::let_wait(held, frames);
+                drop(subscriptions);
+                self.let_wait(channel, frames);
                 None
             }
             Fate::End => {
                 drop(subscriptions);
-                self.end_behind(channel)
+                self.lost(channel)
             }
         }
     }

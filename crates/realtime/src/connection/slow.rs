@@ -4,10 +4,10 @@
 use crate::{
     Slow,
     channel::Channel,
-    connection::{Connection, Ended, Subscription},
-    frame::Frames,
+    connection::{Connection, Subscription},
+    frame::{Frame, Frames},
 };
-use protocol::client::Unsubscribe;
+use protocol::client::Disconnect;
 
 /// What is to be done with a publication.
 pub(super) enum Fate {
@@ -31,14 +31,6 @@ impl Subscription {
 }
 
 impl Connection {
-    /// Ends the subscription of a client that is behind: it begins it again when it has caught up,
-    /// and recovers.
-    pub(super) fn end_behind(&self, channel: &Channel) -> Option<Ended> {
-        let ended = self.take_subscription(channel);
-        self.unsubscribed(channel, Unsubscribe::InsufficientState);
-        ended
-    }
-
     /// Queues what waits for the queue to be empty; false if nothing does.
     pub(super) fn release(&self) -> bool {
         let waiting: Vec<_> = {
@@ -56,10 +48,23 @@ impl Connection {
         !waiting.is_empty()
     }
 
-    /// Lets `frames` wait in the place of what waits already.
-    pub(super) fn let_wait(held: &mut Subscription, frames: &Frames) {
-        held.waiting = Some(frames.clone());
-        // The next one has nothing to differ from.
-        held.based = false;
+    /// Lets `frames` wait in the place of what waits already. All that waits together takes no
+    /// more room than the queue leaves.
+    pub(super) fn let_wait(&self, channel: &Channel, frames: &Frames) {
+        let mut subscriptions = self.subscriptions.borrow_mut();
+        let mut bytes = 0;
+        for held in &mut *subscriptions {
+            if held.channel == *channel {
+                held.waiting = Some(frames.clone());
+                // The next one has nothing to differ from.
+                held.based = false;
+            }
+            let dialect = held.dialect(self.encoding);
+            let waiting = held.waiting.as_ref().and_then(|frames| frames.get(dialect, false));
+            bytes += waiting.map_or(0, Frame::len);
+        }
+        if bytes > self.queue.bytes_max() / 2 {
+            self.close(Disconnect::Slow);
+        }
     }
 }

@@ -198,7 +198,9 @@ impl Task<'_> {
     ) -> Result<Body, Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
-        if !self.connection.is_permitted(&channel) {
+        let held = self.connection.find_mut(&channel);
+        let by_token = held.is_some_and(|held| held.granted.is_some() && !held.is_by_server());
+        if !by_token {
             let detail = "no subscription to the channel stands on a token";
             return Err(ErrorCode::PermissionDenied.with(detail));
         }
@@ -249,14 +251,14 @@ impl Connection {
     }
 
     /// Tells the client that a subscription has ended.
-    pub(super) fn unsubscribed(&self, channel: &Channel, why: Unsubscribe) {
+    fn unsubscribed(&self, channel: &Channel, why: Unsubscribe) {
         let (code, reason) = why.parts();
         let unsubscribe = Some(Reason { code, reason: reason.into() });
         let push = Push { channel: channel.name().into(), unsubscribe, ..Push::default() };
         self.push(Frame::of(&Reply { id: 0, body: Body::Push(push) }, self.encoding));
     }
 
-    /// Publications of `channel` were lost. A subscription of the client ends, with the advice
+    /// Publications of `channel` were lost, or are more than the client takes. A subscription of the client ends, with the advice
     /// to begin it again; one of the server begins again with the connection.
     pub(crate) fn lost(&self, channel: &Channel) -> Option<Ended> {
         let by_server = self.find_mut(channel)?.is_by_server();

@@ -74,3 +74,35 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), told);
     }
 }
+
+#[test]
+fn values_that_wait_for_a_slow_client_are_few() {
+    let (connection, channel) = subscribed(false, Encoding::Json);
+    let other = Channel::new(&TenantId::new("acme").unwrap(), "other").unwrap();
+    let mut second = connection.subscriptions.borrow_mut().pop().unwrap();
+    second.slow = Slow::Conflate;
+    second.channel = other.clone();
+    let (first, _) = subscribed(false, Encoding::Json);
+    let mut first = first.subscriptions.borrow_mut().pop().unwrap();
+    first.slow = Slow::Conflate;
+    connection.subscriptions.borrow_mut().extend([first, second]);
+    let value = |length: usize| {
+        let data = serde_json::value::to_raw_value(&"x".repeat(length)).unwrap();
+        let publication = Some(Publication { data, info: None, offset: 0, told: Told::Json });
+        Frames::of(&Push { publication, ..Push::default() }, 5, |_| true)
+    };
+    // As long as the client is not behind, nothing waits.
+    for frames in [value(600), value(100), value(200)] {
+        connection.deliver(&channel, &frames, 0);
+    }
+    let taken = |most| connection.queue.take(most).map(|frame| frame.len());
+    assert!(taken(1).is_some_and(|bytes| bytes > 600));
+    assert!(connection.release(), "the newest of those that waited");
+    assert!(taken(1).is_some_and(|bytes| (200..300).contains(&bytes)));
+    assert!(!connection.release() && taken(1).is_none());
+    connection.deliver(&channel, &value(600), 0);
+    connection.deliver(&channel, &value(300), 0);
+    assert_eq!(connection.closing.get(), None);
+    connection.deliver(&other, &value(300), 0);
+    assert_eq!(connection.closing.get(), Some(Disconnect::Slow));
+}

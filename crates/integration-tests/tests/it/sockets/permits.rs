@@ -109,6 +109,9 @@ async fn a_connection_begins_with_the_channels_of_its_token() {
     }
     let again = ann.ask("subscribe", json!({ "channel": "closed:a" })).await.unwrap_err();
     assert_eq!(again["code"], 103, "it stands on the token of the connection alone");
+    let fresh = server.token_with("acme", "ann", json!({ "channel": "closed:a" }));
+    let fresh = json!({ "channel": "closed:a", "token": fresh });
+    assert_eq!(ann.ask("sub_refresh", fresh).await.unwrap_err()["code"], 103);
     drop(ann);
 
     // It comes back with what it knows, and gets what it has missed before anything else.
