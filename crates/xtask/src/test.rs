@@ -107,6 +107,7 @@ const LONG: &[(&str, &str)] = &[
     ("CROSSTOWN_TENANT_OPERATIONS", "1000000"),
     ("CROSSTOWN_DISTURBED", "2500,100"),
     ("CROSSTOWN_FAULT_SECONDS", "1800"),
+    ("CROSSTOWN_FUZZ_SECONDS", "60"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -38,6 +38,7 @@ use types::{TenantId, Timestamp};
 pub const PLACES: u8 = 16;
 /// An owner that could not save for so long no longer grants.
 pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
+
 const KIND: Kind = Kind::new("limit");
 /// Keys of a place in memory; beyond, subjects share one bucket per rule.
 const KEYS_MAX: usize = 65_536;
