@@ -7,10 +7,11 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, RawQuery, State},
     routing::post,
 };
 use http::StatusCode;
+use protocol::{Code, Problem, client::filter::Tags};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -29,8 +30,25 @@ async fn publish(
     State(channels): State<Arc<dyn Channels>>,
     by: By,
     Path(channel): Path<String>,
+    RawQuery(query): RawQuery,
     Json(data): Json<Box<RawValue>>,
 ) -> Answer {
-    let offset = channels.publish(&by, &channel, data).await?;
+    let tags = tags(query.as_deref().unwrap_or_default())?;
+    let offset = channels.publish(&by, &channel, data, tags).await?;
     json_with(StatusCode::CREATED, Published { offset })
+}
+
+/// The tags of `?tag=ticker:AAPL&tag=price:10`.
+fn tags(query: &str) -> Result<Tags, Problem> {
+    let mut tags = Tags::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let Some((tag, value)) = value.split_once(':').filter(|_| name == "tag") else {
+            let detail = "a publication takes `tag=NAME:VALUE`, and no other parameter";
+            return Err(Problem::new(Code::BadRequest, detail));
+        };
+        if tags.insert(tag.to_owned(), value.to_owned()).is_some() {
+            return Err(Problem::new(Code::BadRequest, "a tag is given twice"));
+        }
+    }
+    Ok(tags)
 }

@@ -18,7 +18,7 @@ mod traffic;
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use clock::SharedClock;
-use protocol::Problem;
+use protocol::{Problem, client::filter::Tags};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use traffic_cop::{analytics::Analytics, session::Sessions, state::SharedStates};
@@ -27,12 +27,13 @@ use types::Caller;
 /// What the API needs from whoever holds the channels.
 #[async_trait]
 pub trait Channels: Send + Sync {
-    /// Publishes `data` and returns its offset in the channel; 0 if no history is kept.
+    /// Publishes `data`, tagged, and returns its offset in the channel; 0 if no history is kept.
     async fn publish(
         &self,
         caller: &Caller,
         channel: &str,
         data: Box<RawValue>,
+        tags: Tags,
     ) -> Result<u64, Problem>;
 }
 

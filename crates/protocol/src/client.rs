@@ -10,6 +10,7 @@ mod code;
 mod command;
 mod emulation;
 mod encoding;
+pub mod filter;
 pub mod fossil;
 mod protobuf;
 mod reply;

@@ -6,7 +6,7 @@ use crate::{
 };
 use protocol::{
     Code, Problem,
-    client::{ClientInfo, Data, Publication, Told},
+    client::{ClientInfo, Data, Publication, Told, filter::Tags},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -126,6 +126,8 @@ pub(crate) struct Admitted {
     /// Whether publications may be told by what differs from the last.
     pub(crate) delta: bool,
     pub(crate) slow: Slow,
+    /// Whether subscribers may choose by tags.
+    pub(crate) filter: bool,
 }
 
 impl Admitted {
@@ -185,7 +187,15 @@ pub(crate) fn admit(
         }
         let source = document.readable_by(caller).map(Source::Document)?;
         let (recovery, join_leave, slow) = (Recovery::Stream, JoinLeave::Off, Slow::Disconnect);
-        return Ok(Admitted { source, recovery, presence: false, join_leave, delta: false, slow });
+        return Ok(Admitted {
+            source,
+            recovery,
+            presence: false,
+            join_leave,
+            delta: false,
+            slow,
+            filter: false,
+        });
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     let has_capability = is_capable(caller, name, wish);
@@ -230,6 +240,7 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
         join_leave: namespace.join_leave,
         delta: namespace.delta,
         slow: namespace.slow,
+        filter: namespace.filter,
     })
 }
 
@@ -239,6 +250,8 @@ struct Kept {
     data: Data,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     info: Option<ClientInfo>,
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    tags: Tags,
 }
 
 const VERSION: u8 = 1;
@@ -250,8 +263,8 @@ fn damaged() -> Problem {
 /// Reads a publication as a stream or the fan-out carries it.
 pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
     let Some((&VERSION, json)) = bytes.split_first() else { return Err(damaged()) };
-    let Kept { data, info } = serde_json::from_slice(json).map_err(|_| damaged())?;
-    Ok(Publication { data, info, offset, told: Told::Json })
+    let Kept { data, info, tags } = serde_json::from_slice(json).map_err(|_| damaged())?;
+    Ok(Publication { data, info, offset, tags, told: Told::Json })
 }
 
 /// Reads an entry of a channel's source.
@@ -261,7 +274,13 @@ pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publi
             let (change, by) = state::publication(entry)?;
             let data = serde_json::value::to_raw_value(&change).map_err(|_| damaged())?;
             let info = ClientInfo { user: by.as_str().to_owned(), client: String::new() };
-            Ok(Publication { data, info: Some(info), offset: entry.sequence, told: Told::Json })
+            Ok(Publication {
+                data,
+                info: Some(info),
+                offset: entry.sequence,
+                tags: Tags::new(),
+                told: Told::Json,
+            })
         }
         Source::History(_) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),
@@ -284,7 +303,7 @@ impl Publications {
         Self { config: Arc::new(config.clone()), store, live, genesis }
     }
 
-    /// Publishes `data` to a channel of the caller's tenant. Returns once it is durable, if
+    /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is durable, if
     /// the channel keeps history, and its offset there; 0 if it keeps none, once every node
     /// that can be reached was told.
     ///
@@ -295,13 +314,15 @@ impl Publications {
         caller: &Caller,
         channel: &str,
         data: Data,
+        tags: Tags,
         client: &str,
     ) -> Result<u64, Problem> {
+        check_tags(&tags)?;
         let channel = Channel::new(&caller.tenant, channel)?;
         let source = admit(&self.config, caller, &channel, Wish::Publish, false)?.source;
         let info =
             ClientInfo { user: caller.principal.id.as_str().to_owned(), client: client.to_owned() };
-        let kept = Kept { data: one_line(data)?, info: Some(info) };
+        let kept = Kept { data: one_line(data)?, info: Some(info), tags };
         let mut value = vec![VERSION];
         serde_json::to_writer(&mut value, &kept).expect("a publication is JSON");
         match (source, &self.live) {
@@ -353,6 +374,22 @@ impl Publications {
         }
         Err(Problem::new(Code::Overloaded, "too many publish to the channel at once"))
     }
+}
+
+/// Tags of one publication.
+const TAGS_MAX: usize = 16;
+/// Bytes of a tag's name or value.
+const TAG_BYTES_MAX: usize = 256;
+
+fn check_tags(tags: &Tags) -> Result<(), Problem> {
+    let long = |text: &String| text.len() > TAG_BYTES_MAX;
+    if tags.len() > TAGS_MAX
+        || tags.iter().any(|(name, value)| name.is_empty() || long(name) || long(value))
+    {
+        let detail = "a publication has at most 16 tags, of names and values of up to 256 bytes";
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    Ok(())
 }
 
 /// JSON without line ends: they separate replies.

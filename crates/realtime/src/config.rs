@@ -157,6 +157,8 @@ pub struct Namespace {
     pub recovery: Recovery,
     /// Whether clients that ask for it are told what differs from the last publication.
     pub delta: bool,
+    /// Whether subscribers may choose publications by their tags.
+    pub filter: bool,
     /// What becomes of publications for a client that reads slowly.
     pub slow: Slow,
     /// Whether it is known who is subscribed. Whoever may subscribe may ask.
@@ -233,6 +235,7 @@ impl Default for Namespace {
             history_size: 100,
             recovery: Recovery::Stream,
             delta: false,
+            filter: false,
             slow: Slow::Disconnect,
             presence: false,
             join_leave: JoinLeave::Off,

@@ -28,6 +28,7 @@ use protocol::{
     Problem,
     client::{
         Body, ClientInfo, Disconnect, Encoding, Error, ErrorCode, Reply, SubscribeResult, Told,
+        filter::{Filter, Tags},
     },
 };
 use std::{
@@ -80,6 +81,8 @@ struct Subscription {
     delta: bool,
     based: bool,
     slow: Slow,
+    /// Which publications it wants.
+    filter: Option<Box<Filter>>,
     /// The newest publication, if the client is behind and wants no other.
     waiting: Option<Frames>,
     /// What it stands on beside what the namespace allows everybody.
@@ -175,6 +178,9 @@ impl Connection {
                 let offset = start.offset;
                 let mut publications = start.publications;
                 let held = &mut subscriptions[at];
+                if let Some(filter) = &held.filter {
+                    publications.retain(|one| filter.wants(&one.tags));
+                }
                 held.state = State::Live { life: start.life, offset };
                 held.based = !publications.is_empty();
                 if held.delta {
@@ -251,7 +257,13 @@ impl Connection {
 
     /// Queues a publication, unless the connection has it already. Tells what is no more if its
     /// subscription ends instead.
-    pub(crate) fn deliver(&self, channel: &Channel, frames: &Frames, offset: u64) -> Option<Ended> {
+    pub(crate) fn deliver(
+        &self,
+        channel: &Channel,
+        frames: &Frames,
+        offset: u64,
+        tags: &Tags,
+    ) -> Option<Ended> {
         if self.closing.get().is_some() {
             return None;
         }
@@ -265,6 +277,9 @@ impl Connection {
                 return None;
             }
             *last = offset;
+        }
+        if held.filter.as_ref().is_some_and(|filter| !filter.wants(tags)) {
+            return None;
         }
         match held.fate(self.queue.is_half_full()) {
             Fate::Queue => {

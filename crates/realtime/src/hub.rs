@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use protocol::{
     Code, Problem,
-    client::{Disconnect, Encoding},
+    client::{Disconnect, Encoding, filter::Tags},
 };
 use slab::Slab;
 use std::{
@@ -38,7 +38,7 @@ pub(crate) enum ToCore {
     /// The answer to a subscription of a connection.
     Subscribed { follower: Follower, channel: Channel, outcome: Result<Start, Problem> },
     /// A publication for whoever is subscribed.
-    Publication { channel: Channel, frames: Frames, offset: u64 },
+    Publication { channel: Channel, frames: Frames, offset: u64, tags: Tags },
     /// For subscribers that want to be told: `client` came or went.
     Joined { channel: Channel, frames: Frames, client: Option<ConnectionId> },
     /// Publications were lost: subscribers have to start again.
@@ -178,8 +178,8 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     sockets.forget(ended).await;
                 }
             }
-            ToCore::Publication { channel, frames, offset } => {
-                for ended in hub.publish(&channel, &frames, offset) {
+            ToCore::Publication { channel, frames, offset, tags } => {
+                for ended in hub.publish(&channel, &frames, offset, &tags) {
                     sockets.forget(ended).await;
                 }
             }
@@ -271,8 +271,8 @@ impl Hub {
     }
 
     /// Tells which subscriptions are no more.
-    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64) -> Vec<Ended> {
-        self.each(channel, |connection| connection.deliver(channel, frames, offset))
+    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64, tags: &Tags) -> Vec<Ended> {
+        self.each(channel, |connection| connection.deliver(channel, frames, offset, tags))
     }
 
     /// Does something with each subscriber of a channel, and tells which subscriptions it ended.

@@ -9,7 +9,7 @@ use api::admin::Vitals;
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
-use protocol::Problem;
+use protocol::{Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
 use serde_json::value::RawValue;
 use std::{
@@ -322,7 +322,8 @@ impl api::Channels for Channels {
         caller: &Caller,
         channel: &str,
         data: Box<RawValue>,
+        tags: Tags,
     ) -> Result<u64, Problem> {
-        self.0.publish(caller, channel, data, "").await
+        self.0.publish(caller, channel, data, tags, "").await
     }
 }

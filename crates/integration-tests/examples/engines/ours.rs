@@ -4,6 +4,7 @@ use crate::{Operation, Work, engine, entry, limits, session, told};
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use realtime::{Publications, Realtime};
+use std::collections::BTreeMap;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -261,6 +262,10 @@ impl Work for Publishing {
     async fn once(&self, task: usize, turn: u64) -> Result<(), String> {
         let data = serde_json::value::to_raw_value(&entry::first_value()).map_err(told)?;
         let channel = entry::document(task, turn);
-        self.publications.publish(&self.caller, &channel, data, "").await.map(drop).map_err(told)
+        self.publications
+            .publish(&self.caller, &channel, data, BTreeMap::new(), "")
+            .await
+            .map(drop)
+            .map_err(told)
     }
 }

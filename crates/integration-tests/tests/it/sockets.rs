@@ -1,3 +1,4 @@
+mod filters;
 mod limits;
 mod permits;
 mod presence;

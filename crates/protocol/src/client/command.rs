@@ -1,6 +1,6 @@
 //! What clients send.
 
-use crate::client::{Data, is_default};
+use crate::client::{Data, filter::FilterNode, is_default};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -111,6 +111,8 @@ pub struct SubscribeRequest {
     pub join_leave: bool,
     /// How publications may be told by what differs from the last: `fossil`.
     pub delta: String,
+    /// Which publications it wants, by their tags.
+    pub tf: Option<FilterNode>,
     /// Bits of what the client can do; see [`Self::COMPACT`], [`Self::REJECT_UNRECOVERED`].
     pub flag: i64,
 }

@@ -1,6 +1,6 @@
 //! What the server sends.
 
-use crate::client::{Data, Empty, is_default};
+use crate::client::{Data, Empty, filter::Tags, is_default};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -134,6 +134,8 @@ pub struct Publication {
     pub info: Option<ClientInfo>,
     /// Its number in the channel, if the channel keeps history.
     pub offset: u64,
+    /// What it is tagged with.
+    pub tags: Tags,
     /// How `data` is told.
     pub told: Told,
 }
@@ -159,18 +161,20 @@ impl Serialize for Publication {
             info: &'a Option<ClientInfo>,
             #[serde(skip_serializing_if = "is_default")]
             offset: u64,
+            #[serde(skip_serializing_if = "Tags::is_empty")]
+            tags: &'a Tags,
             #[serde(skip_serializing_if = "is_default")]
             delta: bool,
         }
-        let Self { data, info, offset, told } = self;
+        let Self { data, info, offset, tags, told } = self;
         let offset = *offset;
         match told {
-            Told::Json => Form { data, info, offset, delta: false }.serialize(serializer),
+            Told::Json => Form { data, info, offset, tags, delta: false }.serialize(serializer),
             Told::Text => {
-                Form { data: data.get(), info, offset, delta: false }.serialize(serializer)
+                Form { data: data.get(), info, offset, tags, delta: false }.serialize(serializer)
             }
             Told::Delta(delta) => {
-                Form { data: &**delta, info, offset, delta: true }.serialize(serializer)
+                Form { data: &**delta, info, offset, tags, delta: true }.serialize(serializer)
             }
         }
     }
@@ -336,7 +340,8 @@ mod tests {
         check(Reply::default(), "{}");
         check(Reply { id: 3, body: Body::Ping(Empty {}) }, r#"{"id":3,"ping":{}}"#);
         let data = RawValue::from_string("[1, 2]".into()).unwrap();
-        let publication = Some(Publication { data, info: None, offset: 4, told: Told::Json });
+        let publication =
+            Some(Publication { data, info: None, offset: 4, tags: Tags::new(), told: Told::Json });
         let push = Push { channel: "c".into(), publication, ..Push::default() };
         check(
             Reply { id: 0, body: Body::Push(push) },

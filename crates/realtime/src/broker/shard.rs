@@ -374,7 +374,7 @@ impl Shard {
             fossil::delta(previous.get(), publication.data.get()).map(Arc::from)
         });
         let Some(followed) = self.channels.get(channel) else { return };
-        let offset = publication.offset;
+        let (offset, tags) = (publication.offset, publication.tags.clone());
         let push = Push {
             channel: channel.name().to_owned(),
             publication: Some(publication),
@@ -383,8 +383,10 @@ impl Shard {
         let is_wanted = |dialect| followed.speak(dialect);
         let frames = Frames::with_delta(&push, delta.as_ref(), self.number(followed), is_wanted);
         let subscribers = &followed.subscribers;
-        let publish =
-            || ToCore::Publication { channel: channel.clone(), frames: frames.clone(), offset };
+        let publish = || {
+            let (channel, frames, tags) = (channel.clone(), frames.clone(), tags.clone());
+            ToCore::Publication { channel, frames, offset, tags }
+        };
         self.to_cores(subscribers, publish).await;
     }
 

@@ -13,7 +13,7 @@ use protocol::{
     client::{
         Body, ChannelRequest, Command, Commands, ConnectRequest, ConnectResult, Disconnect, Empty,
         Error, ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest,
-        RefreshResult, RpcRequest, RpcResult, Unreadable,
+        RefreshResult, RpcRequest, RpcResult, Unreadable, filter::Tags,
     },
 };
 use serde_json::value::RawValue;
@@ -294,8 +294,9 @@ impl Task<'_> {
         };
         let publications = self.sockets.node.publications();
         let (caller, client) = (bound.caller.clone(), self.connection.id.to_string());
-        let publish =
-            async move { publications.publish(&caller, &request.channel, data, &client).await };
+        let publish = async move {
+            publications.publish(&caller, &request.channel, data, Tags::new(), &client).await
+        };
         self.control(publish).await.map_err(|problem| Error::from(&problem))?;
         Ok(Body::Publish(Empty {}))
     }

@@ -12,7 +12,7 @@ use protocol::{
     Code, Problem,
     client::{
         Body, ChannelRequest, Empty, Encoding, Error, ErrorCode, Push, Reason, Reply,
-        SubRefreshRequest, SubRefreshResult, SubscribeRequest, Unsubscribe,
+        SubRefreshRequest, SubRefreshResult, SubscribeRequest, Unsubscribe, filter::Malformed,
     },
 };
 use std::{cell::Cell, collections::BTreeMap};
@@ -106,7 +106,7 @@ impl Task<'_> {
 
     /// Asks the broker for a subscription.
     pub(super) async fn begin_subscription(&self, beginning: Beginning) -> Result<(), Error> {
-        let Beginning { command, channel, admitted, request, granted } = beginning;
+        let Beginning { command, channel, admitted, mut request, granted } = beginning;
         let announced = admitted.announce();
         let joins = match admitted.join_leave {
             JoinLeave::Off => false,
@@ -118,6 +118,18 @@ impl Task<'_> {
         let compact =
             self.connection.encoding == Encoding::Json && request.has(SubscribeRequest::COMPACT);
         let delta = admitted.delta && request.delta == "fossil";
+        let filter = match request.tf.take() {
+            None => None,
+            Some(_) if !admitted.filter => return Err(ErrorCode::NotAvailable.to_error()),
+            // What is left out, later ones may not differ from.
+            Some(_) if delta => {
+                return Err(ErrorCode::BadRequest.with("a filter and `delta` do not go together"));
+            }
+            Some(filter) => match filter.check() {
+                Ok(filter) => Some(Box::new(filter)),
+                Err(Malformed(detail)) => return Err(ErrorCode::BadRequest.with(detail)),
+            },
+        };
         let ticket = TICKETS.replace(TICKETS.get() + 1);
         {
             let mut subscriptions = self.connection.subscriptions.borrow_mut();
@@ -143,6 +155,7 @@ impl Task<'_> {
                 delta,
                 based,
                 slow: admitted.slow,
+                filter,
                 waiting: None,
                 granted,
             });

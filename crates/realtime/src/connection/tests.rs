@@ -15,6 +15,7 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
         delta: false,
         based: false,
         slow: Slow::Disconnect,
+        filter: None,
         waiting: None,
         granted: None,
     };
@@ -44,12 +45,12 @@ fn a_publication_comes_once_and_in_the_connections_encoding() {
     let (connection, channel) = subscribed(false, Encoding::Protobuf);
     let protobuf = Dialect { encoding: Encoding::Protobuf, compact: false, delta: false };
     let frames = push(&channel, |_| true);
-    connection.deliver(&channel, &frames, 3);
+    connection.deliver(&channel, &frames, 3, &Tags::new());
     assert_eq!(connection.queue.take(1024), None, "the client has it already");
-    connection.deliver(&channel, &frames, 4);
+    connection.deliver(&channel, &frames, 4, &Tags::new());
     assert_eq!(connection.queue.take(1024).as_ref(), frames.get(protobuf, false));
     // Without a frame for it, the client has to start again: nothing is left out silently.
-    connection.deliver(&channel, &push(&channel, |dialect| dialect != protobuf), 5);
+    connection.deliver(&channel, &push(&channel, |dialect| dialect != protobuf), 5, &Tags::new());
     assert_eq!(connection.closing.get(), Some(Disconnect::InsufficientState));
 }
 
@@ -60,7 +61,8 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         (held.compact, held.delta) = (true, true);
     }
     let data = serde_json::value::to_raw_value(&"new").unwrap();
-    let publication = Publication { data, info: None, offset: 4, told: Told::Json };
+    let publication =
+        Publication { data, info: None, offset: 4, tags: Tags::new(), told: Told::Json };
     let push =
         Push { channel: channel.name().into(), publication: Some(publication), ..Push::default() };
     let frames = Frames::with_delta(&push, Some(&"what differs".into()), 5, |_| true);
@@ -69,7 +71,7 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         r#"{"push":{"id":5,"pub":{"data":"what differs","offset":4,"delta":true}}}"#,
     ];
     for (offset, told) in (4..).zip(told) {
-        connection.deliver(&channel, &frames, offset);
+        connection.deliver(&channel, &frames, offset, &Tags::new());
         let frame = connection.queue.take(1024).unwrap();
         assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), told);
     }
@@ -88,21 +90,22 @@ fn values_that_wait_for_a_slow_client_are_few() {
     connection.subscriptions.borrow_mut().extend([first, second]);
     let value = |length: usize| {
         let data = serde_json::value::to_raw_value(&"x".repeat(length)).unwrap();
-        let publication = Some(Publication { data, info: None, offset: 0, told: Told::Json });
+        let publication =
+            Some(Publication { data, info: None, offset: 0, tags: Tags::new(), told: Told::Json });
         Frames::of(&Push { publication, ..Push::default() }, 5, |_| true)
     };
     // As long as the client is not behind, nothing waits.
     for frames in [value(600), value(100), value(200)] {
-        connection.deliver(&channel, &frames, 0);
+        connection.deliver(&channel, &frames, 0, &Tags::new());
     }
     let taken = |most| connection.queue.take(most).map(|frame| frame.len());
     assert!(taken(1).is_some_and(|bytes| bytes > 600));
     assert!(connection.release(), "the newest of those that waited");
     assert!(taken(1).is_some_and(|bytes| (200..300).contains(&bytes)));
     assert!(!connection.release() && taken(1).is_none());
-    connection.deliver(&channel, &value(600), 0);
-    connection.deliver(&channel, &value(300), 0);
+    connection.deliver(&channel, &value(600), 0, &Tags::new());
+    connection.deliver(&channel, &value(300), 0, &Tags::new());
     assert_eq!(connection.closing.get(), None);
-    connection.deliver(&other, &value(300), 0);
+    connection.deliver(&other, &value(300), 0, &Tags::new());
     assert_eq!(connection.closing.get(), Some(Disconnect::Slow));
 }

@@ -138,7 +138,15 @@ fn every_truncation_is_refused_and_no_change_panics() {
 fn replies_have_the_documented_bytes() {
     let data = |text: &str| RawValue::from_string(text.into()).unwrap();
     let info = || ClientInfo { user: "u".into(), client: "x".into() };
-    let one = || vec![Publication { data: data("1"), info: None, offset: 1, told: Told::Json }];
+    let one = || {
+        vec![Publication {
+            data: data("1"),
+            info: None,
+            offset: 1,
+            tags: BTreeMap::new(),
+            told: Told::Json,
+        }]
+    };
     let sub = SubscribeResult { offset: 1, ..SubscribeResult::default() };
     let push = |publication, unsubscribe| {
         let channel = "c".into();
@@ -151,8 +159,13 @@ fn replies_have_the_documented_bytes() {
     };
     check(0, Body::Nothing, b"\x00");
     check(3, Body::Ping(Empty {}), b"\x04\x08\x03b\x00");
-    let publication =
-        Publication { data: data("[1, 2]"), info: Some(info()), offset: 4, told: Told::Json };
+    let publication = Publication {
+        data: data("[1, 2]"),
+        info: Some(info()),
+        offset: 4,
+        tags: BTreeMap::new(),
+        told: Told::Json,
+    };
     check(
         0,
         push(Some(publication), None),

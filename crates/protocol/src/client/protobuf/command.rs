@@ -71,8 +71,26 @@ struct SubscribeRequest {
     join_leave: bool,
     #[prost(string, tag = "12")]
     delta: String,
+    #[prost(message, optional, tag = "13")]
+    tf: Option<FilterNode>,
     #[prost(int64, tag = "14")]
     flag: i64,
+}
+
+#[derive(PartialEq, prost::Message)]
+struct FilterNode {
+    #[prost(string, tag = "1")]
+    op: String,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(string, tag = "3")]
+    cmp: String,
+    #[prost(string, tag = "4")]
+    val: String,
+    #[prost(string, repeated, tag = "5")]
+    vals: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    nodes: Vec<FilterNode>,
 }
 
 #[derive(prost::Message)]
@@ -186,6 +204,14 @@ impl From<ConnectRequest> for client::ConnectRequest {
     }
 }
 
+impl From<FilterNode> for client::filter::FilterNode {
+    fn from(FilterNode { op, key, cmp, val, vals, nodes }: FilterNode) -> Self {
+        // As deep as the decoder went.
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        Self { op, key, cmp, val, vals, nodes }
+    }
+}
+
 impl From<SubscribeRequest> for client::SubscribeRequest {
     fn from(request: SubscribeRequest) -> Self {
         Self {
@@ -199,6 +225,7 @@ impl From<SubscribeRequest> for client::SubscribeRequest {
             recoverable: request.recoverable,
             join_leave: request.join_leave,
             delta: request.delta,
+            tf: request.tf.map(Into::into),
             flag: request.flag,
         }
     }

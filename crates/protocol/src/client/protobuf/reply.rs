@@ -1,6 +1,7 @@
 //! Replies in Protobuf.
 
 use crate::client::{self, Data};
+use std::collections::BTreeMap;
 
 #[derive(prost::Message)]
 pub(super) struct Reply {
@@ -115,6 +116,8 @@ struct Publication {
     info: Option<ClientInfo>,
     #[prost(uint64, tag = "6")]
     offset: u64,
+    #[prost(btree_map = "string, string", tag = "7")]
+    tags: BTreeMap<String, String>,
     #[prost(bool, tag = "8")]
     delta: bool,
 }
@@ -327,7 +330,7 @@ impl From<&client::Publication> for Publication {
             client::Told::Delta(delta) => (delta.as_bytes().to_vec(), true),
         };
         let info = publication.info.as_ref().map(Into::into);
-        Self { data, info, offset: publication.offset, delta }
+        Self { data, info, offset: publication.offset, tags: publication.tags.clone(), delta }
     }
 }
 
