@@ -303,9 +303,9 @@ impl Publications {
         Self { config: Arc::new(config.clone()), store, live, genesis }
     }
 
-    /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is durable, if
-    /// the channel keeps history, and its offset there; 0 if it keeps none, once every node
-    /// that can be reached was told.
+    /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is
+    /// durable, if the channel keeps history, and its offset there; 0 if it keeps none, once
+    /// every node that can be reached was told.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `bad_request`, `body_too_large`, or those of the store.
@@ -335,7 +335,8 @@ impl Publications {
                 Ok(0)
             }
             (Source::History(partition) | Source::Document(partition), _) => {
-                let size = self.config.namespace(channel.name()).unwrap_or_default().history_size;
+                let namespace = self.config.namespace(channel.name()).unwrap_or_default();
+                let size = namespace.history_size;
                 self.append(&partition, value, size).await
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::Allow;
 use serde::Deserialize;
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// What the names of personal channels begin with, and the name of their namespace.
 pub(crate) const PERSONAL: &str = "#";
@@ -112,23 +112,25 @@ impl Config {
                     "`{name}` is not a namespace: at most 64 visible characters, no `:`"
                 ));
             }
-            namespace.check_patterns()?;
         }
         Ok(())
     }
 
     /// The namespace of a channel; channels of a namespace that is not configured are unknown.
     #[must_use]
-    pub fn namespace(&self, channel: &str) -> Option<Namespace> {
+    pub fn namespace(&self, channel: &str) -> Option<Cow<'_, Namespace>> {
         let name = if channel.starts_with(PERSONAL) {
             PERSONAL
         } else {
             channel.split_once(':').map_or("", |(name, _)| name)
         };
         let configured = self.namespaces.iter().find(|namespace| namespace.name == name);
-        configured.cloned().or_else(|| match name {
-            "" => Some(Namespace::default()),
-            PERSONAL => Some(Namespace { publish: Allow::Nobody, ..Namespace::default() }),
+        configured.map(Cow::Borrowed).or_else(|| match name {
+            "" => Some(Cow::Owned(Namespace::default())),
+            PERSONAL => {
+                let publish = Allow::Nobody;
+                Some(Cow::Owned(Namespace { publish, ..Namespace::default() }))
+            }
             _ => None,
         })
     }
@@ -161,7 +163,7 @@ pub struct Namespace {
     pub filter: bool,
     /// What becomes of publications for a client that reads slowly.
     pub slow: Slow,
-    /// Whether it is known who is subscribed. Whoever may subscribe may ask.
+    /// Whether it is known who is subscribed.
     pub presence: bool,
     /// Who is told of those who come and go.
     pub join_leave: JoinLeave,
@@ -205,22 +207,6 @@ pub enum JoinLeave {
     Asked,
     /// Every subscriber.
     All,
-}
-
-impl Namespace {
-    fn check_patterns(&self) -> Result<(), String> {
-        let rules = [Some(&self.subscribe), Some(&self.publish)];
-        let rules =
-            rules.into_iter().chain([self.read_history.as_ref(), self.see_presence.as_ref()]);
-        let those = rules.flatten().filter_map(|rule| match rule {
-            Allow::Those(those) => Some(those),
-            Allow::Nobody | Allow::Everybody => None,
-        });
-        match those.flat_map(|those| &those.channels).find(|name| name.matches('*').count() > 3) {
-            Some(name) => Err(format!("`{name}` has more than three `*`")),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Default for Namespace {

@@ -51,39 +51,35 @@ impl Those {
             || self.kinds.contains(&caller.principal.kind);
         let own = caller.principal.id.as_str();
         let named = |pattern: &String| {
-            let parts: Vec<Vec<&str>> = pattern.split('*').map(|part| literal(part, own)).collect();
+            // Taken apart first: a caller's name may hold a `*`.
+            let parts: Vec<String> =
+                pattern.split('*').map(|part| part.replace("{user}", own)).collect();
             fits(&parts, channel, |between| !between.contains(':'))
         };
         (anybody || one_of_them) && (self.channels.is_empty() || self.channels.iter().any(named))
     }
 }
 
-/// A part of a pattern without `*`, in pieces, with the caller's name where it is meant.
-fn literal<'a>(part: &'a str, own: &'a str) -> Vec<&'a str> {
-    part.split("{user}")
-        .flat_map(|piece| [piece, own])
-        .take(2 * part.matches("{user}").count() + 1)
-        .collect()
-}
-
 /// Whether a capability's pattern, in which `*` stands for any characters, names `channel`.
 pub(crate) fn is_named(pattern: &str, channel: &str) -> bool {
-    let parts: Vec<Vec<&str>> = pattern.split('*').map(|part| vec![part]).collect();
+    let parts: Vec<&str> = pattern.split('*').collect();
     fits(&parts, channel, |_| true)
 }
 
-/// Whether `name` consists of the parts, with something acceptable between them.
-fn fits(parts: &[Vec<&str>], name: &str, between: impl Fn(&str) -> bool + Copy) -> bool {
-    let Some((first, rest)) = parts.split_first() else { return name.is_empty() };
-    let first = first.concat();
-    let Some(name) = name.strip_prefix(&first) else { return false };
-    if rest.is_empty() {
-        return name.is_empty();
+/// Whether `name` consists of the parts, with something acceptable between them. Each part is
+/// taken where it comes first: what a later place leaves to the next one, an earlier leaves too.
+fn fits<T: AsRef<str>>(parts: &[T], name: &str, may_stand: impl Fn(&str) -> bool) -> bool {
+    let [first, middle @ .., last] = parts else {
+        return parts.first().is_some_and(|whole| whole.as_ref() == name);
+    };
+    let Some(mut rest) = name.strip_prefix(first.as_ref()) else { return false };
+    for part in middle {
+        match rest.split_once(part.as_ref()) {
+            Some((between, after)) if may_stand(between) => rest = after,
+            Some(_) | None => return false,
+        }
     }
-    // A name has at most 255 characters, and a pattern few stars.
-    (0..=name.len()).any(|len| {
-        name.is_char_boundary(len) && between(&name[..len]) && fits(rest, &name[len..], between)
-    })
+    rest.strip_suffix(last.as_ref()).is_some_and(may_stand)
 }
 
 impl<'de> Deserialize<'de> for Allow {
@@ -142,7 +138,7 @@ mod tests {
         assert!(editors.allows(&editor, "room:1") && !editors.allows(&ann, "room:1"));
         let users = read("who = { roles = [\"admin\"], kinds = [\"user\"] }");
         assert!(users.allows(&ann, "room:1"));
-        let own = read("who = { channels = [\"room:{user}:*\", \"hall\"] }");
+        let own = read("who = { channels = [\"room:{user}:*\", \"hall\", \"desk:*-*c:x\"] }");
         for (channel, expected) in [
             ("room:ann:1", true),
             ("room:ann:", true),
@@ -151,6 +147,9 @@ mod tests {
             ("room:ann", false),
             ("hall", true),
             ("halls", false),
+            ("desk:a-b-c:x", true),
+            ("desk:a:b-c:x", false),
+            ("desk:a-b:c:x", false),
         ] {
             assert_eq!(own.allows(&ann, channel), expected, "{channel}");
         }
@@ -170,6 +169,9 @@ mod tests {
             ("*", "anything:at all", true),
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-c-b", false),
+            ("a*bc*c", "abc", false),
+            ("*a*a", "a", false),
+            ("*ab*ab*", "xabyabz", true),
             ("news", "news", true),
         ] {
             assert_eq!(is_named(pattern, channel), expected, "{pattern} {channel}");

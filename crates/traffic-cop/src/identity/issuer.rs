@@ -33,9 +33,6 @@ const LEEWAY_SECS: u64 = 30;
 /// Channels that a token may subscribe its connections to.
 const CHANNELS_MAX: usize = 64;
 
-/// `*` in the name of a capability.
-const STARS_MAX: usize = 3;
-
 /// A claim that is required unless waived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -514,12 +511,8 @@ fn capabilities(
         )
     })?;
     let count: usize = forms.iter().map(|form| form.channels.len()).sum();
-    let stars = |form: &Form| {
-        let most = form.channels.iter().map(|name| name.matches('*').count()).max();
-        form.by == By::Wildcard && most.unwrap_or_default() > STARS_MAX
-    };
-    if count > CHANNELS_MAX || forms.len() > CHANNELS_MAX || forms.iter().any(stars) {
-        return Err(refused("the claim `caps` names more than 64 channels, or one with four `*`"));
+    if count > CHANNELS_MAX || forms.len() > CHANNELS_MAX {
+        return Err(refused("the claim `caps` names more than 64 channels"));
     }
     let capability =
         |Form { channels, by, allow }| Capability { channels, wildcard: by == By::Wildcard, allow };
