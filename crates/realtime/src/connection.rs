@@ -212,7 +212,7 @@ impl Connection {
                 }
                 if let Some(info) = own_join {
                     let push = joined_push(channel, &Joined::Join(info));
-                    let frames = Frames::of(&push, number, |wanted| wanted == dialect);
+                    let frames = Frames::of(push, number, |wanted| wanted == dialect);
                     self.push_one_of(&frames, dialect, false);
                 }
                 None

@@ -74,32 +74,37 @@ struct Written {
 
 impl Frames {
     /// Of a push in the channel that `number` stands for.
-    pub(crate) fn of(push: &Push, number: i64, is_wanted: impl Fn(Dialect) -> bool) -> Self {
+    pub(crate) fn of(push: Push, number: i64, is_wanted: impl Fn(Dialect) -> bool) -> Self {
         Self::with_delta(push, None, number, is_wanted)
     }
 
     /// As [`Self::of`], of a publication that `delta` makes of the last one.
     pub(crate) fn with_delta(
-        push: &Push,
+        mut push: Push,
         delta: Option<&Arc<str>>,
         number: i64,
         is_wanted: impl Fn(Dialect) -> bool,
     ) -> Self {
-        let mut written = [const { None }; Dialect::COUNT];
-        for dialect in Dialect::all().filter(|dialect| is_wanted(*dialect)) {
-            let mut push = push.clone();
-            if dialect.compact {
-                (push.id, push.channel) = (number, String::new());
-            }
-            let mut told = |told: Told| {
+        let channel = std::mem::take(&mut push.channel);
+        let mut reply = Reply { id: 0, body: Body::Push(push) };
+        let mut write = |dialect: Dialect, told: Told| {
+            if let Body::Push(push) = &mut reply.body {
+                push.id = if dialect.compact { number } else { 0 };
+                push.channel.clear();
+                if !dialect.compact {
+                    push.channel.push_str(&channel);
+                }
                 if let Some(publication) = &mut push.publication {
                     publication.told = told;
                 }
-                Frame::of(&Reply { id: 0, body: Body::Push(push.clone()) }, dialect.encoding)
-            };
-            let whole = told(if dialect.delta { Told::Text } else { Told::Json });
-            let delta =
-                delta.filter(|_| dialect.delta).map(|delta| told(Told::Delta(delta.clone())));
+            }
+            Frame::of(&reply, dialect.encoding)
+        };
+        let mut written = [const { None }; Dialect::COUNT];
+        for dialect in Dialect::all().filter(|dialect| is_wanted(*dialect)) {
+            let whole = write(dialect, if dialect.delta { Told::Text } else { Told::Json });
+            let delta = delta.filter(|_| dialect.delta);
+            let delta = delta.map(|delta| write(dialect, Told::Delta(delta.clone())));
             written[dialect.index()] = Some(Written { whole, delta });
         }
         Self(Arc::new(written))

@@ -381,7 +381,7 @@ impl Shard {
             ..Push::default()
         };
         let is_wanted = |dialect| followed.speak(dialect);
-        let frames = Frames::with_delta(&push, delta.as_ref(), self.number(followed), is_wanted);
+        let frames = Frames::with_delta(push, delta.as_ref(), self.number(followed), is_wanted);
         let subscribers = &followed.subscribers;
         let publish = || {
             let (channel, frames, tags) = (channel.clone(), frames.clone(), tags.clone());

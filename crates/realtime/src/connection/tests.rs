@@ -25,7 +25,7 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
 
 fn push(channel: &Channel, written: impl Fn(Dialect) -> bool) -> Frames {
     let info = ClientInfo { user: "ann".into(), client: "con_7".into() };
-    Frames::of(&joined_push(channel, &Joined::Join(info)), 5, written)
+    Frames::of(joined_push(channel, &Joined::Join(info)), 5, written)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         Publication { data, info: None, offset: 4, tags: Tags::new(), told: Told::Json };
     let push =
         Push { channel: channel.name().into(), publication: Some(publication), ..Push::default() };
-    let frames = Frames::with_delta(&push, Some(&"what differs".into()), 5, |_| true);
+    let frames = Frames::with_delta(push, Some(&"what differs".into()), 5, |_| true);
     let told = [
         r#"{"push":{"id":5,"pub":{"data":"\"new\"","offset":4}}}"#,
         r#"{"push":{"id":5,"pub":{"data":"what differs","offset":4,"delta":true}}}"#,
@@ -92,7 +92,7 @@ fn values_that_wait_for_a_slow_client_are_few() {
         let data = serde_json::value::to_raw_value(&"x".repeat(length)).unwrap();
         let publication =
             Some(Publication { data, info: None, offset: 0, tags: Tags::new(), told: Told::Json });
-        Frames::of(&Push { publication, ..Push::default() }, 5, |_| true)
+        Frames::of(Push { publication, ..Push::default() }, 5, |_| true)
     };
     // As long as the client is not behind, nothing waits.
     for frames in [value(600), value(100), value(200)] {

@@ -108,7 +108,7 @@ impl Shard {
     async fn hand_over_joined(&self, channel: &Channel, joined: &Joined) {
         let Some(followed) = self.channels.get(channel) else { return };
         let is_wanted = |dialect| followed.speak(dialect);
-        let frames = Frames::of(&push(channel, joined), self.number(followed), is_wanted);
+        let frames = Frames::of(push(channel, joined), self.number(followed), is_wanted);
         let (Joined::Join(info) | Joined::Leave(info)) = joined;
         let client = ConnectionId::parse(&info.client);
         let tell = || {
