@@ -77,7 +77,9 @@ impl Task<'_> {
             };
         };
         if let Some(refused) = self.charged(&bound, &command).await {
-            self.connection.reply(id, Body::Error(refused));
+            if id != 0 {
+                self.connection.reply(id, Body::Error(refused));
+            }
             return Flow::GoOn;
         }
         let answer = if let Some(request) = command.subscribe {

@@ -36,6 +36,11 @@ impl Connection {
         *self.opening.borrow_mut() = Some(Box::new(opening));
     }
 
+    /// Whether `connect` is not answered yet.
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.borrow().is_some()
+    }
+
     /// One of the server's own subscriptions has begun.
     pub(super) fn began(&self, channel: &Channel, result: SubscribeResult) {
         let opened = {

@@ -188,6 +188,10 @@ impl Task<'_> {
     ) -> Result<Body, Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        if self.connection.is_opening() {
+            // The answer to `connect` waits for the server's own subscriptions.
+            return Err(ErrorCode::BadRequest.with("`connect` is not answered yet"));
+        }
         self.end_subscription(&channel).await;
         Ok(Body::Unsubscribe(Empty {}))
     }

@@ -1,5 +1,5 @@
 use super::*;
-use protocol::client::{Publication, Push};
+use protocol::client::{ConnectResult, Empty, Publication, Push};
 use types::TenantId;
 
 /// A connection with one subscription that stands.
@@ -108,4 +108,23 @@ fn values_that_wait_for_a_slow_client_are_few() {
     assert_eq!(connection.closing.get(), None);
     connection.deliver(&other, &value(300), 0, &Tags::new());
     assert_eq!(connection.closing.get(), Some(Disconnect::Slow));
+}
+
+#[test]
+fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
+    let connection = Connection::new(ConnectionId(7), Encoding::Json, 1024);
+    let channel = |name| Channel::new(&TenantId::new("acme").unwrap(), name).unwrap();
+    connection.open(1, ConnectResult::default(), 2);
+    connection.reply(2, Body::Ping(Empty {}));
+    connection.began(&channel("a"), SubscribeResult::default());
+    assert!(connection.is_opening() && connection.queue.take(1).is_none());
+    connection.began(&channel("b"), SubscribeResult::default());
+    assert!(!connection.is_opening());
+    let told = || {
+        let frame = connection.queue.take(1).unwrap();
+        String::from_utf8(frame.as_bytes().to_vec()).unwrap()
+    };
+    let (first, second) = (told(), told());
+    assert!(first.contains(r#""id":1"#) && first.contains(r#""subs":{"a":{},"b":{}}"#), "{first}");
+    assert!(second.contains(r#""id":2"#), "{second}");
 }
