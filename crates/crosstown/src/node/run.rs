@@ -290,10 +290,9 @@ async fn keep_time(analytics: Arc<Analytics>, limits: Arc<Limits>, clock: Shared
     }
 }
 
-/// Deletes what has expired, which nobody is shown any more, a bucket at a time, all of them within
-/// about five minutes. Nodes
-/// that share the store share the work: each begins somewhere else, and goes the slower the
-/// more there are.
+/// Deletes what has expired, which nobody is shown any more, a bucket at a time, all of them
+/// within about five minutes. Nodes that share the store share the work: each begins somewhere
+/// else, and goes the slower the more there are.
 async fn sweep(store: SharedStore, clock: SharedClock, shared: Option<Arc<Shared>>) {
     let mut buckets: Vec<Bucket> = Bucket::all().collect();
     buckets.rotate_left(usize::from(u16::from_le_bytes(clock::random(&*clock)) % BUCKETS));
