@@ -4,12 +4,12 @@ use client::Client;
 use serde_json::{Value as Json, json};
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use test_servers::free_ports;
 use traffic_cop::identity::jws;
 
 /// The shared secret of the test issuer.
@@ -47,12 +47,6 @@ pub fn binary() -> PathBuf {
         path.display()
     );
     path
-}
-
-/// `N` free ports, unlike each other.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 impl Server {
@@ -288,7 +282,7 @@ impl Drop for Server {
 
 /// Writes the configuration of a node, and answers the ports of its listeners.
 fn configure(folder: &TempDir, stores: &str, edge_keys: &str, config: &str) -> (u16, u16) {
-    let [edge, admin] = free_ports();
+    let [edge, admin] = free_ports().expect("free ports");
     let admin_key = folder.path().join("data.admin-key");
     let head = format!(
         "[stores]\n{stores}\n\

@@ -4,14 +4,16 @@
 //! process id, when it is dropped; so tests run in parallel. What cannot be started fails the
 //! test: nothing is skipped.
 
+mod ports;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
 mod shared;
 
+pub use ports::free_ports;
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
-pub use process::{Process, free_ports};
+pub use process::Process;
 pub use proxy::Proxy;
 pub use redis::{Appends, Redis, RedisCluster, RedisOptions};
 pub use shared::{Server, Shared};

@@ -115,13 +115,5 @@ impl Drop for Server {
 
 /// `N` free ports, unlike each other.
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], String> {
-    let mut held = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let bound =
-            std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        *port = bound.local_addr().map_err(|error| error.to_string())?.port();
-        held.push(bound);
-    }
-    Ok(ports)
+    test_servers::free_ports().map_err(|error| format!("no free port: {error}"))
 }

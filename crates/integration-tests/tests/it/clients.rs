@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
+use test_servers::free_ports;
 
 /// Where `cargo xtask install` puts the clients' packages.
 fn tools() -> PathBuf {
@@ -185,7 +186,7 @@ impl Drop for Demo {
 
 #[test]
 fn the_demos_page_works_in_chromium() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let [port] = free_ports().unwrap();
     let demo = Command::new(binary())
         .args(["demo", "--port", &port.to_string()])
         .stdin(Stdio::null())
