@@ -9,11 +9,13 @@
 mod document;
 mod memory;
 mod operation;
+mod page;
 mod transaction;
 
 pub use document::{DocumentId, Scope};
 pub use json_patch::Patch as JsonPatch;
 pub use operation::Operation;
+pub use page::Page;
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 
 use crate::{
@@ -247,7 +249,22 @@ impl States {
         operation: Operation,
         if_revision: Option<u64>,
     ) -> Result<Applied, Problem> {
-        let partition = id.writable_by(caller)?;
+        self.apply_in(caller, id.writable_by(caller)?, key, operation, if_revision).await
+    }
+
+    /// As [`Self::apply`], in a partition that holds entries as a document does, and that the
+    /// caller may write.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn apply_in(
+        &self,
+        caller: &Caller,
+        partition: Partition,
+        key: &str,
+        operation: Operation,
+        if_revision: Option<u64>,
+    ) -> Result<Applied, Problem> {
         entry_key(key)?;
         let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
         let mut memory = lock.lock().await;

@@ -1,0 +1,55 @@
+//! A document piece by piece, for whoever takes what changed meanwhile from its stream.
+
+use crate::{
+    state::{CHANGES, Entry, EntryRecord, States},
+    storage,
+};
+use protocol::Problem;
+use store::{Key, Partition, Position};
+
+/// Some entries of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The life of the document.
+    pub epoch: String,
+    /// The offset of a change that these entries already show, with all before it. They may
+    /// show some of later ones.
+    pub offset: u64,
+    /// Entries, by key.
+    pub entries: Vec<Entry>,
+    /// Whether there are entries after these.
+    pub more: bool,
+}
+
+impl States {
+    /// At most `limit` entries after the one named `after`, of a document in a partition that
+    /// the caller may read.
+    ///
+    /// # Errors
+    /// `lagged` if the document begins another life meanwhile, or those of the store.
+    pub async fn page(
+        &self,
+        partition: &Partition,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Page, Problem> {
+        // The head first: the entries show what it tells of, or more.
+        let head = self.store.head(partition).await.map_err(storage::problem)?;
+        let streams = head.iter().flat_map(|head| &head.streams);
+        let offset = streams.filter(|held| held.stream == CHANGES).map(|held| held.last).sum();
+        let position = head.map_or(Position::ZERO, |head| head.position);
+        let epoch = self.epoch(partition, position).await?;
+        let scan = self.store.scan(partition, b"", after, limit).await;
+        let scan = scan.map_err(storage::problem)?;
+        if position != Position::ZERO && scan.position.incarnation != position.incarnation {
+            return Err(storage::problem(store::Error::Lagged { position: scan.position }));
+        }
+        let mut entries = Vec::with_capacity(scan.records.len());
+        for (key, record) in &scan.records {
+            let EntryRecord(value) = storage::decode(&record.value)?;
+            let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+            entries.push(Entry { key, revision: record.revision, value });
+        }
+        Ok(Page { epoch, offset, entries, more: scan.more })
+    }
+}
