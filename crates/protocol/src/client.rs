@@ -17,8 +17,9 @@ mod reply;
 
 pub use code::{Disconnect, ErrorCode, Unsubscribe};
 pub use command::{
-    ChannelRequest, Command, ConnectRequest, Empty, HistoryRequest, PublishRequest, RefreshRequest,
-    RpcRequest, SendRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
+    ChannelRequest, Command, ConnectRequest, Empty, HistoryRequest, Phase, PublishRequest,
+    RefreshRequest, RpcRequest, SendRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
+    Subscribed,
 };
 pub use emulation::{Commands as EmulatedCommands, EmulationRequest};
 pub use encoding::{Commands, Encoding, Unreadable};

@@ -13,6 +13,8 @@ const JSON: &[&str] = &[
     r#"{"id":3,"publish":{"channel":"c","data":"\ud83e\udd80"}}"#,
     r#"{"id":4,"history":{"channel":"c","limit":-1,"since":{"offset":1,"epoch":"e"},"reverse":true}}"#,
     "{\"id\":5,\"rpc\":{\"method\":\"m\",\"data\":{}}}\n{\"id\":6,\"ping\":{}}\n{}\n",
+    r#"{"id":7,"subscribe":{"channel":"state:tenant:self","type":1,"phase":2,"cursor":"k","limit":-1,"epoch":"e","offset":9}}"#,
+    r#"{"id":8,"publish":{"channel":"c","type":1,"key":"k","removed":true}}"#,
     r#"{"send":{"data":[[[[[[[[[[]]]]]]]]]]}}"#,
 ];
 const PROTOBUF: &[&[u8]] = &[
@@ -21,6 +23,8 @@ const PROTOBUF: &[&[u8]] = &[
     b"\x11\x08\x04:\x0d\x0a\x01c\x12\x08{\x22n\x22: 1}",
     b"\x1b\x08\x05R\x17\x0a\x01c8\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01B\x05\x08\x09\x12\x01eH\x01",
     b"\x0a\x08\x0cz\x06\x0a\x01c\x12\x01t",
+    b"\x1a\x08\r*\x16\n\x01c2\x01e8\x07p\x01x\x01\x80\x01\x02\x8a\x01\x01k\x90\x01d",
+    b"\x0e\x08\x0e:\n\n\x01c\x18\x01\x22\x01k(\x01",
 ];
 
 /// SplitMix64 (Steele, Lea, Flood 2014).

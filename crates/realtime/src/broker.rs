@@ -87,6 +87,8 @@ pub(crate) struct Start {
     pub(crate) recoverable: bool,
     pub(crate) epoch: String,
     pub(crate) offset: u64,
+    /// Of a map of members: all of them.
+    pub(crate) members: Vec<Publication>,
     /// All that was missed, or nothing.
     pub(crate) publications: Vec<Publication>,
     pub(crate) recovered: bool,
@@ -136,6 +138,11 @@ impl Broker {
 /// The store's error as a client sees it.
 pub(crate) fn problem(error: store::Error) -> Problem {
     traffic_cop::store_problem(error)
+}
+
+/// The channel is no map, and was used as one.
+pub(crate) fn no_map() -> Problem {
+    Problem::new(Code::BadRequest, "the channel is not a map")
 }
 
 /// A position's epoch as clients know it.

@@ -1,12 +1,16 @@
 //! Channels: their names, who may do what in them, and publishing.
 
+pub(crate) mod entry;
+
 use crate::{
-    Config, JoinLeave, Namespace, Parts, Recovery, Slow, broker, config::PERSONAL, permission,
-    presence::Announce,
+    Config, JoinLeave, Namespace, Parts, Recovery, Slow, broker,
+    config::PERSONAL,
+    permission,
+    presence::{self, Announce},
 };
 use protocol::{
     Code, Problem,
-    client::{ClientInfo, Data, Publication, Told, filter::Tags},
+    client::{ClientInfo, Data, Publication, Subscribed, filter::Tags},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -18,6 +22,8 @@ use traffic_cop::{
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId};
 
 const KIND: Kind = Kind::new("channel");
+/// The entries of channels that are maps.
+const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
 const PASSING: Kind = Kind::new("passing");
 /// Publications that wait in a brief stream for other nodes to see them.
@@ -76,6 +82,29 @@ pub(crate) enum Source {
     History(Partition),
     /// The changes of the document in this partition.
     Document(Partition),
+    /// The changes of the entries in this partition: a map that is no document.
+    Map(Partition),
+    /// Those who are subscribed to the channel whose presence this partition holds, as a map.
+    Members(Partition, By),
+}
+
+/// What the keys of a map of members are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A connection; the channel is named `$clients:` and the one that it is about.
+    Client,
+    /// A principal, as long as one of its connections is there; `$users:`.
+    User,
+}
+
+impl By {
+    /// What subscriptions to such a map are to.
+    pub(crate) fn kind(self) -> Subscribed {
+        match self {
+            Self::Client => Subscribed::Clients,
+            Self::User => Subscribed::Users,
+        }
+    }
 }
 
 impl Source {
@@ -83,17 +112,25 @@ impl Source {
         static PUBLISHED: StreamName = PUBLICATIONS;
         static CHANGED: StreamName = state::CHANGES;
         match self {
-            Self::Passing(_) => None,
+            Self::Passing(_) | Self::Members(..) => None,
             Self::Brief(partition) | Self::History(partition) => Some((partition, &PUBLISHED)),
-            Self::Document(partition) => Some((partition, &CHANGED)),
+            Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
         }
     }
 
     /// Whether a client may come back to where it was.
     pub(crate) fn is_recoverable(&self) -> bool {
         match self {
-            Self::Passing(_) | Self::Brief(_) => false,
-            Self::History(_) | Self::Document(_) => true,
+            Self::Passing(_) | Self::Brief(_) | Self::Members(..) => false,
+            Self::History(_) | Self::Document(_) | Self::Map(_) => true,
+        }
+    }
+
+    /// Where its entries are, if it can be followed as a map.
+    pub(crate) fn entries(&self) -> Option<&Partition> {
+        match self {
+            Self::Document(partition) | Self::Map(partition) => Some(partition),
+            Self::Passing(_) | Self::Brief(_) | Self::History(_) | Self::Members(..) => None,
         }
     }
 
@@ -101,7 +138,12 @@ impl Source {
     pub(crate) fn by(self, live: Option<&SharedFanout>) -> Self {
         match self {
             Self::Passing(partition) if live.is_none() => Self::Brief(partition),
-            Self::Passing(_) | Self::Brief(_) | Self::History(_) | Self::Document(_) => self,
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::History(_)
+            | Self::Document(_)
+            | Self::Map(_)
+            | Self::Members(..) => self,
         }
     }
 }
@@ -122,6 +164,8 @@ pub(crate) struct Admitted {
     pub(crate) source: Source,
     pub(crate) recovery: Recovery,
     pub(crate) presence: bool,
+    /// Whether there is a map of who is subscribed.
+    pub(crate) presence_map: bool,
     pub(crate) join_leave: JoinLeave,
     /// Whether publications may be told by what differs from the last.
     pub(crate) delta: bool,
@@ -131,9 +175,24 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
+    /// Nothing beside this source.
+    fn to(source: Source) -> Self {
+        Self {
+            source,
+            recovery: Recovery::Stream,
+            presence: false,
+            presence_map: false,
+            join_leave: JoinLeave::Off,
+            delta: false,
+            slow: Slow::Disconnect,
+            filter: false,
+        }
+    }
+
     /// What is made known of subscribers.
     pub(crate) fn announce(&self) -> Announce {
-        Announce { presence: self.presence, join_leave: self.join_leave != JoinLeave::Off }
+        let join_leave = self.join_leave != JoinLeave::Off || self.presence_map;
+        Announce { presence: self.presence, join_leave }
     }
 }
 
@@ -186,16 +245,19 @@ pub(crate) fn admit(
             );
         }
         let source = document.readable_by(caller).map(Source::Document)?;
-        let (recovery, join_leave, slow) = (Recovery::Stream, JoinLeave::Off, Slow::Disconnect);
-        return Ok(Admitted {
-            source,
-            recovery,
-            presence: false,
-            join_leave,
-            delta: false,
-            slow,
-            filter: false,
-        });
+        return Ok(Admitted::to(source));
+    }
+    for (prefix, by) in [("$clients:", By::Client), ("$users:", By::User)] {
+        let Some(about) = name.strip_prefix(prefix) else { continue };
+        if wish != Wish::Subscribe {
+            return forbidden("it is made of who is subscribed, and keeps no history");
+        }
+        let about = Channel::new(channel.tenant(), about)?;
+        if !admit(config, caller, &about, Wish::Presence, permitted)?.presence_map {
+            let detail = "the namespace keeps no map of who is subscribed";
+            return Err(Problem::new(Code::NotFound, detail));
+        }
+        return Ok(Admitted::to(Source::Members(presence::partition(&about)?, by)));
     }
     let service = caller.principal.kind == PrincipalKind::Service;
     let has_capability = is_capable(caller, name, wish);
@@ -230,13 +292,15 @@ pub(crate) fn admit(
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {
     let partition = |kind| Partition::new(channel.tenant().clone(), kind, channel.name());
     let source = match namespace.history_size {
+        _ if namespace.map => partition(MAP).map(Source::Map),
         0 => partition(PASSING).map(Source::Passing),
         _ => partition(KIND).map(Source::History),
     };
     Ok(Admitted {
         source: source.map_err(broker::problem)?,
         recovery: namespace.recovery,
-        presence: namespace.presence,
+        presence: namespace.presence || namespace.presence_map,
+        presence_map: namespace.presence_map,
         join_leave: namespace.join_leave,
         delta: namespace.delta,
         slow: namespace.slow,
@@ -264,26 +328,17 @@ fn damaged() -> Problem {
 pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
     let Some((&VERSION, json)) = bytes.split_first() else { return Err(damaged()) };
     let Kept { data, info, tags } = serde_json::from_slice(json).map_err(|_| damaged())?;
-    Ok(Publication { data, info, offset, tags, told: Told::Json })
+    Ok(Publication { data, info, offset, tags, ..Publication::default() })
 }
 
-/// Reads an entry of a channel's source.
+/// Reads an entry of a channel's source, as its stream tells it.
 pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publication, Problem> {
     match source {
-        Source::Document(_) => {
-            let (change, by) = state::publication(entry)?;
-            let data = serde_json::value::to_raw_value(&change).map_err(|_| damaged())?;
-            let info = ClientInfo { user: by.as_str().to_owned(), client: String::new() };
-            Ok(Publication {
-                data,
-                info: Some(info),
-                offset: entry.sequence,
-                tags: Tags::new(),
-                told: Told::Json,
-            })
-        }
+        Source::Document(_) => entry::change(entry),
+        Source::Map(_) => entry::update(entry),
         Source::History(_) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),
+        Source::Members(..) => Err(damaged()),
     }
 }
 
@@ -334,7 +389,11 @@ impl Publications {
                 self.append(&partition, value, BRIEF).await?;
                 Ok(0)
             }
-            (Source::History(partition) | Source::Document(partition), _) => {
+            (Source::Document(_) | Source::Map(_) | Source::Members(..), _) => {
+                let detail = "the channel is a map: publish to one of its keys";
+                Err(Problem::new(Code::BadRequest, detail))
+            }
+            (Source::History(partition), _) => {
                 let namespace = self.config.namespace(channel.name()).unwrap_or_default();
                 let size = namespace.history_size;
                 self.append(&partition, value, size).await

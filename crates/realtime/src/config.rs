@@ -106,6 +106,9 @@ impl Config {
             if name == "state" {
                 return Err("the namespace `state` is reserved for documents".into());
             }
+            if name.starts_with('$') {
+                return Err(format!("the namespace `{name}` is reserved: it begins with `$`"));
+            }
             if name.contains(':') || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_graphic())
             {
                 return Err(format!(
@@ -153,6 +156,9 @@ pub struct Namespace {
     pub see_presence: Option<Allow>,
     /// Whether callers without a credential may do what others may.
     pub anonymous: bool,
+    /// Whether the channels are maps: entries by key, which clients keep the same as here.
+    /// `history_size` does not apply to them, but `state.history_max`.
+    pub map: bool,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
     pub history_size: u64,
     /// What is recovered.
@@ -165,6 +171,9 @@ pub struct Namespace {
     pub slow: Slow,
     /// Whether it is known who is subscribed.
     pub presence: bool,
+    /// Whether those who are subscribed are maps to follow: `$clients:CHANNEL` by connection, and
+    /// `$users:CHANNEL` by principal. Comes with `presence`.
+    pub presence_map: bool,
     /// Who is told of those who come and go.
     pub join_leave: JoinLeave,
 }
@@ -218,12 +227,14 @@ impl Default for Namespace {
             read_history: None,
             see_presence: None,
             anonymous: false,
+            map: false,
             history_size: 100,
             recovery: Recovery::Stream,
             delta: false,
             filter: false,
             slow: Slow::Disconnect,
             presence: false,
+            presence_map: false,
             join_leave: JoinLeave::Off,
         }
     }

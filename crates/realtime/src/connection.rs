@@ -3,6 +3,7 @@
 
 mod charging;
 mod command;
+mod map;
 mod opening;
 mod slow;
 mod stream;
@@ -19,7 +20,7 @@ use crate::{
     Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::{opening::Opening, slow::Fate},
+    connection::{map::Collected, opening::Opening, slow::Fate},
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -80,6 +81,8 @@ struct Subscription {
     /// It is told what differs from the last publication, once it has one.
     delta: bool,
     based: bool,
+    /// It takes entries and their changes.
+    map: bool,
     slow: Slow,
     /// Which publications it wants.
     filter: Option<Box<Filter>>,
@@ -99,7 +102,7 @@ struct Granted {
 
 impl Subscription {
     fn dialect(&self, encoding: Encoding) -> Dialect {
-        Dialect { encoding, compact: self.compact, delta: self.delta }
+        Dialect { encoding, compact: self.compact, delta: self.delta, map: self.map }
     }
 
     fn is_by_server(&self) -> bool {
@@ -114,9 +117,21 @@ impl Subscription {
 
 enum State {
     /// The broker was asked.
-    Waiting { ticket: u64, command: u32, recovering: bool, strict: bool },
+    Waiting(Box<Waiting>),
     /// Publications after `offset` are still to come.
     Live { life: u64, offset: u64 },
+}
+
+/// What the broker's answer is needed for.
+struct Waiting {
+    ticket: u64,
+    /// The command to be answered.
+    command: u32,
+    recovering: bool,
+    /// Whether a subscription that could not recover all is none.
+    strict: bool,
+    /// Of a map: what the client is told beside the answer.
+    collected: Option<Collected>,
 }
 
 impl Connection {
@@ -149,7 +164,7 @@ impl Connection {
         let subscriptions = self.subscriptions.borrow();
         subscriptions.iter().any(|held| {
             held.channel == *channel
-                && matches!(held.state, State::Waiting { ticket: t, .. } if t == ticket)
+                && matches!(&held.state, State::Waiting(waiting) if waiting.ticket == ticket)
         })
     }
 
@@ -163,11 +178,11 @@ impl Connection {
     ) -> Option<Ended> {
         let mut subscriptions = self.subscriptions.borrow_mut();
         let at = subscriptions.iter().position(|held| held.channel == *channel)?;
-        let State::Waiting { command, recovering, strict, .. } = subscriptions[at].state else {
-            return None;
-        };
+        let State::Waiting(waiting) = &mut subscriptions[at].state else { return None };
+        let Waiting { command, recovering, strict, .. } = **waiting;
+        let collected = waiting.collected.take();
         match outcome {
-            Ok(start) if strict && recovering && !start.recovered => {
+            Ok(start) if strict && !start.recovered => {
                 subscriptions[at].state = State::Live { life: start.life, offset: start.offset };
                 let held = subscriptions.swap_remove(at);
                 drop(subscriptions);
@@ -191,7 +206,7 @@ impl Connection {
                 let by_server = held.is_by_server();
                 let (dialect, number) = (held.dialect(self.encoding), start.number);
                 let until = held.granted.as_ref().and_then(|granted| granted.until);
-                let result = SubscribeResult {
+                let mut result = SubscribeResult {
                     expires: until.is_some(),
                     ttl: until.map_or(0, |until| seconds(until.since(now)).max(1)),
                     recoverable: start.recoverable,
@@ -203,7 +218,12 @@ impl Connection {
                     was_recovering: recovering,
                     delta: held.delta,
                     id: if held.compact { start.number } else { 0 },
+                    state: start.members,
+                    ..SubscribeResult::default()
                 };
+                if let Some(collected) = collected {
+                    collected.put_into(&mut result);
+                }
                 drop(subscriptions);
                 if by_server {
                     self.began(channel, result);
@@ -249,7 +269,7 @@ impl Connection {
         let life = match held.state {
             State::Live { life, .. } => Some(life),
             // When the broker's answer comes, the hub finds that nobody waits for it.
-            State::Waiting { .. } => None,
+            State::Waiting(_) => None,
         };
         let dialect = held.dialect(self.encoding);
         Ended { channel: held.channel, life, dialect, moved }

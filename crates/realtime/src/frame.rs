@@ -1,7 +1,7 @@
 //! Replies and pushes as connections write them.
 
 use bytes::Bytes;
-use protocol::client::{Body, Encoding, Push, Reply, Told};
+use protocol::client::{Body, Encoding, Publication, Push, Reply, Told};
 use std::sync::Arc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -40,16 +40,21 @@ pub(crate) struct Dialect {
     pub(crate) compact: bool,
     /// Publications by what differs from the last.
     pub(crate) delta: bool,
+    /// Changes of a document as those of a map.
+    pub(crate) map: bool,
 }
 
 /// Subscribers, by the index of their dialect.
 pub(crate) type Speakers = [u32; Dialect::COUNT];
 
 impl Dialect {
-    pub(crate) const COUNT: usize = 8;
+    pub(crate) const COUNT: usize = 16;
 
     pub(crate) fn index(self) -> usize {
-        self.encoding.index() + 2 * usize::from(self.compact) + 4 * usize::from(self.delta)
+        self.encoding.index()
+            + 2 * usize::from(self.compact)
+            + 4 * usize::from(self.delta)
+            + 8 * usize::from(self.map)
     }
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -57,62 +62,101 @@ impl Dialect {
             encoding: Encoding::ALL[index % 2],
             compact: index & 2 != 0,
             delta: index & 4 != 0,
+            map: index & 8 != 0,
         })
     }
 }
 
 /// A push, written once for each dialect that somebody takes it in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Frames(Arc<[Option<Written>; Dialect::COUNT]>);
+pub(crate) struct Frames(Arc<[Written]>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Written {
+    dialect: Dialect,
     whole: Frame,
     /// For those who have the last publication.
     delta: Option<Frame>,
 }
 
+/// A publication in the forms that subscribers take.
+#[derive(Debug)]
+pub(crate) struct Forms {
+    /// As the channel's stream tells it.
+    pub(crate) told: Publication,
+    /// What makes it of the last one.
+    pub(crate) delta: Option<Arc<str>>,
+    /// As an update of a map, if that is something else.
+    pub(crate) update: Option<Publication>,
+}
+
 impl Frames {
     /// Of a push in the channel that `number` stands for.
     pub(crate) fn of(push: Push, number: i64, is_wanted: impl Fn(Dialect) -> bool) -> Self {
-        Self::with_delta(push, None, number, is_wanted)
+        let mut writer = Writer::new(push, number);
+        let wanted = Dialect::all().filter(|dialect| is_wanted(*dialect));
+        let written = wanted.map(|dialect| {
+            let whole = writer.write(dialect, Told::Json);
+            Written { dialect, whole, delta: None }
+        });
+        Self(written.collect())
     }
 
-    /// As [`Self::of`], of a publication that `delta` makes of the last one.
-    pub(crate) fn with_delta(
-        mut push: Push,
-        delta: Option<&Arc<str>>,
+    /// Of a publication in the channel of this name.
+    pub(crate) fn of_publication(
+        channel: &str,
+        forms: Forms,
         number: i64,
         is_wanted: impl Fn(Dialect) -> bool,
     ) -> Self {
-        let channel = std::mem::take(&mut push.channel);
-        let mut reply = Reply { id: 0, body: Body::Push(push) };
-        let mut write = |dialect: Dialect, told: Told| {
-            if let Body::Push(push) = &mut reply.body {
-                push.id = if dialect.compact { number } else { 0 };
-                push.channel.clear();
-                if !dialect.compact {
-                    push.channel.push_str(&channel);
-                }
-                if let Some(publication) = &mut push.publication {
-                    publication.told = told;
-                }
-            }
-            Frame::of(&reply, dialect.encoding)
+        let writer = |publication| {
+            let (channel, publication) = (channel.to_owned(), Some(Box::new(publication)));
+            Writer::new(Push { channel, publication, ..Push::default() }, number)
         };
-        let mut written = [const { None }; Dialect::COUNT];
-        for dialect in Dialect::all().filter(|dialect| is_wanted(*dialect)) {
-            let whole = write(dialect, if dialect.delta { Told::Text } else { Told::Json });
-            let delta = delta.filter(|_| dialect.delta);
-            let delta = delta.map(|delta| write(dialect, Told::Delta(delta.clone())));
-            written[dialect.index()] = Some(Written { whole, delta });
-        }
-        Self(Arc::new(written))
+        let mut told = writer(forms.told);
+        let mut update = forms.update.map(writer);
+        let wanted = Dialect::all().filter(|dialect| is_wanted(*dialect));
+        let written = wanted.map(|dialect| {
+            let writer = update.as_mut().filter(|_| dialect.map).unwrap_or(&mut told);
+            let whole = writer.write(dialect, if dialect.delta { Told::Text } else { Told::Json });
+            let delta = forms.delta.as_ref().filter(|_| dialect.delta);
+            let delta = delta.map(|delta| writer.write(dialect, Told::Delta(delta.clone())));
+            Written { dialect, whole, delta }
+        });
+        Self(written.collect())
     }
 
     /// `based`: for somebody who has the last publication.
     pub(crate) fn get(&self, dialect: Dialect, based: bool) -> Option<&Frame> {
-        let written = self.0[dialect.index()].as_ref()?;
+        let written = self.0.iter().find(|written| written.dialect == dialect)?;
         Some(written.delta.as_ref().filter(|_| based).unwrap_or(&written.whole))
+    }
+}
+
+/// Writes one push in one dialect after the other.
+struct Writer {
+    reply: Reply,
+    channel: String,
+    number: i64,
+}
+
+impl Writer {
+    fn new(mut push: Push, number: i64) -> Self {
+        let channel = std::mem::take(&mut push.channel);
+        Self { reply: Reply { id: 0, body: Body::Push(push) }, channel, number }
+    }
+
+    fn write(&mut self, dialect: Dialect, told: Told) -> Frame {
+        if let Body::Push(push) = &mut self.reply.body {
+            push.id = if dialect.compact { self.number } else { 0 };
+            push.channel.clear();
+            if !dialect.compact {
+                push.channel.push_str(&self.channel);
+            }
+            if let Some(publication) = &mut push.publication {
+                publication.told = told;
+            }
+        }
+        Frame::of(&self.reply, dialect.encoding)
     }
 }

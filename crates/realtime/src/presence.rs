@@ -12,7 +12,7 @@
 mod records;
 mod shard;
 
-pub(crate) use records::{JOINS, Joined, joined, partition};
+pub(crate) use records::{JOINS, Joined, joined, partition, present};
 
 use crate::{Config, Parts, broker, channel::Channel};
 use ahash::RandomState;

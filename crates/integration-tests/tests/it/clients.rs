@@ -121,6 +121,32 @@ fn fifty_writers_with_npm_centrifuge_lose_no_update() {
     assert!(said.contains("500 updates of 50 writers in one order"), "{said}");
 }
 
+/// Ten thousand keys under a thousand updates a second.
+fn with_maps(run: impl Fn(&[&str]) -> String) {
+    let server = Server::start(
+        "[state]\nhistory_max = 10000\n[[realtime.namespaces]]\nname = \"board\"\nmap = true\n",
+    );
+    let peer = server.token_with("acme", "peer", json!({ "kind": "service" }));
+    let said = run(&[&server.base(), &server.token("acme", "ann"), &peer]);
+    assert!(said.contains("after 5000 updates, the same for 4 followers"), "{said}");
+    assert!(said.contains("a board is set and cleared"), "{said}");
+    println!("{said}");
+}
+
+#[test]
+fn npm_centrifuge_follows_maps() {
+    for how in [["websocket", "json"], ["http_stream", "protobuf"]] {
+        with_maps(|args| node("node_maps.mjs", &[args, &how].concat()));
+    }
+}
+
+#[test]
+fn npm_centrifuge_follows_maps_in_chromium() {
+    for transport in ["websocket", "sse"] {
+        with_maps(|args| node("browser_client.mjs", &[args, &[transport, "maps"]].concat()));
+    }
+}
+
 #[test]
 fn pypi_centrifuge_python_works_unmodified() {
     let said = with_tokens(python);

@@ -9,7 +9,7 @@ use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, Redi
 const SESSIONS: &str = "/crosstown/v1/sessions";
 /// Channels that keep history, and channels that keep none.
 const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\n\
-    [[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"all\"\n\
+    [[realtime.namespaces]]\nname = \"lobby\"\npresence_map = true\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
     [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
 
@@ -151,6 +151,12 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
     bob.ask("unsubscribe", channel.clone()).await.unwrap();
     assert_eq!(ann.push().await["leave"]["info"]["user"], "bob");
     bob.ask("subscribe", channel.clone()).await.unwrap();
+    let map = json!({ "channel": "$users:lobby:1", "type": 3, "phase": 2 });
+    let map = bob.ask("subscribe", map).await.unwrap();
+    let mut found: Vec<_> =
+        map["state"].as_array().unwrap().iter().map(|one| &one["key"]).collect();
+    found.sort_by_key(|key| key.to_string());
+    assert_eq!(found, users);
 
     // A node that dies leaves its connections behind for as long as they live unrenewed; those
     // of others stay.
@@ -165,6 +171,17 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
         }
         assert!(std::time::Instant::now() < until, "{present}");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Nobody told the map's followers of it but the records themselves.
+    loop {
+        let push = bob.push().await;
+        if push["channel"] == "$users:lobby:1" {
+            assert_eq!(
+                (&push["pub"]["key"], &push["pub"]["removed"]),
+                (&json!("ann"), &json!(true))
+            );
+            return;
+        }
     }
 }
 

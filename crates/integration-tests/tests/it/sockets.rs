@@ -1,5 +1,6 @@
 mod filters;
 mod limits;
+mod maps;
 mod permits;
 mod presence;
 mod protobuf;

@@ -115,6 +115,81 @@ pub struct SubscribeRequest {
     pub tf: Option<FilterNode>,
     /// Bits of what the client can do; see [`Self::COMPACT`], [`Self::REJECT_UNRECOVERED`].
     pub flag: i64,
+    /// What it subscribes to; see [`Subscribed`].
+    #[serde(rename = "type")]
+    pub kind: i32,
+    /// Of a map: how far the client has come; see [`Phase`].
+    pub phase: i32,
+    /// Of a map's entries: after which page.
+    pub cursor: String,
+    /// Of a map: entries or changes of one page, at most; 0: as the server likes.
+    pub limit: i32,
+}
+
+/// What a subscription is to: the `type` of requests and answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Subscribed {
+    /// Publications.
+    #[default]
+    Stream,
+    /// Entries, and their changes.
+    Map,
+    /// Those who are subscribed to another channel, as a map by connection.
+    Clients,
+    /// The same by principal.
+    Users,
+}
+
+impl Subscribed {
+    /// Reads the number of a request; `None` if there is no such type, or not here.
+    #[must_use]
+    pub fn read(number: i32) -> Option<Self> {
+        [Self::Stream, Self::Map, Self::Clients, Self::Users]
+            .into_iter()
+            .find(|one| one.number() == number)
+    }
+
+    /// The protocol's number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Stream => 0,
+            Self::Map => 1,
+            Self::Clients => 2,
+            Self::Users => 3,
+        }
+    }
+}
+
+/// How far a client has come that subscribes to a map: entries page by page, then the changes
+/// since the first page, then those to come. The server may lead on at any time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It has all, and takes changes as they come.
+    #[default]
+    Live,
+    /// It takes the changes of the past.
+    Stream,
+    /// It takes entries.
+    State,
+}
+
+impl Phase {
+    /// Reads the number of a request.
+    #[must_use]
+    pub fn read(number: i32) -> Option<Self> {
+        [Self::Live, Self::Stream, Self::State].into_iter().find(|one| one.number() == number)
+    }
+
+    /// The protocol's number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Live => 0,
+            Self::Stream => 1,
+            Self::State => 2,
+        }
+    }
 }
 
 impl SubscribeRequest {
@@ -147,6 +222,13 @@ pub struct PublishRequest {
     pub channel: String,
     /// What to publish.
     pub data: Option<Data>,
+    /// 1: to an entry of a map.
+    #[serde(rename = "type")]
+    pub kind: i32,
+    /// To which entry.
+    pub key: String,
+    /// Whether the entry is to be removed.
+    pub removed: bool,
 }
 
 /// Reads publications of the past.

@@ -74,7 +74,7 @@ pub struct Push {
     pub channel: String,
     /// A publication.
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
-    pub publication: Option<Publication>,
+    pub publication: Option<Box<Publication>>,
     /// Somebody subscribed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<Who>,
@@ -125,8 +125,8 @@ pub struct Reason {
     pub reason: String,
 }
 
-/// A publication.
-#[derive(Debug, Clone)]
+/// A publication, or an entry of a map.
+#[derive(Debug, Clone, Default)]
 pub struct Publication {
     /// What was published.
     pub data: Data,
@@ -138,6 +138,10 @@ pub struct Publication {
     pub tags: Tags,
     /// How `data` is told.
     pub told: Told,
+    /// Which entry of a map it is the value of.
+    pub key: String,
+    /// Whether that entry is there no more.
+    pub removed: bool,
 }
 
 /// How the data of a publication is told.
@@ -165,16 +169,22 @@ impl Serialize for Publication {
             tags: &'a Tags,
             #[serde(skip_serializing_if = "is_default")]
             delta: bool,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            key: &'a str,
+            #[serde(skip_serializing_if = "is_default")]
+            removed: bool,
         }
-        let Self { data, info, offset, tags, told } = self;
-        let offset = *offset;
+        let Self { data, info, offset, tags, told, key, removed } = self;
+        let (offset, removed) = (*offset, *removed);
         match told {
-            Told::Json => Form { data, info, offset, tags, delta: false }.serialize(serializer),
-            Told::Text => {
-                Form { data: data.get(), info, offset, tags, delta: false }.serialize(serializer)
+            Told::Json => {
+                Form { data, info, offset, tags, delta: false, key, removed }.serialize(serializer)
             }
+            Told::Text => Form { data: data.get(), info, offset, tags, delta: false, key, removed }
+                .serialize(serializer),
             Told::Delta(delta) => {
-                Form { data: &**delta, info, offset, tags, delta: true }.serialize(serializer)
+                Form { data: &**delta, info, offset, tags, delta: true, key, removed }
+                    .serialize(serializer)
             }
         }
     }
@@ -259,6 +269,18 @@ pub struct SubscribeResult {
     /// The number that stands for the channel in pushes.
     #[serde(skip_serializing_if = "is_default")]
     pub id: i64,
+    /// What the subscription is to; see [`crate::client::Subscribed`].
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: i32,
+    /// Of a map: how far the client has come with this answer; see [`crate::client::Phase`].
+    #[serde(skip_serializing_if = "is_default")]
+    pub phase: i32,
+    /// Of a map: what to ask the next page of entries by, if there is one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cursor: String,
+    /// Of a map: entries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<Publication>,
 }
 
 /// Who is subscribed.
@@ -340,9 +362,9 @@ mod tests {
         check(Reply::default(), "{}");
         check(Reply { id: 3, body: Body::Ping(Empty {}) }, r#"{"id":3,"ping":{}}"#);
         let data = RawValue::from_string("[1, 2]".into()).unwrap();
-        let publication =
-            Some(Publication { data, info: None, offset: 4, tags: Tags::new(), told: Told::Json });
-        let push = Push { channel: "c".into(), publication, ..Push::default() };
+        let publication = Some(Publication { data, offset: 4, ..Publication::default() });
+        let push =
+            Push { channel: "c".into(), publication: publication.map(Box::new), ..Push::default() };
         check(
             Reply { id: 0, body: Body::Push(push) },
             r#"{"push":{"channel":"c","pub":{"data":[1, 2],"offset":4}}}"#,

@@ -1,26 +1,30 @@
 //! One shard of the broker.
 
 mod joins;
+mod members;
 
 pub(crate) use joins::push as joined_push;
 
 use crate::{
     Config, Parts, Recovery,
     broker::{Follower, Recover, SHARDS, Start, Subscribe, Task, epoch, problem},
-    channel::{self, Channel, Source},
-    frame::{Dialect, Frames, Speakers},
+    channel::{self, Channel, Source, entry},
+    frame::{Dialect, Forms, Frames, Speakers},
     hub::ToCore,
 };
 use ahash::RandomState;
 use protocol::{
     Problem,
-    client::{Data, Publication, Push, fossil},
+    client::{Data, Publication, fossil},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use store::{
     Head, Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::task::AbortOnDropHandle;
 use traffic_cop::genesis::Genesis;
 
@@ -36,12 +40,15 @@ pub(super) struct Shard {
     watcher: Watcher,
     cores: Vec<mpsc::Sender<ToCore>>,
     channels: HashMap<Channel, Followed, RandomState>,
-    by_partition: HashMap<Partition, (Channel, Feed), RandomState>,
+    /// What is made of a partition's changes.
+    by_partition: HashMap<Partition, Vec<(Channel, Feed)>, RandomState>,
     /// What came by the fan-out, and where the listeners to it put it.
     passed: mpsc::Receiver<(Channel, Publication)>,
     pass: mpsc::Sender<(Channel, Publication)>,
     recover_max: usize,
     recover_bytes_max: usize,
+    /// How often maps of members are compared with the store.
+    compare_every: Duration,
     index: usize,
     lives: u64,
 }
@@ -51,6 +58,7 @@ pub(super) struct Shard {
 enum Feed {
     Publications,
     Joins,
+    Members,
 }
 
 /// A channel that somebody is subscribed to.
@@ -67,6 +75,8 @@ struct Followed {
     previous: Option<Data>,
     /// Those who come and go, once somebody wants to be told.
     joins: Option<joins::Joins>,
+    /// Those who are subscribed to another channel, if that is the source.
+    members: Option<Box<members::Members>>,
     /// Tells this following of the channel from earlier ones.
     life: u64,
     /// Listens to the fan-out, if that is the source.
@@ -88,6 +98,7 @@ impl Shard {
             pass,
             recover_max: config.recover_max,
             recover_bytes_max: config.queue_bytes_max / 2,
+            compare_every: config.presence_ttl / 2,
             index,
             lives: 0,
         }
@@ -95,6 +106,8 @@ impl Shard {
 
     /// Runs until every handle is gone.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Task>) {
+        let mut compare = interval(self.compare_every);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 task = inbox.recv() => match task {
@@ -106,15 +119,19 @@ impl Shard {
                     }
                 },
                 Some((channel, publication)) = self.passed.recv() => {
-                    self.hand_over(&channel, publication).await;
+                    self.hand_over(&channel, publication, None).await;
                 }
                 partition = self.watcher.touched() => {
-                    match self.by_partition.get(&partition).cloned() {
-                        Some((channel, Feed::Publications)) => self.catch_up(&channel).await,
-                        Some((channel, Feed::Joins)) => self.catch_up_joins(&channel).await,
-                        None => {}
+                    let feeds = self.by_partition.get(&partition).cloned().unwrap_or_default();
+                    for (channel, feed) in feeds {
+                        match feed {
+                            Feed::Publications => self.catch_up(&channel).await,
+                            Feed::Joins => self.catch_up_joins(&channel).await,
+                            Feed::Members => self.catch_up_members(&channel).await,
+                        }
                     }
                 }
+                _ = compare.tick() => self.compare_members().await,
             }
         }
     }
@@ -145,12 +162,18 @@ impl Shard {
         if wanted.joins {
             self.follow_joins(&wanted.channel).await?;
         }
+        if matches!(wanted.source, Source::Members(..)) {
+            return self.start_with_members(&wanted.channel);
+        }
         let Some(recover) = wanted.recover else { return Ok(self.start_at(&wanted.channel)) };
         // The client may have seen, in its history, what was not handed to the cores yet.
         self.catch_up(&wanted.channel).await;
         let start = self.start_at(&wanted.channel);
         let missed = match wanted.recovery {
-            Recovery::Stream => self.missed(&wanted.channel, &start, &recover).await?,
+            Recovery::Stream => {
+                let map = wanted.follower.dialect.map;
+                self.missed(&wanted.channel, &start, &recover, map).await?
+            }
             Recovery::Cache => self.newest(&wanted.channel, &start, &recover).await?,
         };
         let recovered = missed.is_some();
@@ -178,25 +201,45 @@ impl Shard {
             subscribers: Vec::new(),
             previous: None,
             joins: None,
+            members: None,
             life: self.lives,
             _listener: listener,
         };
         if let Some((partition, stream)) = source.stream() {
             // Followed before the head is read: what is appended in between is told.
-            self.watcher.follow(partition.clone(), Position::ZERO);
+            self.feed(partition, channel, Feed::Publications);
             let begun = self.head_or_beginning(partition).await;
             let (head, position) = begun.map_err(|error| {
-                self.watcher.leave(partition);
+                self.starve(partition, channel);
                 problem(error)
             })?;
             followed.position = position;
             let held =
                 head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
             followed.last = held.map_or(0, |held| held.last);
-            self.by_partition.insert(partition.clone(), (channel.clone(), Feed::Publications));
+        }
+        if let Source::Members(partition, by) = &source {
+            followed.members = Some(self.follow_members(channel, partition, *by).await?);
         }
         self.channels.insert(channel.clone(), followed);
         Ok(())
+    }
+
+    /// Has `channel` told when `partition` changes, and once at first.
+    fn feed(&mut self, partition: &Partition, channel: &Channel, feed: Feed) {
+        self.watcher.follow(partition.clone(), Position::ZERO);
+        let fed = self.by_partition.entry(partition.clone()).or_default();
+        fed.push((channel.clone(), feed));
+    }
+
+    /// Has it told no more.
+    fn starve(&mut self, partition: &Partition, channel: &Channel) {
+        let Some(fed) = self.by_partition.get_mut(partition) else { return };
+        fed.retain(|(of, _)| of != channel);
+        if fed.is_empty() {
+            self.by_partition.remove(partition);
+            self.watcher.leave(partition);
+        }
     }
 
     /// The head, and the position; the one that it will begin at if there is nothing yet.
@@ -239,6 +282,7 @@ impl Shard {
         channel: &Channel,
         start: &Start,
         known: &Recover,
+        map: bool,
     ) -> Result<Option<Vec<Publication>>, Problem> {
         let Some(followed) = self.channels.get(channel) else { return Ok(None) };
         let stream = followed.source.stream().filter(|_| followed.source.is_recoverable());
@@ -261,7 +305,10 @@ impl Shard {
                     return Ok(None);
                 }
                 bytes += entry.value.len();
-                missed.push(channel::publication(&followed.source, entry)?);
+                missed.push(match map {
+                    true => entry::update(entry)?,
+                    false => channel::publication(&followed.source, entry)?,
+                });
                 next += 1;
             }
             // An answer that fits no queue would close the connection, and so again and again.
@@ -337,9 +384,12 @@ impl Shard {
             };
             let source = followed.source.clone();
             for entry in &entries {
-                match channel::publication(&source, entry) {
-                    Ok(publication) => self.hand_over(channel, publication).await,
-                    Err(_) => return self.lost(channel, Position::ZERO).await,
+                let publication = channel::publication(&source, entry);
+                let is_document = matches!(source, Source::Document(_));
+                let update = is_document.then(|| entry::update(entry)).transpose();
+                match (publication, update) {
+                    (Ok(told), Ok(update)) => self.hand_over(channel, told, update).await,
+                    (_, _) => return self.lost(channel, Position::ZERO).await,
                 }
                 if let Some(followed) = self.channels.get_mut(channel) {
                     followed.last = entry.sequence;
@@ -365,7 +415,13 @@ impl Shard {
         }
     }
 
-    async fn hand_over(&mut self, channel: &Channel, publication: Publication) {
+    /// Hands a publication to the cores; `update` is what followers of a map take in its place.
+    async fn hand_over(
+        &mut self,
+        channel: &Channel,
+        publication: Publication,
+        update: Option<Publication>,
+    ) {
         let Some(followed) = self.channels.get_mut(channel) else { return };
         let previous = followed.previous.take();
         let deltas = Dialect::all().any(|dialect| dialect.delta && followed.speak(dialect));
@@ -375,13 +431,10 @@ impl Shard {
         });
         let Some(followed) = self.channels.get(channel) else { return };
         let (offset, tags) = (publication.offset, publication.tags.clone());
-        let push = Push {
-            channel: channel.name().to_owned(),
-            publication: Some(publication),
-            ..Push::default()
-        };
+        let forms = Forms { told: publication, delta, update };
         let is_wanted = |dialect| followed.speak(dialect);
-        let frames = Frames::with_delta(push, delta.as_ref(), self.number(followed), is_wanted);
+        let number = self.number(followed);
+        let frames = Frames::of_publication(channel.name(), forms, number, is_wanted);
         let subscribers = &followed.subscribers;
         let publish = || {
             let (channel, frames, tags) = (channel.clone(), frames.clone(), tags.clone());
@@ -419,9 +472,9 @@ impl Shard {
         let followed = self.channels.remove(channel)?;
         let published = followed.source.stream().map(|(partition, _)| partition);
         let joined = followed.joins.as_ref().map(|joins| &joins.partition);
-        for partition in published.into_iter().chain(joined) {
-            self.watcher.leave(partition);
-            self.by_partition.remove(partition);
+        let member = followed.members.as_ref().map(|members| &members.partition);
+        for partition in published.into_iter().chain(joined).chain(member) {
+            self.starve(partition, channel);
         }
         Some(followed)
     }

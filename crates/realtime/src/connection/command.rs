@@ -13,7 +13,7 @@ use protocol::{
     client::{
         Body, ChannelRequest, Command, Commands, ConnectRequest, ConnectResult, Disconnect, Empty,
         Error, ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest,
-        RefreshResult, RpcRequest, RpcResult, Unreadable, filter::Tags,
+        RefreshResult, RpcRequest, RpcResult, Subscribed, Unreadable, filter::Tags,
     },
 };
 use serde_json::value::RawValue;
@@ -21,6 +21,7 @@ use std::{future::Future, time::Duration};
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
     session::{NewSession, SessionKind},
+    state::Operation,
 };
 use types::{Caller, CredentialKind, PrincipalKind};
 
@@ -291,6 +292,13 @@ impl Task<'_> {
     }
 
     async fn publish(&self, bound: &Bound, request: PublishRequest) -> Result<Body, Error> {
+        match Subscribed::read(request.kind) {
+            Some(Subscribed::Stream) => {}
+            Some(Subscribed::Map) => return self.publish_entry(bound, request).await,
+            Some(Subscribed::Clients | Subscribed::Users) | None => {
+                return Err(ErrorCode::NotAvailable.to_error());
+            }
+        }
         let Some(data) = request.data else {
             return Err(ErrorCode::BadRequest.with("`data` is missing"));
         };
@@ -300,6 +308,34 @@ impl Task<'_> {
             publications.publish(&caller, &request.channel, data, Tags::new(), &client).await
         };
         self.control(publish).await.map_err(|problem| Error::from(&problem))?;
+        Ok(Body::Publish(Empty {}))
+    }
+
+    /// Sets or removes an entry of a map.
+    async fn publish_entry(&self, bound: &Bound, request: PublishRequest) -> Result<Body, Error> {
+        let refused = |problem: Problem| Error::from(&problem);
+        let operation = match (request.data, request.removed) {
+            (_, true) => Operation::Delete,
+            (Some(data), false) => match serde_json::from_str(data.get()) {
+                Ok(value) => Operation::Put(value),
+                Err(_) => return Err(ErrorCode::BadRequest.with("`data` cannot be a value")),
+            },
+            (None, false) => return Err(ErrorCode::BadRequest.with("`data` is missing")),
+        };
+        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
+        let node = &self.sockets.node;
+        let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
+        let partition = channel::entry::writable(&node.config, &caller, &channel);
+        let partition = partition.map_err(refused)?;
+        let (states, key) = (node.parts.states.clone(), request.key);
+        let write = async move {
+            match states.apply_in(&caller, partition, &key, operation, None).await {
+                // What is to be removed may be gone already.
+                Err(problem) if request.removed && problem.code == Code::NotFound => Ok(()),
+                written => written.map(|_| ()),
+            }
+        };
+        self.control(write).await.map_err(refused)?;
         Ok(Body::Publish(Empty {}))
     }
 

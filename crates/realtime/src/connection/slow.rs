@@ -23,6 +23,8 @@ impl Subscription {
     /// What is to be done with the next publication of a connection that is `behind`, or not.
     pub(super) fn fate(&self, behind: bool) -> Fate {
         match self.slow {
+            // One change of a map does not stand for all before it, which a recovery brings.
+            Slow::Conflate if behind && self.map => Fate::End,
             Slow::Conflate if behind => Fate::Wait,
             Slow::Resubscribe if behind => Fate::End,
             Slow::Conflate | Slow::Resubscribe | Slow::Disconnect => Fate::Queue,

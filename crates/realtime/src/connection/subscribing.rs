@@ -3,8 +3,11 @@
 use crate::{
     JoinLeave,
     broker::{Follower, Recover, Subscribe},
-    channel::{self, Admitted, Channel, Wish},
-    connection::{Bound, Connection, Ended, Granted, State, Subscription, seconds, task::Task},
+    channel::{self, Admitted, Channel, Source, Wish},
+    connection::{
+        Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected, seconds,
+        task::Task,
+    },
     frame::{Dialect, Frame},
     presence::Way,
 };
@@ -12,7 +15,8 @@ use protocol::{
     Code, Problem,
     client::{
         Body, ChannelRequest, Empty, Encoding, Error, ErrorCode, Push, Reason, Reply,
-        SubRefreshRequest, SubRefreshResult, SubscribeRequest, Unsubscribe, filter::Malformed,
+        SubRefreshRequest, SubRefreshResult, SubscribeRequest, Subscribed, Unsubscribe,
+        filter::Malformed,
     },
 };
 use std::{cell::Cell, collections::BTreeMap};
@@ -26,11 +30,13 @@ thread_local! {
 /// A subscription that may begin.
 pub(super) struct Beginning {
     /// The command to be answered; 0 if the server itself subscribes the connection.
-    command: u32,
-    channel: Channel,
-    admitted: Admitted,
-    request: SubscribeRequest,
+    pub(super) command: u32,
+    pub(super) channel: Channel,
+    pub(super) admitted: Admitted,
+    pub(super) request: SubscribeRequest,
     granted: Option<Box<Granted>>,
+    /// Of a map: what was collected of it already.
+    pub(super) collected: Option<Collected>,
 }
 
 impl Task<'_> {
@@ -51,8 +57,24 @@ impl Task<'_> {
         };
         let admitted = self.admitted(bound, &channel, Wish::Subscribe, granted.is_some());
         let admitted = admitted.map_err(refused)?;
-        self.begin_subscription(Beginning { command: id, channel, admitted, request, granted })
-            .await
+        let kind = Subscribed::read(request.kind);
+        let (command, collected) = (id, None);
+        let beginning = Beginning { command, channel, admitted, request, granted, collected };
+        match (kind, &beginning.admitted.source) {
+            (Some(kind), Source::Members(_, by)) if kind == by.kind() => {
+                let collected = Some(Collected::of(kind));
+                self.begin_subscription(Beginning { collected, ..beginning }).await
+            }
+            (Some(Subscribed::Stream), Source::Map(_) | Source::Members(..)) => {
+                Err(ErrorCode::BadRequest.with("the channel is a map: subscribe to it as one"))
+            }
+            (Some(Subscribed::Stream), _) => self.begin_subscription(beginning).await,
+            (Some(Subscribed::Map), _) => self.lead_on(beginning).await,
+            (Some(Subscribed::Clients | Subscribed::Users), _) => {
+                Err(ErrorCode::BadRequest.with("the channel is another kind of map, or none"))
+            }
+            (None, _) => Err(ErrorCode::NotAvailable.to_error()),
+        }
     }
 
     /// Until when a subscription token allows the bound caller to follow `channel`.
@@ -99,14 +121,16 @@ impl Task<'_> {
             let admitted = self.admitted(bound, &channel, Wish::Subscribe, true)?;
             let request = known.remove(name).unwrap_or_default();
             let granted = Some(Box::new(Granted { by_server: true, until: None }));
-            Ok(Beginning { command: 0, channel, admitted, request, granted })
+            let (command, collected) = (0, None);
+            Ok(Beginning { command, channel, admitted, request, granted, collected })
         };
         names.into_iter().map(beginning).collect()
     }
 
     /// Asks the broker for a subscription.
     pub(super) async fn begin_subscription(&self, beginning: Beginning) -> Result<(), Error> {
-        let Beginning { command, channel, admitted, mut request, granted } = beginning;
+        let Beginning { command, channel, admitted, mut request, granted, collected } = beginning;
+        let map = collected.is_some();
         let announced = admitted.announce();
         let joins = match admitted.join_leave {
             JoinLeave::Off => false,
@@ -117,10 +141,10 @@ impl Task<'_> {
         // not find the subscription by it.
         let compact =
             self.connection.encoding == Encoding::Json && request.has(SubscribeRequest::COMPACT);
-        let delta = admitted.delta && request.delta == "fossil";
+        let delta = admitted.delta && request.delta == "fossil" && !map;
         let filter = match request.tf.take() {
             None => None,
-            Some(_) if !admitted.filter => return Err(ErrorCode::NotAvailable.to_error()),
+            Some(_) if !admitted.filter || map => return Err(ErrorCode::NotAvailable.to_error()),
             // What is left out, later ones may not differ from.
             Some(_) if delta => {
                 return Err(ErrorCode::BadRequest.with("a filter and `delta` do not go together"));
@@ -141,8 +165,11 @@ impl Task<'_> {
             }
             let recovering = request.recover;
             // The server's own have no command that an error could answer.
-            let strict = command != 0 && request.has(SubscribeRequest::REJECT_UNRECOVERED);
-            let state = State::Waiting { ticket, command, recovering, strict };
+            let strict = command != 0
+                && recovering
+                && (map || request.has(SubscribeRequest::REJECT_UNRECOVERED));
+            let waiting = Waiting { ticket, command, recovering, strict, collected };
+            let state = State::Waiting(Box::new(waiting));
             let channel = channel.clone();
             subscriptions.reserve_exact(1);
             let based = false;
@@ -154,6 +181,7 @@ impl Task<'_> {
                 compact,
                 delta,
                 based,
+                map,
                 slow: admitted.slow,
                 filter,
                 waiting: None,
@@ -172,7 +200,7 @@ impl Task<'_> {
         let follower = Follower {
             core: self.sockets.hub.core,
             connection: self.place,
-            dialect: Dialect { encoding: self.connection.encoding, compact, delta },
+            dialect: Dialect { encoding: self.connection.encoding, compact, delta, map },
             ticket,
         };
         let (source, recovery) = (admitted.source, admitted.recovery);
@@ -246,6 +274,10 @@ impl Connection {
     pub(super) fn is_permitted(&self, channel: &Channel) -> bool {
         let subscriptions = self.subscriptions.borrow();
         subscriptions.iter().any(|held| held.channel == *channel && held.granted.is_some())
+    }
+
+    pub(super) fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.subscriptions.borrow().iter().any(|held| held.channel == *channel)
     }
 
     fn find_mut(&self, channel: &Channel) -> Option<std::cell::RefMut<'_, Subscription>> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::frame::Forms;
 use protocol::client::{ConnectResult, Empty, Publication, Push};
 use types::TenantId;
 
@@ -14,6 +15,7 @@ fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
         compact: false,
         delta: false,
         based: false,
+        map: false,
         slow: Slow::Disconnect,
         filter: None,
         waiting: None,
@@ -43,7 +45,8 @@ fn who_comes_is_told_to_others_that_want_to_know() {
 #[test]
 fn a_publication_comes_once_and_in_the_connections_encoding() {
     let (connection, channel) = subscribed(false, Encoding::Protobuf);
-    let protobuf = Dialect { encoding: Encoding::Protobuf, compact: false, delta: false };
+    let protobuf =
+        Dialect { map: false, delta: false, compact: false, encoding: Encoding::Protobuf };
     let frames = push(&channel, |_| true);
     connection.deliver(&channel, &frames, 3, &Tags::new());
     assert_eq!(connection.queue.take(1024), None, "the client has it already");
@@ -61,11 +64,9 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         (held.compact, held.delta) = (true, true);
     }
     let data = serde_json::value::to_raw_value(&"new").unwrap();
-    let publication =
-        Publication { data, info: None, offset: 4, tags: Tags::new(), told: Told::Json };
-    let push =
-        Push { channel: channel.name().into(), publication: Some(publication), ..Push::default() };
-    let frames = Frames::with_delta(push, Some(&"what differs".into()), 5, |_| true);
+    let told = Publication { data, offset: 4, ..Publication::default() };
+    let forms = Forms { told, delta: Some("what differs".into()), update: None };
+    let frames = Frames::of_publication(channel.name(), forms, 5, |_| true);
     let told = [
         r#"{"push":{"id":5,"pub":{"data":"\"new\"","offset":4}}}"#,
         r#"{"push":{"id":5,"pub":{"data":"what differs","offset":4,"delta":true}}}"#,
@@ -74,6 +75,26 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         connection.deliver(&channel, &frames, offset, &Tags::new());
         let frame = connection.queue.take(1024).unwrap();
         assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), told);
+    }
+}
+
+#[test]
+fn a_map_is_told_of_entries_and_a_stream_of_changes() {
+    let data = |text: &str| serde_json::value::to_raw_value(text).unwrap();
+    let told = Publication { data: data("change"), offset: 4, ..Publication::default() };
+    let key = "k".into();
+    let update = Publication { data: data("value"), key, offset: 4, ..Publication::default() };
+    for (map, expected) in [
+        (true, r#"{"push":{"channel":"lobby","pub":{"data":"value","offset":4,"key":"k"}}}"#),
+        (false, r#"{"push":{"channel":"lobby","pub":{"data":"change","offset":4}}}"#),
+    ] {
+        let (connection, channel) = subscribed(false, Encoding::Json);
+        connection.subscriptions.borrow_mut()[0].map = map;
+        let forms = Forms { told: told.clone(), delta: None, update: Some(update.clone()) };
+        let frames = Frames::of_publication(channel.name(), forms, 5, |_| true);
+        connection.deliver(&channel, &frames, 4, &Tags::new());
+        let frame = connection.queue.take(1024).unwrap();
+        assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), expected);
     }
 }
 
@@ -90,8 +111,7 @@ fn values_that_wait_for_a_slow_client_are_few() {
     connection.subscriptions.borrow_mut().extend([first, second]);
     let value = |length: usize| {
         let data = serde_json::value::to_raw_value(&"x".repeat(length)).unwrap();
-        let publication =
-            Some(Publication { data, info: None, offset: 0, tags: Tags::new(), told: Told::Json });
+        let publication = Some(Box::new(Publication { data, ..Publication::default() }));
         Frames::of(Push { publication, ..Push::default() }, 5, |_| true)
     };
     // As long as the client is not behind, nothing waits.

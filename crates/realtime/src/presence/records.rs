@@ -47,7 +47,7 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
 }
 
 /// Reads a record.
-pub(super) fn present(bytes: &[u8]) -> Result<ClientInfo, Problem> {
+pub(crate) fn present(bytes: &[u8]) -> Result<ClientInfo, Problem> {
     read(bytes)
 }
 

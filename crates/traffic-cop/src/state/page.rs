@@ -22,8 +22,8 @@ pub struct Page {
 }
 
 impl States {
-    /// At most `limit` entries after the one named `after`, of a document in a partition that
-    /// the caller may read.
+    /// At most `limit` entries, and not many more than `bytes_max` bytes of values, after the one
+    /// named `after`, of a document in a partition that the caller may read.
     ///
     /// # Errors
     /// `lagged` if the document begins another life meanwhile, or those of the store.
@@ -32,6 +32,7 @@ impl States {
         partition: &Partition,
         after: Option<&Key>,
         limit: usize,
+        bytes_max: usize,
     ) -> Result<Page, Problem> {
         // The head first: the entries show what it tells of, or more.
         let head = self.store.head(partition).await.map_err(storage::problem)?;
@@ -45,7 +46,12 @@ impl States {
             return Err(storage::problem(store::Error::Lagged { position: scan.position }));
         }
         let mut entries = Vec::with_capacity(scan.records.len());
+        let mut bytes = 0;
         for (key, record) in &scan.records {
+            if bytes > bytes_max {
+                return Ok(Page { epoch, offset, entries, more: true });
+            }
+            bytes += record.value.len();
             let EntryRecord(value) = storage::decode(&record.value)?;
             let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
             entries.push(Entry { key, revision: record.revision, value });

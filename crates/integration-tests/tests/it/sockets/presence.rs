@@ -13,7 +13,8 @@ use std::{
 const CONFIG: &str = "[[realtime.namespaces]]\nname = \"lobby\"\npresence = true\n\
     join_leave = \"asked\"\n\
     [[realtime.namespaces]]\nname = \"loud\"\njoin_leave = \"all\"\n\
-    [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\npresence = true\n";
+    [[realtime.namespaces]]\nname = \"hall\"\npresence_map = true\n\
+    [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\npresence_map = true\n";
 
 /// Users by connection.
 async fn present(socket: &mut Socket, channel: &str) -> BTreeMap<String, String> {
@@ -250,4 +251,63 @@ async fn a_node_that_ends_leaves_nobody_behind() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn who_is_subscribed_is_a_map_to_follow() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let hall = json!({ "channel": "hall:1" });
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut second = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let mut eve = Socket::connect(&base, &server.token("other", "eve")).await;
+    ann.ask("subscribe", hall.clone()).await.unwrap();
+    let follow = |channel: &str, kind: u8| json!({ "channel": channel, "type": kind, "phase": 2 });
+    let clients = bob.ask("subscribe", follow("$clients:hall:1", 2)).await.unwrap();
+    let users = bob.ask("subscribe", follow("$users:hall:1", 3)).await.unwrap();
+    let first = clients["state"][0].clone();
+    assert_eq!((&clients["type"], &first["info"]["user"]), (&json!(2), &json!("ann")));
+    assert_eq!(first["info"]["client"], first["key"]);
+    assert_eq!(users["state"], json!([{ "data": null, "key": "ann" }]));
+    let empty = eve.ask("subscribe", follow("$users:hall:1", 3)).await.unwrap();
+    assert_eq!(empty["state"], json!(null));
+
+    // Another connection of hers is another client, and no other user.
+    second.ask("subscribe", hall.clone()).await.unwrap();
+    let came = bob.push().await;
+    assert_eq!(
+        (&came["channel"], &came["pub"]["info"]["user"]),
+        (&json!("$clients:hall:1"), &json!("ann"))
+    );
+    bob.ask("subscribe", hall.clone()).await.unwrap();
+    let mut told: Vec<_> = [bob.push().await, bob.push().await]
+        .map(|push| push["channel"].as_str().unwrap().to_owned())
+        .into();
+    told.sort();
+    assert_eq!(told, ["$clients:hall:1", "$users:hall:1"]);
+    ann.ask("unsubscribe", hall.clone()).await.unwrap();
+    let gone = bob.push().await["pub"].clone();
+    assert_eq!((&gone["key"], &gone["removed"]), (&first["key"], &json!(true)));
+    drop(second);
+    let mut gone = [bob.push().await, bob.push().await].map(|push| push["pub"]["key"].clone());
+    gone.sort_by_key(|key| key.as_str().unwrap().starts_with("ann"));
+    assert_eq!((&gone[0], &gone[1]), (&came["pub"]["key"], &json!("ann")));
+    eve.ask("ping", json!({})).await.unwrap();
+    assert_eq!(eve.push_now(), None);
+
+    for (request, code) in [
+        (follow("$users:hall:2", 2), 107),
+        (follow("$users:hall:2", 1), 107),
+        (follow("$users:hall:2", 0), 107),
+        (follow("hall:2", 2), 107),
+        (follow("$users:lobby:1", 3), 102),
+        (follow("$users:closed:1", 3), 103),
+        (follow("$users:", 3), 107),
+    ] {
+        let refused = bob.ask("subscribe", request.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], code, "{request}");
+    }
+    let publish = json!({ "channel": "$users:hall:1", "data": 1 });
+    assert_eq!(bob.ask("publish", publish).await.unwrap_err()["code"], 103);
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::client::{
-    Body, ClientInfo, ConnectResult, Empty, Error, ErrorCode, HistoryResult, PresenceResult,
+    Body, ClientInfo, ConnectResult, Empty, Error, ErrorCode, HistoryResult, Phase, PresenceResult,
     PresenceStatsResult, Publication, Push, Reason, RefreshResult, RpcResult, SubscribeResult,
-    Told, Who,
+    Subscribed, Who,
 };
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -40,6 +40,19 @@ const COMMANDS: &[(&[u8], &str)] = &[
     (b"\x07\x08\x0aB\x03\x0a\x01c", r#"{"id":10,"presence":{"channel":"c"}}"#),
     (b"\x07\x08\x0bJ\x03\x0a\x01c", r#"{"id":11,"presence_stats":{"channel":"c"}}"#),
     (b"\x0a\x08\x0cz\x06\x0a\x01c\x12\x01t", r#"{"id":12,"sub_refresh":{"channel":"c","token":"t"}}"#),
+    (
+        b"\x1a\x08\r*\x16\n\x01c2\x01e8\x07p\x01x\x01\x80\x01\x02\x8a\x01\x01k\x90\x01d",
+        r#"{"id":13,"subscribe":{"channel":"c","epoch":"e","offset":7,"flag":1,"type":1,"phase":2,
+            "cursor":"k","limit":100}}"#,
+    ),
+    (
+        b"\x0e\x08\x0e:\n\n\x01c\x18\x01\x22\x01k(\x01",
+        r#"{"id":14,"publish":{"channel":"c","type":1,"key":"k","removed":true}}"#,
+    ),
+    (
+        b"\x0f\x08\x0f:\x0b\n\x01c\x12\x011\x18\x01\x22\x01k",
+        r#"{"id":15,"publish":{"channel":"c","data":1,"type":1,"key":"k"}}"#,
+    ),
     (b"\x00", "{}"),
 ];
 
@@ -138,15 +151,7 @@ fn every_truncation_is_refused_and_no_change_panics() {
 fn replies_have_the_documented_bytes() {
     let data = |text: &str| RawValue::from_string(text.into()).unwrap();
     let info = || ClientInfo { user: "u".into(), client: "x".into() };
-    let one = || {
-        vec![Publication {
-            data: data("1"),
-            info: None,
-            offset: 1,
-            tags: BTreeMap::new(),
-            told: Told::Json,
-        }]
-    };
+    let one = || vec![Publication { data: data("1"), offset: 1, ..Publication::default() }];
     let sub = SubscribeResult { offset: 1, ..SubscribeResult::default() };
     let push = |publication, unsubscribe| {
         let channel = "c".into();
@@ -163,12 +168,11 @@ fn replies_have_the_documented_bytes() {
         data: data("[1, 2]"),
         info: Some(info()),
         offset: 4,
-        tags: BTreeMap::new(),
-        told: Told::Json,
+        ..Publication::default()
     };
     check(
         0,
-        push(Some(publication), None),
+        push(Some(Box::new(publication)), None),
         b"\x19\x22\x17\x12\x01c\x22\x12\x22\x06[1, 2]*\x06\x0a\x01u\x12\x01x0\x04",
     );
     let why = Reason { code: 2500, reason: "r".into() };
@@ -218,6 +222,24 @@ fn replies_have_the_documented_bytes() {
         Body::Subscribe(subscribe),
         b"\x18\x08\x022\x14\x18\x012\x01e:\x05\x22\x0110\x01@\x01H\x02P\x01`\x01",
     );
+    let entry = Publication { data: data("1"), offset: 1, key: "k".into(), ..one().remove(0) };
+    let page = SubscribeResult {
+        epoch: "e".into(),
+        offset: 2,
+        kind: Subscribed::Map.number(),
+        phase: Phase::State.number(),
+        cursor: "k".into(),
+        state: vec![entry],
+        ..SubscribeResult::default()
+    };
+    check(
+        2,
+        Body::Subscribe(page),
+        b"\x1d\x08\x022\x192\x01eH\x02x\x01\x80\x01\x02\x8a\x01\x01k\x92\x01\x08\"\x0110\x01Z\x01k",
+    );
+    let gone = Publication { offset: 3, key: "k".into(), removed: true, ..Publication::default() };
+    let gone = Push { channel: "c".into(), publication: Some(Box::new(gone)), ..Push::default() };
+    check(0, Body::Push(gone), b"\x0e\"\x0c\x12\x01c\"\x070\x03Z\x01k`\x01");
     let presence = PresenceResult { presence: BTreeMap::from([("x".into(), info())]) };
     check(
         2,

@@ -75,6 +75,14 @@ struct SubscribeRequest {
     tf: Option<FilterNode>,
     #[prost(int64, tag = "14")]
     flag: i64,
+    #[prost(int32, tag = "15")]
+    kind: i32,
+    #[prost(int32, tag = "16")]
+    phase: i32,
+    #[prost(string, tag = "17")]
+    cursor: String,
+    #[prost(int32, tag = "18")]
+    limit: i32,
 }
 
 #[derive(PartialEq, prost::Message)]
@@ -105,6 +113,12 @@ struct PublishRequest {
     channel: String,
     #[prost(bytes = "vec", tag = "2")]
     data: Vec<u8>,
+    #[prost(int32, tag = "3")]
+    kind: i32,
+    #[prost(string, tag = "4")]
+    key: String,
+    #[prost(bool, tag = "5")]
+    removed: bool,
 }
 
 #[derive(prost::Message)]
@@ -154,8 +168,9 @@ impl TryFrom<Command> for client::Command {
 
     fn try_from(command: Command) -> Result<Self, Unreadable> {
         let id = command.id;
-        let publish = command.publish.map(|PublishRequest { channel, data }| {
-            json(id, data).map(|data| client::PublishRequest { channel, data })
+        let publish = command.publish.map(|request| {
+            let PublishRequest { channel, data, kind, key, removed } = request;
+            json(id, data).map(|data| client::PublishRequest { channel, data, kind, key, removed })
         });
         let rpc = command.rpc.map(|RpcRequest { data, method }| {
             json(id, data).map(|data| client::RpcRequest { data, method })
@@ -227,6 +242,10 @@ impl From<SubscribeRequest> for client::SubscribeRequest {
             delta: request.delta,
             tf: request.tf.map(Into::into),
             flag: request.flag,
+            kind: request.kind,
+            phase: request.phase,
+            cursor: request.cursor,
+            limit: request.limit,
         }
     }
 }

@@ -60,8 +60,8 @@ struct Push {
     id: i64,
     #[prost(string, tag = "2")]
     channel: String,
-    #[prost(message, optional, tag = "4")]
-    publication: Option<Publication>,
+    #[prost(message, optional, boxed, tag = "4")]
+    publication: Option<Box<Publication>>,
     #[prost(message, optional, tag = "5")]
     join: Option<Who>,
     #[prost(message, optional, tag = "6")]
@@ -120,6 +120,10 @@ struct Publication {
     tags: BTreeMap<String, String>,
     #[prost(bool, tag = "8")]
     delta: bool,
+    #[prost(string, tag = "11")]
+    key: String,
+    #[prost(bool, tag = "12")]
+    removed: bool,
 }
 
 #[derive(prost::Message)]
@@ -178,6 +182,14 @@ struct SubscribeResult {
     delta: bool,
     #[prost(int64, tag = "14")]
     id: i64,
+    #[prost(int32, tag = "15")]
+    kind: i32,
+    #[prost(int32, tag = "16")]
+    phase: i32,
+    #[prost(string, tag = "17")]
+    cursor: String,
+    #[prost(message, repeated, tag = "18")]
+    state: Vec<Publication>,
 }
 
 #[derive(prost::Message)]
@@ -296,7 +308,7 @@ impl From<&client::Push> for Push {
         Self {
             id: push.id,
             channel: push.channel.clone(),
-            publication: push.publication.as_ref().map(Into::into),
+            publication: push.publication.as_deref().map(|one| Box::new(one.into())),
             join: push.join.as_ref().map(Into::into),
             leave: push.leave.as_ref().map(Into::into),
             unsubscribe: push
@@ -326,11 +338,19 @@ impl From<&client::Who> for Who {
 impl From<&client::Publication> for Publication {
     fn from(publication: &client::Publication) -> Self {
         let (data, delta) = match &publication.told {
+            client::Told::Json if publication.removed => (Vec::new(), false),
             client::Told::Json | client::Told::Text => (bytes(&publication.data), false),
             client::Told::Delta(delta) => (delta.as_bytes().to_vec(), true),
         };
-        let info = publication.info.as_ref().map(Into::into);
-        Self { data, info, offset: publication.offset, tags: publication.tags.clone(), delta }
+        Self {
+            data,
+            info: publication.info.as_ref().map(Into::into),
+            offset: publication.offset,
+            tags: publication.tags.clone(),
+            delta,
+            key: publication.key.clone(),
+            removed: publication.removed,
+        }
     }
 }
 
@@ -375,6 +395,10 @@ impl From<&client::SubscribeResult> for SubscribeResult {
             was_recovering: result.was_recovering,
             delta: result.delta,
             id: result.id,
+            kind: result.kind,
+            phase: result.phase,
+            cursor: result.cursor.clone(),
+            state: publications(&result.state),
         }
     }
 }

@@ -50,12 +50,11 @@ impl Shard {
             return Ok(());
         }
         let partition = presence::partition(channel)?;
-        self.watcher.follow(partition.clone(), Position::ZERO);
+        self.feed(&partition, channel, Feed::Joins);
         let head = self.store.head(&partition).await.map_err(|error| {
-            self.watcher.leave(&partition);
+            self.starve(&partition, channel);
             problem(error)
         })?;
-        self.by_partition.insert(partition.clone(), (channel.clone(), Feed::Joins));
         if let Some(followed) = self.channels.get_mut(channel) {
             followed.joins = Some(Joins::at(partition, head.as_ref()));
         }

@@ -1,0 +1,150 @@
+//! Maps: entries page by page, the changes since, and those to come.
+
+use integration_tests::{Server, Socket};
+use serde_json::{Value as Json, json};
+
+const STATE: u8 = 2;
+const STREAM: u8 = 1;
+
+/// A subscription to a map, as far as `more` says.
+async fn map(socket: &mut Socket, channel: &str, more: Json) -> Result<Json, Json> {
+    let mut request = json!({ "channel": channel, "type": 1 });
+    for (name, value) in more.as_object().unwrap() {
+        request[name] = value.clone();
+    }
+    socket.ask("subscribe", request).await
+}
+
+fn keys(held: &Json) -> Vec<&str> {
+    let all = held.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().map(|one| one["key"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_document_comes_page_by_page_with_what_changes_meanwhile() {
+    let server = Server::start("[state]\nhistory_max = 64\n");
+    let base = server.base();
+    let document = "user:ann";
+    let mut writer = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut put = async |key: &str, value: Json| {
+        let entry = json!({ "document": document, "key": key, "value": value });
+        writer.rpc("state.put", entry).await.unwrap();
+    };
+    for key in ["a", "b", "c", "d", "e"] {
+        put(key, json!(key)).await;
+    }
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let channel = "state:user:ann";
+    let first = map(&mut ann, channel, json!({ "phase": STATE, "limit": 2 })).await.unwrap();
+    assert_eq!((keys(&first["state"]), &first["cursor"]), (vec!["a", "b"], &json!("b")));
+    assert_eq!(
+        (&first["type"], &first["phase"], &first["offset"]),
+        (&json!(1), &json!(2), &json!(5))
+    );
+    put("a", json!("newer")).await;
+    let after = |page: &Json, cursor: &str| {
+        json!({ "phase": STATE, "limit": 2, "cursor": cursor, "offset": first["offset"],
+            "epoch": page["epoch"] })
+    };
+    let second = map(&mut ann, channel, after(&first, "b")).await.unwrap();
+    assert_eq!((keys(&second["state"]), &second["offset"]), (vec!["c", "d"], &json!(5)));
+    // The last page leads on to what comes: with the entries, and what changed since the first.
+    let last = map(&mut ann, channel, after(&first, "d")).await.unwrap();
+    assert_eq!((keys(&last["state"]), keys(&last["publications"])), (vec!["e"], vec!["a"]));
+    assert_eq!((&last["phase"], &last["offset"]), (&json!(null), &json!(6)));
+    assert_eq!((&last["recoverable"], &last["recovered"]), (&json!(true), &json!(null)));
+    put("f", json!({ "x": 1 })).await;
+    let push = ann.push().await;
+    assert_eq!((&push["pub"]["key"], &push["pub"]["data"]), (&json!("f"), &json!({ "x": 1 })));
+    let entry = json!({ "document": document, "key": "a" });
+    ann.rpc("state.delete", entry).await.unwrap();
+    let push = ann.push().await;
+    assert_eq!((&push["pub"]["removed"], &push["pub"]["data"]), (&json!(true), &json!(null)));
+    assert_eq!((&push["pub"]["info"]["user"], &push["pub"]["offset"]), (&json!("ann"), &json!(8)));
+    let again = map(&mut ann, channel, json!({ "phase": STATE })).await.unwrap_err();
+    assert_eq!(again["code"], 105);
+
+    // Whoever comes back takes what it missed, page by page, and is told when that is all.
+    let back = |offset: u64, limit: u64| {
+        json!({ "phase": STREAM, "recover": true, "offset": offset, "epoch": first["epoch"],
+            "limit": limit })
+    };
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let page = map(&mut ann, channel, back(5, 2)).await.unwrap();
+    assert_eq!((keys(&page["publications"]), &page["phase"]), (vec!["a", "f"], &json!(1)));
+    assert_eq!(page["offset"], 7);
+    let live = map(&mut ann, channel, back(7, 2)).await.unwrap();
+    assert_eq!((keys(&live["publications"]), &live["phase"]), (vec!["a"], &json!(null)));
+    assert_eq!((&live["recovered"], &live["was_recovering"]), (&json!(true), &json!(true)));
+
+    // What cannot be told whole is not told: of another life, of the future, of too long ago.
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    for n in 0..200 {
+        put("n", json!(n)).await;
+    }
+    let mut other = back(5, 0);
+    other["epoch"] = json!("0");
+    for request in [back(5, 0), back(10_000, 0), other, after(&json!({ "epoch": "0" }), "b")] {
+        let refused = map(&mut ann, channel, request.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], 112, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_map_is_written_by_those_who_may() {
+    let server = Server::start(
+        "[[realtime.namespaces]]\nname = \"board\"\nmap = true\n\
+         [[realtime.namespaces]]\nname = \"show\"\nmap = true\npublish = false\n",
+    );
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let mut eve = Socket::connect(&base, &server.token("other", "eve")).await;
+    for socket in [&mut bob, &mut eve] {
+        map(socket, "board:1", json!({ "phase": STATE })).await.unwrap();
+    }
+    let publish = |channel: &str, key: &str, data: Json| json!({ "channel": channel, "type": 1, "key": key, "data": data });
+    ann.ask("publish", publish("board:1", "k", json!([1, "\n"]))).await.unwrap();
+    let push = bob.push().await;
+    assert_eq!((&push["pub"]["key"], &push["pub"]["data"]), (&json!("k"), &json!([1, "\n"])));
+    eve.ask("ping", json!({})).await.unwrap();
+    assert_eq!(eve.push_now(), None);
+    // A document is written by the same rules as elsewhere.
+    ann.ask("publish", publish("state:user:ann", "k", json!(1))).await.unwrap();
+    let held = ann.rpc("state.get", json!({ "document": "user:ann", "key": "k" })).await.unwrap();
+    assert_eq!(held["value"], 1);
+    let removed = json!({ "channel": "state:user:ann", "type": 1, "key": "k", "removed": true });
+    for _ in 0..2 {
+        ann.ask("publish", removed.clone()).await.unwrap();
+    }
+
+    let plain = json!({ "channel": "board:1", "data": 1 });
+    let missing = json!({ "channel": "board:1", "type": 1, "key": "k" });
+    let large = publish("board:1", "k", json!("x".repeat(64 * 1024 - 200)));
+    for (body, code) in [
+        (publish("show:1", "k", json!(1)), 103),
+        (publish("state:user:bob", "k", json!(1)), 103),
+        (publish("room", "k", json!(1)), 107),
+        (publish("board:1", "", json!(1)), 107),
+        (publish("board:1", &"k".repeat(257), json!(1)), 107),
+        (missing, 107),
+        (plain, 107),
+        (json!({ "channel": "board:1", "type": 2, "key": "k", "data": 1 }), 108),
+        (json!({ "channel": "board:1", "type": 9, "key": "k", "data": 1 }), 108),
+    ] {
+        assert_eq!(ann.ask("publish", body.clone()).await.unwrap_err()["code"], code, "{body}");
+    }
+    ann.ask("publish", large).await.expect("as large as a value may be");
+    for (channel, more, code) in [
+        ("room", json!({ "phase": STATE }), 107),
+        ("state:user:bob", json!({ "phase": STATE }), 103),
+        ("board:2", json!({ "phase": 3 }), 107),
+        ("board:2", json!({ "phase": STATE, "cursor": "k".repeat(600) }), 107),
+        ("board:2", json!({ "phase": STATE, "type": 4 }), 108),
+        ("board:2", json!({ "phase": STATE, "tf": { "key": "a", "cmp": "eq", "val": "b" } }), 108),
+        ("board:2", json!({ "type": 0 }), 107),
+    ] {
+        let refused = map(&mut ann, channel, more.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], code, "{channel} {more}");
+    }
+}
