@@ -9,6 +9,7 @@
 pub mod admin;
 mod answer;
 mod channels;
+mod connections;
 mod metrics;
 mod request;
 mod sessions;
@@ -21,7 +22,9 @@ use clock::SharedClock;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use traffic_cop::{analytics::Analytics, session::Sessions, state::SharedStates};
+use traffic_cop::{
+    analytics::Analytics, connections::Holders, session::Sessions, state::SharedStates,
+};
 use types::Caller;
 
 /// What the API needs from whoever holds the channels.
@@ -46,6 +49,8 @@ pub struct Parts {
     pub states: SharedStates,
     /// Channels.
     pub channels: Arc<dyn Channels>,
+    /// Whoever holds the connections.
+    pub holders: Arc<dyn Holders>,
     /// Traffic.
     pub analytics: Arc<Analytics>,
     /// The time.
@@ -60,6 +65,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(sessions::routes(parts.sessions.clone()))
         .merge(state::routes(parts.states.clone()))
         .merge(channels::routes(parts.channels.clone()))
+        .merge(connections::routes(parts.holders.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()
         .nest("/crosstown/v1", v1)

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cluster;
+mod holders;
 mod members;
 mod mounts;
 mod peers;

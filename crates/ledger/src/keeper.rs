@@ -121,6 +121,13 @@ impl Keeper {
         self.there().len()
     }
 
+    /// The other nodes that were there when it was last asked, and their addresses.
+    #[must_use]
+    pub fn others(&self) -> Vec<(NodeId, String)> {
+        let there = self.there();
+        there.iter().filter(|(node, _)| *node != self.node).cloned().collect()
+    }
+
     /// Where `node` is reached, if it was there when that was last asked.
     #[must_use]
     pub fn address(&self, node: &str) -> Option<String> {

@@ -24,7 +24,7 @@ pub use command::{
 pub use emulation::{Commands as EmulatedCommands, EmulationRequest};
 pub use encoding::{Commands, Encoding, Unreadable};
 pub use reply::{
-    Begun, Body, ClientInfo, ConnectResult, Error, HistoryResult, PresenceResult,
+    Begun, Body, ClientInfo, ConnectResult, Error, HistoryResult, Message, PresenceResult,
     PresenceStatsResult, Publication, Push, Reason, RefreshResult, Reply, RpcResult,
     SubRefreshResult, SubscribeResult, Told, Who,
 };

@@ -18,6 +18,12 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Subscriptions of one connection.
     pub subscriptions_max: usize,
+    /// Connections of one principal to a node, at least 1.
+    pub connections_per_user_max: usize,
+    /// Connections of one tenant to a node, at least 1; one more is closed with 3504.
+    pub connections_per_tenant_max: usize,
+    /// What becomes of one connection of a principal more.
+    pub when_full: WhenFull,
     /// Streams of clients without a WebSocket at a time; one more is answered `503 overloaded`.
     /// One HTTP/2 connection may hold many, so that `edge.connections_max` does not bound them.
     pub streams_max: usize,
@@ -62,6 +68,9 @@ impl Default for Config {
             message_bytes_max: 64 * 1024,
             queue_bytes_max: 1024 * 1024,
             subscriptions_max: 256,
+            connections_per_user_max: 1_000,
+            connections_per_tenant_max: 100_000,
+            when_full: WhenFull::Refuse,
             streams_max: 10_000,
             open_rate: 2_000,
             close_rate: 2_000,
@@ -93,6 +102,14 @@ impl Config {
         for (name, rate) in [("open_rate", self.open_rate), ("close_rate", self.close_rate)] {
             if !(1..=1_000_000).contains(&rate) {
                 return Err(format!("`{name}` must be 1 to 1000000"));
+            }
+        }
+        for (name, most) in [
+            ("connections_per_user_max", self.connections_per_user_max),
+            ("connections_per_tenant_max", self.connections_per_tenant_max),
+        ] {
+            if most == 0 {
+                return Err(format!("`{name}` must be at least 1"));
             }
         }
         if self.pong_timeout >= self.ping_interval {
@@ -187,6 +204,17 @@ pub enum Recovery {
     Stream,
     /// The newest publication: the channel is a value, of which older ones are of no use.
     Cache,
+}
+
+/// What becomes of the connection of a principal that has as many as may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// It is closed with 3504, and those that are there stay.
+    #[default]
+    Refuse,
+    /// It takes the place of the oldest, which is closed with 3503.
+    CloseOldest,
 }
 
 /// What becomes of publications for a client that reads slowly, once half of its connection's

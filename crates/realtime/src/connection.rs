@@ -5,6 +5,7 @@ mod charging;
 mod command;
 mod map;
 mod opening;
+mod orders;
 mod slow;
 mod stream;
 mod subscribing;
@@ -20,7 +21,7 @@ use crate::{
     Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::{map::Collected, opening::Opening, slow::Fate},
+    connection::{map::Collected, opening::Opening, orders::Errand, slow::Fate},
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -34,6 +35,7 @@ use protocol::{
 };
 use std::{
     cell::{Cell, RefCell},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -43,12 +45,24 @@ use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 pub(crate) struct Connection {
     id: ConnectionId,
     pub(crate) encoding: Encoding,
+    origin: Origin,
     queue: Queue,
     closing: Cell<Option<Disconnect>>,
     /// While the server's own subscriptions begin: the answer to `connect`.
     opening: RefCell<Option<Box<Opening>>>,
     bound: RefCell<Option<Bound>>,
     subscriptions: RefCell<Vec<Subscription>>,
+    #[expect(clippy::box_collection, reason = "there hardly ever are any, in many connections")]
+    errands: RefCell<Option<Box<Vec<Errand>>>>,
+}
+
+/// How a connection came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    ip: IpAddr,
+    since: Timestamp,
+    /// Whether it is carried by a stream.
+    emulated: bool,
 }
 
 /// A subscription that is no more, for those who have to be told.
@@ -135,15 +149,17 @@ struct Waiting {
 }
 
 impl Connection {
-    fn new(id: ConnectionId, encoding: Encoding, queue_bytes_max: usize) -> Self {
+    fn new(id: ConnectionId, encoding: Encoding, origin: Origin, queue_bytes_max: usize) -> Self {
         Self {
             id,
             encoding,
+            origin,
             queue: Queue::new(queue_bytes_max),
             closing: Cell::new(None),
             opening: RefCell::default(),
             bound: RefCell::default(),
             subscriptions: RefCell::default(),
+            errands: RefCell::default(),
         }
     }
 

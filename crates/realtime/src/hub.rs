@@ -29,9 +29,12 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
+use traffic_cop::connections::{Answered, Question};
 use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
+/// Subscriptions that are shown of a connection.
+const SUBSCRIPTIONS_SHOWN: usize = 64;
 
 /// What reaches a core from the rest of the node.
 pub(crate) enum ToCore {
@@ -45,6 +48,8 @@ pub(crate) enum ToCore {
     Lost { channel: Channel },
     /// A session has ended.
     CloseSession { tenant: TenantId, session: SessionId },
+    /// Somebody asks about connections, or has something done to them.
+    Asked { question: Arc<Question>, answers: mpsc::Sender<Answered> },
     /// The node closes all sockets, each at a random moment of so long a time.
     CloseAll { why: Disconnect, over: Duration },
 }
@@ -196,6 +201,10 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     connection.is_bound_to(&tenant, session)
                 });
             }
+            ToCore::Asked { question, answers } => {
+                // There is room for the answer of each core.
+                let _ = answers.try_send(hub.answer(&question, sockets.node()));
+            }
             ToCore::CloseAll { why, over } => {
                 tokio::task::spawn_local(close_all(sockets.clone(), why, over));
             }
@@ -305,6 +314,24 @@ impl Hub {
 
     fn lost(&self, channel: &Channel) -> Vec<Ended> {
         self.each(channel, |connection| connection.lost(channel))
+    }
+
+    fn answer(&self, question: &Question, node: &str) -> Answered {
+        let connections = self.connections.borrow();
+        let meant = connections.iter().map(|(_, connection)| connection);
+        let meant = meant.filter(|one| one.is_one_of(&question.tenant, &question.of));
+        let mut answered = Answered::default();
+        for connection in meant {
+            answered.count += 1;
+            match &question.order {
+                Some(order) => connection.take_order(question, order),
+                None if answered.shown.len() < question.limit => {
+                    answered.shown.extend(connection.shown(node, SUBSCRIPTIONS_SHOWN));
+                }
+                None => {}
+            }
+        }
+        answered
     }
 
     fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {

@@ -17,23 +17,27 @@ mod broker;
 mod channel;
 mod config;
 mod connection;
+mod control;
 mod frame;
 mod handshake;
 mod hub;
 mod permission;
+mod places;
 mod presence;
 mod queue;
 mod rpc;
 mod streams;
 
 pub use channel::Publications;
-pub use config::{Config, JoinLeave, Namespace, Recovery, Slow};
+pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, WhenFull};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use permission::{Allow, Those};
 pub use streams::Form;
 
-use crate::{admission::Admission, broker::Broker, presence::Presence, streams::Emulated};
+use crate::{
+    admission::Admission, broker::Broker, places::Places, presence::Presence, streams::Emulated,
+};
 use bytes::Bytes;
 use clock::SharedClock;
 use parking_lot::Mutex;
@@ -92,6 +96,7 @@ pub struct Realtime {
     presence: Presence,
     emulated: Emulated,
     admission: Admission,
+    places: Places,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -109,6 +114,7 @@ impl Realtime {
             presence,
             emulated: Emulated::default(),
             admission: Admission::new(config.open_rate),
+            places: Places::default(),
             parts,
             config,
             broker,

@@ -45,6 +45,11 @@ impl Queue {
         self.waiting.borrow().bytes > self.bytes_max / 2
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.waiting.borrow().bytes
+    }
+
     /// Bytes that may wait.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max

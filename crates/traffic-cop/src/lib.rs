@@ -2,6 +2,7 @@
 //!
 //! - [`identity`]: who calls, proved by a credential;
 //! - [`session`]: sessions that survive connections and restarts;
+//! - [`connections`]: who is connected, and what is to be done to them;
 //! - [`state`]: documents that services, users and sessions share, in one order for all;
 //! - [`limit`]: rate limits by GCRA, all or nothing over several rules;
 //! - [`analytics`]: traffic counters and latency histograms.
@@ -9,6 +10,7 @@
 //! Post Office and Conductor may ask it about sessions; it never depends on them.
 
 pub mod analytics;
+pub mod connections;
 #[cfg(test)]
 mod counting;
 pub mod genesis;

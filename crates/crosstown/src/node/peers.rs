@@ -16,6 +16,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use clock::SharedClock;
+use futures_util::future::join_all;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
@@ -32,7 +33,10 @@ use std::{
     time::Duration,
 };
 use store::{Check, Commit, Key, Kind, Partition, SharedStore};
-use traffic_cop::limit::{ASKS_MAX, Ask, Grant, Owners, Shared, shard_of};
+use traffic_cop::{
+    connections::{Answered, Question},
+    limit::{ASKS_MAX, Ask, Grant, Owners, Shared, shard_of},
+};
 use types::{TenantId, Timestamp};
 
 const SIGNATURE: &str = "x-crosstown-peer";
@@ -41,6 +45,8 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Requests that are remembered, so that none is taken twice; beyond, all are refused.
 const SEEN_MAX: usize = 262_144;
 const BODY_MAX: usize = 256 * 1024;
+/// Bytes of an answer: of hundreds of connections, with some of their subscriptions.
+const ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of commands for a stream: as many as a message may have in any configuration.
 const COMMANDS_MAX: usize = 1024 * 1024;
 /// How long an owner may take to answer.
@@ -118,6 +124,7 @@ impl Server {
         Router::new()
             .route("/limits", post(grant))
             .route("/streams/{session}", post(hand_on))
+            .route("/connections", post(answer_for_connections))
             .with_state(server)
     }
 
@@ -191,6 +198,31 @@ async fn hand_on(
     };
     server
         .signed(&nonce, handed.map_or_else(|problem| problem.code.to_string(), |()| String::new()))
+}
+
+/// A question about the connections of this node.
+async fn answer_for_connections(
+    State(server): State<Arc<Server>>,
+    request: Request,
+) -> Response<Body> {
+    let (body, nonce) = match server.admit(request, COMMANDS_MAX).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused,
+    };
+    let question: Question = match serde_json::from_slice(&body) {
+        Ok(question) => question,
+        Err(error) => return answer(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let answered = match server.streams.get() {
+        Some(realtime) => realtime.answer(question).await,
+        None => Ok(Answered::default()),
+    };
+    match answered {
+        Ok(answered) => {
+            server.signed(&nonce, serde_json::to_string(&answered).expect("an answer is JSON"))
+        }
+        Err(problem) => answer(StatusCode::BAD_REQUEST, problem.detail),
+    }
 }
 
 async fn grant(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
@@ -281,6 +313,25 @@ impl Peers {
         }
     }
 
+    /// What every other node answers, and which does not.
+    pub(super) async fn ask_all(
+        &self,
+        question: &Question,
+    ) -> Result<Vec<Result<Answered, String>>, Problem> {
+        let body = serde_json::to_vec(question)
+            .map_err(|_| Problem::new(Code::Internal, "the question cannot be written"))?;
+        let others = self.keeper.others();
+        let asked = others.iter().map(|(node, address)| {
+            let posted = self.post(address, "/connections", body.clone());
+            async move {
+                let answer = tokio::time::timeout(HANDED, posted).await;
+                let answer = answer.map_err(|_| format!("{node} does not answer in time"))??;
+                serde_json::from_slice(&answer).map_err(|error| format!("{node}: {error}"))
+            }
+        });
+        Ok(join_all(asked).await)
+    }
+
     async fn post(&self, address: &str, path: &str, body: Vec<u8>) -> Result<Bytes, String> {
         let said = |error: &dyn std::fmt::Display| format!("{address}: {error}");
         let time = self.clock.now().0.to_string();
@@ -298,7 +349,7 @@ impl Peers {
         });
         let (head, body) =
             client.request(request).await.map_err(|error| said(&error))?.into_parts();
-        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| said(&error))?;
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| said(&error))?;
         let body = body.to_bytes();
         if head.status != StatusCode::OK {
             return Err(format!("{address}: {} {}", head.status, String::from_utf8_lossy(&body)));

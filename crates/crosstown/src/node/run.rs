@@ -3,7 +3,7 @@
 use crate::{
     config::{Config, ShutdownConfig},
     key_server::KeyServer,
-    node::{admin, cluster::Cluster, members, mounts, stores::Stores},
+    node::{admin, cluster::Cluster, holders::AllNodes, members, mounts, stores::Stores},
 };
 use api::admin::Vitals;
 use async_trait::async_trait;
@@ -128,6 +128,7 @@ impl Node {
             sessions,
             states,
             channels: Arc::new(Channels(realtime.publications())),
+            holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
             analytics: analytics.clone(),
             clock: clock.clone(),
         });

@@ -148,6 +148,14 @@ fn npm_centrifuge_follows_maps_in_chromium() {
 }
 
 #[test]
+fn npm_centrifuge_obeys_orders() {
+    let server = Server::start("[[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\n");
+    let service = server.token_with("acme", "crm", json!({ "kind": "service" }));
+    let said = node("node_orders.mjs", &[&server.base(), &server.token("acme", "ann"), &service]);
+    assert!(said.contains("in json") && said.contains("in protobuf"), "{said}");
+}
+
+#[test]
 fn pypi_centrifuge_python_works_unmodified() {
     let said = with_tokens(python);
     assert!(said.contains("spoken in json"), "{said}");

@@ -73,6 +73,7 @@ on_each! {
     publications_reach_the_sockets_of_every_node
     who_is_on_one_node_the_other_knows
     a_stream_is_spoken_to_through_any_node
+    what_is_ordered_on_one_node_is_done_on_the_other
     what_one_node_revokes_the_other_refuses
     both_nodes_report_the_traffic_of_both
 }
@@ -183,6 +184,40 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
             return;
         }
     }
+}
+
+async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {
+    let [here, mut there] = two_nodes(&stores);
+    let key = here.api_key("acme", "orders").await;
+    let service = Client::new(&here.base(), &key).unwrap();
+    let mut ann = Socket::connect(&there.base(), &there.token("acme", "ann")).await;
+    let mut own = Socket::connect(&here.base(), &here.token("acme", "ann")).await;
+    let path = "/crosstown/v1/connections";
+    // A node is known to the others within seconds.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    let listed = loop {
+        let listed: Json = service.get(&format!("{path}?user=ann")).await.unwrap();
+        if listed["count"] == 2 {
+            break listed;
+        }
+        assert!(std::time::Instant::now() < until, "{listed}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let connections = listed["connections"].as_array().unwrap();
+    assert_ne!(connections[0]["node"], connections[1]["node"]);
+    let order = |order: Json| json!({ "to": { "user": "ann" }, "order": order });
+    let orders = format!("{path}/orders");
+    let send = order(json!({ "do": "send", "data": "both" }));
+    let told: Json = service.post(&orders, &send).await.unwrap();
+    assert_eq!(told, json!({ "connections": 2 }));
+    for socket in [&mut ann, &mut own] {
+        assert_eq!(socket.push().await["message"]["data"], "both");
+    }
+    // What cannot be told everywhere is not said to be.
+    there.kill();
+    let refused = service.post::<Json>(&orders, &send).await.unwrap_err();
+    assert_eq!(refused.code(), Some("upstream_unreachable"), "{refused}");
+    assert_eq!(own.push().await["message"]["data"], "both");
 }
 
 async fn a_stream_is_spoken_to_through_any_node(stores: Stores) {

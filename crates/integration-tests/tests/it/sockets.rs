@@ -1,6 +1,7 @@
 mod filters;
 mod limits;
 mod maps;
+mod orders;
 mod permits;
 mod presence;
 mod protobuf;

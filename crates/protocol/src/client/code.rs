@@ -132,7 +132,9 @@ pub enum Disconnect {
     BadRequest,
     /// The client sent no `connect` in time.
     Stale,
-    /// The session was ended, or an operator closed the connection.
+    /// An operator or a service wants the client to connect anew.
+    ForceReconnect,
+    /// The session was ended, or an operator or a service closed the connection.
     ForceNoReconnect,
     /// There are as many connections as may be.
     ConnectionLimit,
@@ -155,6 +157,7 @@ impl Disconnect {
             Self::InvalidToken => (3500, "invalid token"),
             Self::BadRequest => (3501, "bad request"),
             Self::Stale => (3502, "stale"),
+            Self::ForceReconnect => (3011, "force reconnect"),
             Self::ForceNoReconnect => (3503, "force disconnect"),
             Self::ConnectionLimit => (3504, "connection limit"),
             Self::PermissionDenied => (3507, "permission denied"),

@@ -84,12 +84,22 @@ pub struct Push {
     /// The server ended the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<Reason>,
+    /// A message to the client itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
     /// The server began a subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Begun>,
     /// The server ends the connection, and the transport cannot say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disconnect: Option<Reason>,
+}
+
+/// A message outside of any channel.
+#[derive(Debug, Clone, Serialize)]
+pub struct Message {
+    /// What it says.
+    pub data: Data,
 }
 
 /// Who came or went.

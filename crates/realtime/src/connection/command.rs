@@ -6,6 +6,7 @@ use crate::{
         Bound, seconds,
         task::{Due, Task},
     },
+    places::NoPlace,
     rpc,
 };
 use protocol::{
@@ -212,6 +213,15 @@ impl Task<'_> {
             Ok(beginnings) => beginnings,
             Err(problem) => return self.refused(id, &problem),
         };
+        match node.places.enter(&bound.caller, self.connection.id, &node.config) {
+            Ok(None) => {}
+            Ok(Some(oldest)) => {
+                let (node, tenant) = (node.clone(), bound.caller.tenant.clone());
+                let control = node.parts.control.clone();
+                control.spawn(async move { node.make_room(tenant, oldest).await });
+            }
+            Err(NoPlace) => return Flow::Close(Disconnect::ConnectionLimit),
+        }
         *self.connection.bound.borrow_mut() = Some(bound);
         // The first ping comes at a moment of its own, so that connections that came together
         // do not ping together ever after.

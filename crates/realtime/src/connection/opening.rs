@@ -2,7 +2,7 @@
 //! of them, and before anything else.
 
 use crate::{channel::Channel, connection::Connection, frame::Frame, queue::Full};
-use protocol::client::{Body, ConnectResult, SubscribeResult};
+use protocol::client::{Begun, Body, ConnectResult, Encoding, Push, Reply, SubscribeResult};
 
 /// An answer to `connect` that waits for subscriptions.
 pub(super) struct Opening {
@@ -26,6 +26,18 @@ impl Opening {
     }
 }
 
+/// Tells a client of a subscription that it did not ask for.
+fn begun(channel: &Channel, result: &SubscribeResult, encoding: Encoding) -> Frame {
+    let subscribe = Some(Begun {
+        recoverable: result.recoverable,
+        epoch: result.epoch.clone(),
+        offset: result.offset,
+        positioned: result.positioned,
+    });
+    let push = Push { channel: channel.name().to_owned(), subscribe, ..Push::default() };
+    Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
+}
+
 impl Connection {
     /// Answers `connect` once `subscriptions` have begun.
     pub(super) fn open(&self, id: u32, result: ConnectResult, subscriptions: usize) {
@@ -45,7 +57,10 @@ impl Connection {
     pub(super) fn began(&self, channel: &Channel, result: SubscribeResult) {
         let opened = {
             let mut opening = self.opening.borrow_mut();
-            let Some(waiting) = opening.as_mut() else { return };
+            let Some(waiting) = opening.as_mut() else {
+                drop(opening);
+                return self.push(begun(channel, &result, self.encoding));
+            };
             waiting.result.subs.insert(channel.name().to_owned(), result);
             waiting.left -= 1;
             if waiting.left == 0 { opening.take() } else { None }

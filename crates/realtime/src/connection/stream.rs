@@ -72,7 +72,7 @@ impl Served<'_> {
                 () = sleep_until(self.task.timer.at) => Event::Timer,
             };
             match event {
-                Event::Queue => {}
+                Event::Queue => self.task.run_errands().await,
                 Event::Commands(Some(commands)) => self.take(&commands).await,
                 Event::Commands(None) | Event::Gone => return Closed::ByClient,
                 Event::Timer => self.task.timer_due().await,

@@ -127,6 +127,35 @@ impl Task<'_> {
         names.into_iter().map(beginning).collect()
     }
 
+    /// Begins a subscription that somebody else wants the connection to have.
+    pub(super) async fn subscribe_by_order(&self, channel: Channel) {
+        let bound = self.connection.bound.borrow().clone();
+        let Some(bound) = bound.filter(|_| !self.connection.is_subscribed(&channel)) else {
+            return;
+        };
+        let begun = match self.admitted(&bound, &channel, Wish::Subscribe, true) {
+            Ok(admitted) => {
+                let granted = Some(Box::new(Granted { by_server: true, until: None }));
+                let (command, request, collected) = (0, SubscribeRequest::default(), None);
+                let beginning =
+                    Beginning { command, channel, admitted, request, granted, collected };
+                self.begin_subscription(beginning).await
+            }
+            Err(problem) => Err(Error::from(&problem)),
+        };
+        if let Err(error) = begun {
+            tracing::info!(connection = %self.connection.id, error.message, "not subscribed");
+        }
+    }
+
+    /// Ends a subscription that somebody else wants the connection not to have.
+    pub(super) async fn unsubscribe_by_order(&self, channel: &Channel) {
+        if self.connection.is_subscribed(channel) {
+            self.end_subscription(channel).await;
+            self.connection.unsubscribed(channel, Unsubscribe::Server);
+        }
+    }
+
     /// Asks the broker for a subscription.
     pub(super) async fn begin_subscription(&self, beginning: Beginning) -> Result<(), Error> {
         let Beginning { command, channel, admitted, mut request, granted, collected } = beginning;

@@ -3,7 +3,7 @@
 
 use crate::{
     CoreSockets,
-    connection::{Closed, Connection, charging::KnownCharge, command::Flow},
+    connection::{Closed, Connection, Origin, charging::KnownCharge, command::Flow},
     frame::Frame,
 };
 use protocol::client::{Body, Commands, Disconnect, Encoding};
@@ -71,7 +71,10 @@ impl<'a> Task<'a> {
         emulated: Option<Arc<str>>,
     ) -> Self {
         let queue_bytes_max = sockets.node.config.queue_bytes_max;
-        let connection = Connection::new(sockets.node.connection_id(), encoding, queue_bytes_max);
+        let since = sockets.node.parts.clock.now();
+        let origin = Origin { ip, since, emulated: emulated.is_some() };
+        let id = sockets.node.connection_id();
+        let connection = Connection::new(id, encoding, origin, queue_bytes_max);
         let connection = Rc::new(connection);
         let place = sockets.hub.enter(connection.clone());
         let timer = Timer::new(sockets);
@@ -81,6 +84,9 @@ impl<'a> Task<'a> {
     /// Takes it out, and tells whoever has to know.
     pub(super) async fn end(self, why: Closed) {
         let Self { sockets, connection, place, .. } = self;
+        if let Some(bound) = &*connection.bound.borrow() {
+            sockets.node.places.leave(&bound.caller, connection.id);
+        }
         for ended in sockets.hub.leave(place) {
             sockets.forget(ended).await;
         }

@@ -3,9 +3,13 @@ use crate::frame::Forms;
 use protocol::client::{ConnectResult, Empty, Publication, Push};
 use types::TenantId;
 
+fn origin() -> Origin {
+    Origin { ip: [127, 0, 0, 1].into(), since: Timestamp(0), emulated: false }
+}
+
 /// A connection with one subscription that stands.
 fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
-    let connection = Connection::new(ConnectionId(7), encoding, 1024);
+    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024);
     let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
     let subscription = Subscription {
         channel: channel.clone(),
@@ -132,7 +136,7 @@ fn values_that_wait_for_a_slow_client_are_few() {
 
 #[test]
 fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
-    let connection = Connection::new(ConnectionId(7), Encoding::Json, 1024);
+    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024);
     let channel = |name| Channel::new(&TenantId::new("acme").unwrap(), name).unwrap();
     connection.open(1, ConnectResult::default(), 2);
     connection.reply(2, Body::Ping(Empty {}));

@@ -78,7 +78,7 @@ impl Served<'_> {
                 () = sleep_until(self.task.timer.at) => Event::Timer,
             };
             match event {
-                Event::Queue => {}
+                Event::Queue => self.task.run_errands().await,
                 Event::Message(Some(Ok(Message::Text(text)))) => {
                     self.task.take(Encoding::Json, Commands::json(&text)).await;
                 }

@@ -68,6 +68,8 @@ struct Push {
     leave: Option<Who>,
     #[prost(message, optional, tag = "7")]
     unsubscribe: Option<Reason>,
+    #[prost(message, optional, tag = "8")]
+    message: Option<Message>,
     #[prost(message, optional, tag = "9")]
     subscribe: Option<Begun>,
     #[prost(message, optional, tag = "11")]
@@ -80,6 +82,12 @@ struct Disconnect {
     code: u32,
     #[prost(string, tag = "2")]
     reason: String,
+}
+
+#[derive(prost::Message)]
+struct Message {
+    #[prost(bytes = "vec", tag = "1")]
+    data: Vec<u8>,
 }
 
 #[derive(prost::Message)]
@@ -315,6 +323,7 @@ impl From<&client::Push> for Push {
                 .unsubscribe
                 .as_ref()
                 .map(|why| Reason { code: why.code, reason: why.reason.clone() }),
+            message: push.message.as_ref().map(|one| Message { data: bytes(&one.data) }),
             subscribe: push.subscribe.as_ref().map(|begun| Begun {
                 recoverable: begun.recoverable,
                 epoch: begun.epoch.clone(),

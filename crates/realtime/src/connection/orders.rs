@@ -1,0 +1,111 @@
+//! What others have a connection do.
+
+use crate::{
+    channel::Channel,
+    connection::{Connection, task::Task},
+    frame::Frame,
+};
+use protocol::client::{Body, Data, Disconnect, Encoding, Message, Push, Reply};
+use traffic_cop::connections::{Order, Question, Selector, Shown, Transport};
+use types::TenantId;
+
+/// What only the connection's own task can do.
+pub(super) enum Errand {
+    Subscribe(Channel),
+    Unsubscribe(Channel),
+}
+
+impl Connection {
+    /// Whether it is one of those that are meant.
+    pub(crate) fn is_one_of(&self, tenant: &TenantId, selector: &Selector) -> bool {
+        let bound = self.bound.borrow();
+        let Some(bound) = bound.as_ref().filter(|bound| bound.caller.tenant == *tenant) else {
+            return false;
+        };
+        let Selector { connection, session, user, kind, channel } = selector;
+        let principal = &bound.caller.principal;
+        connection.as_ref().is_none_or(|id| *id == self.id.to_string())
+            && session.is_none_or(|session| session == bound.session)
+            && user.as_ref().is_none_or(|user| *user == principal.id)
+            && kind.is_none_or(|kind| kind == principal.kind)
+            && channel.as_ref().is_none_or(|channel| self.follows(channel))
+    }
+
+    fn follows(&self, channel: &str) -> bool {
+        self.subscriptions.borrow().iter().any(|held| held.channel.name() == channel)
+    }
+
+    pub(crate) fn shown(&self, node: &str, subscriptions_max: usize) -> Option<Shown> {
+        let bound = self.bound.borrow();
+        let bound = bound.as_ref()?;
+        let subscriptions = self.subscriptions.borrow();
+        let names = subscriptions.iter().take(subscriptions_max);
+        Some(Shown {
+            connection: self.id.to_string(),
+            node: node.to_owned(),
+            session: bound.session,
+            user: bound.caller.principal.id.clone(),
+            kind: bound.caller.principal.kind,
+            transport: match self.origin.emulated {
+                true => Transport::Stream,
+                false => Transport::Websocket,
+            },
+            encoding: match self.encoding {
+                Encoding::Json => "json".into(),
+                Encoding::Protobuf => "protobuf".into(),
+            },
+            ip: self.origin.ip,
+            since: self.origin.since,
+            expires: bound.caller.expires,
+            subscription_count: subscriptions.len(),
+            subscriptions: names.map(|held| held.channel.name().to_owned()).collect(),
+            waiting_bytes: self.queue.bytes(),
+        })
+    }
+
+    /// Does what is ordered, or leaves it to the connection's task.
+    pub(crate) fn take_order(&self, question: &Question, order: &Order) {
+        let errand = |channel: &String, errand: fn(Channel) -> Errand| {
+            if let Ok(channel) = Channel::new(&question.tenant, channel) {
+                self.errands.borrow_mut().get_or_insert_default().push(errand(channel));
+                self.queue.wake();
+            }
+        };
+        match order {
+            Order::Disconnect { reconnect: true } => self.close(Disconnect::ForceReconnect),
+            Order::Disconnect { reconnect: false } => self.close(Disconnect::ForceNoReconnect),
+            Order::Subscribe { channel } => errand(channel, Errand::Subscribe),
+            Order::Unsubscribe { channel } => errand(channel, Errand::Unsubscribe),
+            Order::Send { data } => {
+                if let Ok(data) = serde_json::value::to_raw_value(data) {
+                    self.push(message(data, self.encoding));
+                }
+            }
+        }
+    }
+}
+
+fn message(data: Data, encoding: Encoding) -> Frame {
+    let push = Push { message: Some(Message { data }), ..Push::default() };
+    Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
+}
+
+impl Task<'_> {
+    /// Does what was left to this task.
+    pub(super) async fn run_errands(&self) {
+        let errands = self.connection.errands.borrow_mut().take();
+        if let Some(errands) = errands {
+            // Rare, and kept off the connection.
+            Box::pin(self.run(*errands)).await;
+        }
+    }
+
+    async fn run(&self, errands: Vec<Errand>) {
+        for errand in errands {
+            match errand {
+                Errand::Subscribe(channel) => self.subscribe_by_order(channel).await,
+                Errand::Unsubscribe(channel) => self.unsubscribe_by_order(&channel).await,
+            }
+        }
+    }
+}
