@@ -10,12 +10,16 @@ mod document;
 mod memory;
 mod operation;
 mod page;
+mod past;
+mod restore;
 mod transaction;
 
 pub use document::{DocumentId, Scope};
 pub use json_patch::Patch as JsonPatch;
 pub use operation::Operation;
 pub use page::Page;
+pub use past::Moment;
+pub use restore::Restoration;
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 
 use crate::{
@@ -23,6 +27,7 @@ use crate::{
     state::{
         memory::{Known, Memory},
         operation::Bounds,
+        past::Present,
     },
     storage::{self, Stored},
 };
@@ -160,6 +165,9 @@ struct ChangeRecord {
     value: Option<Json>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
+    /// Whether there was no entry before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    created: bool,
     by: PrincipalId,
     at: Timestamp,
 }
@@ -176,6 +184,8 @@ struct ChangeForm<'a> {
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    created: bool,
     by: &'a PrincipalId,
     at: Timestamp,
 }
@@ -194,34 +204,9 @@ impl States {
     /// `forbidden`, or those of the store.
     pub async fn snapshot(&self, caller: &Caller, id: &DocumentId) -> Result<Snapshot, Problem> {
         let partition = id.readable_by(caller)?;
-        'again: for _ in 0..ATTEMPTS {
-            let mut entries = Vec::new();
-            let mut position = None;
-            let mut after: Option<Key> = None;
-            loop {
-                let page = self
-                    .store
-                    .scan(&partition, b"", after.as_ref(), 1_000)
-                    .await
-                    .map_err(storage::problem)?;
-                if *position.get_or_insert(page.position) != page.position {
-                    continue 'again; // It changed between two pages.
-                }
-                for (key, record) in &page.records {
-                    let EntryRecord(value) = storage::decode(&record.value)?;
-                    let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
-                    entries.push(Entry { key, revision: record.revision, value });
-                }
-                match page.records.last() {
-                    Some((last, _)) if page.more => after = Some(last.clone()),
-                    Some(_) | None => break,
-                }
-            }
-            let position = position.unwrap_or(Position::ZERO);
-            let epoch = self.epoch(&partition, position).await?;
-            return Ok(Snapshot { epoch, revision: position.revision, entries });
-        }
-        Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
+        let Present { position, entries } = self.whole(&partition).await?;
+        let epoch = self.epoch(&partition, position).await?;
+        Ok(Snapshot { epoch, revision: position.revision, entries })
     }
 
     /// One entry.
@@ -356,6 +341,7 @@ impl States {
                 key,
                 value: written.as_deref(),
                 deleted: written.is_none(),
+                created: new.held == 0,
                 by: &caller.principal.id,
                 at,
             };
@@ -462,11 +448,43 @@ impl States {
         entries
             .iter()
             .map(|entry| {
-                let ChangeRecord { key, value, deleted, by, at } = storage::decode(&entry.value)?;
+                let ChangeRecord { key, value, deleted, by, at, .. } =
+                    storage::decode(&entry.value)?;
                 let change = Change { key, revision: entry.revision, value, deleted };
                 Ok(HistoryEntry { offset: entry.sequence, change, by, at })
             })
             .collect()
+    }
+
+    /// All entries, at one position.
+    async fn whole(&self, partition: &Partition) -> Result<Present, Problem> {
+        'again: for _ in 0..ATTEMPTS {
+            let mut entries = Vec::new();
+            let mut position = None;
+            let mut after: Option<Key> = None;
+            loop {
+                let page = self
+                    .store
+                    .scan(partition, b"", after.as_ref(), 1_000)
+                    .await
+                    .map_err(storage::problem)?;
+                if *position.get_or_insert(page.position) != page.position {
+                    continue 'again; // It changed between two pages.
+                }
+                for (key, record) in &page.records {
+                    let EntryRecord(value) = storage::decode(&record.value)?;
+                    let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+                    entries.push(Entry { key, revision: record.revision, value });
+                }
+                match page.records.last() {
+                    Some((last, _)) if page.more => after = Some(last.clone()),
+                    Some(_) | None => break,
+                }
+            }
+            let position = position.unwrap_or(Position::ZERO);
+            return Ok(Present { position, entries });
+        }
+        Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
     }
 
     async fn entry(&self, partition: &Partition, key: &str) -> Result<Option<Entry>, Problem> {

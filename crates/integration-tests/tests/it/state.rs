@@ -205,3 +205,66 @@ async fn transactions_are_whole_for_every_follower() {
     // Values in between may be missing; no revision is told in part.
     assert!(by_http.is_sorted());
 }
+
+#[tokio::test]
+async fn a_document_can_be_read_as_it_was_and_made_so_again() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let document = ann.document("user", "ann");
+    let first = document.put("cart", &json!({ "items": 1 }), None).await.unwrap().revision;
+    document.put("note", &json!("x"), None).await.unwrap();
+    document.put("cart", &json!({ "items": 2 }), None).await.unwrap();
+    let last = document.put("wish", &json!(1), None).await.unwrap();
+
+    let then = document.snapshot_at(first).await.unwrap();
+    assert_eq!((then.revision, then.entries.len()), (first, 1));
+    assert_eq!(then.entries[0].value, json!({ "items": 1 }));
+    assert_eq!(document.get_at("cart", last.revision).await.unwrap().value, json!({ "items": 2 }));
+    let none = document.get_at("note", first).await.unwrap_err();
+    assert_eq!(none.code(), Some("not_found"));
+    let client::Error::Refused { document: told, status, .. } =
+        document.snapshot_at(1_000).await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!((status, &told["code"], &told["first"]), (410, &json!("lagged"), &json!(1)));
+    for wrong in ["at=x", "epoch=1", "at=1&since=2"] {
+        let asked = ann.get::<Json>(&format!("/crosstown/v1/state/user/ann?{wrong}")).await;
+        assert_eq!(asked.unwrap_err().code(), Some("bad_request"), "{wrong}");
+    }
+
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let channel = json!({ "channel": "state:user:ann", "recoverable": true });
+    socket.ask("subscribe", channel).await.unwrap();
+    let done = document.restore(first, Some(&["cart", "note"]), Some(last.revision)).await.unwrap();
+    let stale = document.restore(first, None, Some(last.revision)).await.unwrap_err();
+    assert_eq!(stale.code(), Some("conflict"));
+    // Followers see new changes, of one revision.
+    for (key, value) in [("cart", json!({ "items": 1 })), ("note", Json::Null)] {
+        let push = socket.push().await;
+        let data = &push["pub"]["data"];
+        assert_eq!((&data["key"], &data["value"]), (&json!(key), &value), "{push}");
+        assert_eq!(data["revision"], done.revision);
+    }
+    let mut rpc = async |method: &str, data: Json| {
+        let answer = socket.ask("rpc", json!({ "method": method, "data": data })).await;
+        answer.map(|answer| answer["data"].clone())
+    };
+    let at = |revision: u64, key: Json| json!({ "document": "user:ann", "key": key, "at_revision": revision, "epoch": last.epoch });
+    let then = rpc("state.get", at(last.revision, Json::Null)).await.unwrap();
+    assert_eq!(then["entries"].as_array().unwrap().len(), 3, "{then}");
+    let one = rpc("state.get", at(first, json!("cart"))).await.unwrap();
+    assert_eq!(one["value"], json!({ "items": 1 }));
+    let other_life = json!({ "document": "user:ann", "at_revision": 1, "epoch": "1234" });
+    assert_eq!(rpc("state.get", other_life).await.unwrap_err()["code"], 410);
+    let undo = json!({ "document": "user:ann", "revision": last.revision });
+    let undone = rpc("state.restore", undo).await.unwrap();
+    assert_eq!(undone["entries"][1], json!({ "key": "note", "value": "x" }), "{undone}");
+    assert_eq!(document.snapshot().await.unwrap().entries.len(), 3);
+
+    let bob = server.client("acme", "bob");
+    let theirs = bob.document("user", "ann");
+    assert_eq!(theirs.snapshot_at(first).await.unwrap_err().code(), Some("forbidden"));
+    let service = bob.document("service", "orders");
+    assert_eq!(service.restore(0, None, None).await.unwrap_err().code(), Some("forbidden"));
+}

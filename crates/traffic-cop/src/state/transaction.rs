@@ -2,7 +2,7 @@
 
 use crate::{
     state::{
-        ATTEMPTS, DocumentId, JsonPatch, LOCKS, NewValue, Operation, States, entry_key,
+        ATTEMPTS, DocumentId, Done, JsonPatch, LOCKS, NewValue, Operation, States, entry_key,
         format_epoch,
     },
     storage,
@@ -133,15 +133,7 @@ impl States {
             match self.commit(caller, commit, entries.collect()).await {
                 Ok(done) => {
                     let keys = steps.iter().map(|step| step.key.clone());
-                    let values = done.values.into_iter().map(|(value, _)| value);
-                    return Ok(Transacted {
-                        epoch: format_epoch(done.position.incarnation),
-                        revision: done.position.revision,
-                        entries: keys
-                            .zip(values)
-                            .map(|(key, value)| EntryNow { key, value })
-                            .collect(),
-                    });
+                    return Ok(transacted(keys, done));
                 }
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -151,7 +143,18 @@ impl States {
     }
 }
 
+/// What a commit has made of the entries of `keys`.
+pub(super) fn transacted(keys: impl IntoIterator<Item = String>, done: Done) -> Transacted {
+    let values = done.values.into_iter().map(|(value, _)| value);
+    let entries = keys.into_iter().zip(values);
+    Transacted {
+        epoch: format_epoch(done.position.incarnation),
+        revision: done.position.revision,
+        entries: entries.map(|(key, value)| EntryNow { key, value }).collect(),
+    }
+}
+
 /// A problem, with the entry that it is about.
-fn about(key: &str, problem: Problem) -> Problem {
+pub(super) fn about(key: &str, problem: Problem) -> Problem {
     problem.member("key", key)
 }
