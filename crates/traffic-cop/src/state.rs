@@ -8,26 +8,34 @@
 
 mod document;
 mod memory;
+mod merge;
 mod operation;
 mod page;
 mod past;
 mod restore;
+mod rules;
 mod transaction;
+mod who;
 
 pub use document::{DocumentId, Scope};
 pub use json_patch::Patch as JsonPatch;
+pub use merge::Merge;
 pub use operation::Operation;
 pub use page::Page;
 pub use past::Moment;
 pub use restore::Restoration;
+pub use rules::Rule;
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
+pub use who::{Those, Who};
 
 use crate::{
     genesis::Genesis,
     state::{
         memory::{Known, Memory},
+        merge::{Meeting, Outcome, Seen},
         operation::Bounds,
-        past::Present,
+        past::{Present, span},
+        rules::Rules,
     },
     storage::{self, Stored},
 };
@@ -35,7 +43,7 @@ use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, value::RawValue};
-use std::sync::Arc;
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
 use types::{Caller, PrincipalId, Timestamp};
 
@@ -56,11 +64,24 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// How deep a value may be nested, at most 64.
     pub depth_max: usize,
+    /// What holds for some documents, or some of their entries; at most 64.
+    pub rules: Vec<Rule>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32 }
+        let rules = Vec::new();
+        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32, rules }
+    }
+}
+
+impl Config {
+    /// Refuses rules that cannot be meant.
+    ///
+    /// # Errors
+    /// What is wrong and how it is put right.
+    pub fn check(&self) -> Result<(), String> {
+        rules::check(&self.rules)
     }
 }
 
@@ -69,6 +90,7 @@ pub struct States {
     store: SharedStore,
     clock: SharedClock,
     config: Config,
+    rules: Rules,
     genesis: Genesis,
     /// One writer of an entry at a time merges and commits, and remembers what it wrote; across
     /// nodes the checks decide.
@@ -168,6 +190,9 @@ struct ChangeRecord {
     /// Whether there was no entry before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     created: bool,
+    /// Which values of a set were added, anew or again; if it is missing, all of them were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    added: Option<Vec<Json>>,
     by: PrincipalId,
     at: Timestamp,
 }
@@ -186,6 +211,8 @@ struct ChangeForm<'a> {
     deleted: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     created: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<&'a [Json]>,
     by: &'a PrincipalId,
     at: Timestamp,
 }
@@ -193,9 +220,15 @@ struct ChangeForm<'a> {
 impl States {
     /// Documents kept in `store`.
     #[must_use]
-    pub fn new(store: SharedStore, clock: SharedClock, config: Config, genesis: Genesis) -> Self {
+    pub fn new(
+        store: SharedStore,
+        clock: SharedClock,
+        mut config: Config,
+        genesis: Genesis,
+    ) -> Self {
+        let rules = Rules::new(std::mem::take(&mut config.rules));
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
-        Self { store, clock, config, genesis, locks, hasher: ahash::RandomState::new() }
+        Self { store, clock, config, rules, genesis, locks, hasher: ahash::RandomState::new() }
     }
 
     /// The whole document, atomically. One that was never written is empty, at revision 0.
@@ -221,7 +254,8 @@ impl States {
     }
 
     /// Changes an entry. With `if_revision`, only if that is the revision of its latest
-    /// change; 0 demands that there is no such entry.
+    /// change; 0 demands that there is no such entry. A [`Rule`] may say how else such a write
+    /// and others come together.
     ///
     /// # Errors
     /// `conflict` with the members `revision` and `value` of the entry as it is, `forbidden`,
@@ -251,12 +285,15 @@ impl States {
         if_revision: Option<u64>,
     ) -> Result<Applied, Problem> {
         entry_key(key)?;
+        let asked =
+            Asked { caller, partition: &partition, key, operation: &operation, if_revision };
         let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
         let mut memory = lock.lock().await;
+        let needs_value = operation.needs_value() || self.merge(&asked).0.needs_value();
         // What is remembered may be out of date. So it serves to commit by, which is checked,
         // and never to refuse by. It is forgotten unless the commit is done.
         if let Some(known) = memory.take(&partition, key)
-            && let Ok(change) = self.change(known.current(key, &operation), &operation, if_revision)
+            && let Ok(change) = self.change(&asked, known.current(key, needs_value), None)
         {
             let check = Check::Incarnation(known.incarnation);
             let commit = Commit::new(partition.clone()).check(check);
@@ -268,7 +305,8 @@ impl States {
         }
         for _ in 0..ATTEMPTS {
             let current = self.entry(&partition, key).await?;
-            let change = self.change(current, &operation, if_revision)?;
+            let added = self.added_since(&asked, current.as_ref()).await?;
+            let change = self.change(&asked, current, added.as_ref())?;
             let commit = Commit::new(partition.clone());
             match self.commit(caller, commit, vec![(key, change)]).await {
                 Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
@@ -279,19 +317,35 @@ impl States {
         Err(Problem::new(Code::Overloaded, "the entry is changed by too many at once"))
     }
 
-    /// What `operation` makes of an entry as it is, or why it is refused.
+    /// What a write makes of an entry as it is, or why it is refused. `added_since`: what
+    /// [`Self::added_since`] found.
     fn change(
         &self,
+        asked: &Asked<'_>,
         current: Option<Entry>,
-        operation: &Operation,
-        if_revision: Option<u64>,
+        added_since: Option<&HashSet<Json>>,
     ) -> Result<NewValue, Problem> {
         let held = current.as_ref().map_or(0, |entry| entry.revision);
-        if if_revision.is_some_and(|expected| expected != held) {
-            return Err(conflict(current));
-        }
+        let seen = match asked.if_revision {
+            None => Seen::Unsaid,
+            Some(expected) if expected == held => Seen::Present,
+            Some(_) => Seen::Other,
+        };
+        let (merge, source) = self.merge(asked);
+        let by_source = source.is_some_and(|source| source.includes(asked.caller));
+        let value = current.as_ref().map(|entry| &entry.value);
+        let meeting = Meeting { seen, current: value, by_source, added_since };
+        let (operation, added) = match merge.outcome(asked.operation, meeting)? {
+            Outcome::Apply(operation) => (operation, None),
+            Outcome::Combined(operation, added) => (Cow::Owned(operation), Some(added)),
+            Outcome::Conflict if seen == Seen::Unsaid => {
+                let detail = "only its source writes the entry without `if_revision`".to_owned();
+                return Err(Problem { detail, ..conflict(current) });
+            }
+            Outcome::Conflict => return Err(conflict(current)),
+        };
         let bounds = Bounds { bytes: self.config.value_bytes_max, depth: self.config.depth_max };
-        let made = operation.apply_to(current.as_ref().map(|entry| &entry.value), bounds);
+        let made = operation.apply_to(value, bounds);
         let made = made.map_err(|problem| match problem.code == Code::Conflict {
             // A test of a patch: as with `if_revision`, what stands there is told.
             true => Problem { detail: problem.detail, ..conflict(current) },
@@ -304,7 +358,45 @@ impl States {
                 Some((value, written))
             }
         };
-        Ok(NewValue { held, value })
+        Ok(NewValue { held, value, added })
+    }
+
+    /// How writes of the entry come together, and who its source is. Rules are for documents.
+    fn merge(&self, asked: &Asked<'_>) -> (Merge, Option<&Who>) {
+        let document = document::name(asked.partition);
+        document.map(|name| self.rules.merge(name, asked.key)).unwrap_or_default()
+    }
+
+    /// The values that were added to a set after what a removal has seen. `None` if that does
+    /// not matter, or is not known any more.
+    async fn added_since(
+        &self,
+        asked: &Asked<'_>,
+        current: Option<&Entry>,
+    ) -> Result<Option<HashSet<Json>>, Problem> {
+        let (Some(seen), Some(current)) = (asked.if_revision, current) else { return Ok(None) };
+        let matters = self.merge(asked).0 == Merge::AddWinsSet && merge::removes(asked.operation);
+        if !matters || seen >= current.revision {
+            return Ok(None);
+        }
+        let head = self.store.head(asked.partition).await.map_err(storage::problem)?;
+        let (first, last) = span(head.as_ref());
+        let mut known = first == 1;
+        let mut added = HashSet::new();
+        let told = self.backwards(asked.partition, first, last, |revision, change| {
+            if revision <= seen {
+                known = true;
+                return true;
+            }
+            if change.key == asked.key {
+                match (change.added, change.value) {
+                    (Some(values), _) | (None, Some(Json::Array(values))) => added.extend(values),
+                    (None, Some(_) | None) => {}
+                }
+            }
+            false
+        });
+        Ok((told.await? && known).then_some(added))
     }
 
     /// Commits what becomes of some entries, each checked to be as it was.
@@ -342,6 +434,7 @@ impl States {
                 value: written.as_deref(),
                 deleted: written.is_none(),
                 created: new.held == 0,
+                added: new.added.as_deref(),
                 by: &caller.principal.id,
                 at,
             };
@@ -524,12 +617,23 @@ impl States {
     }
 }
 
+/// A write of an entry, as it is asked for.
+struct Asked<'a> {
+    caller: &'a Caller,
+    partition: &'a Partition,
+    key: &'a str,
+    operation: &'a Operation,
+    if_revision: Option<u64>,
+}
+
 /// What an entry is to become.
 struct NewValue {
     /// The revision that it has; 0: it is not there.
     held: u64,
     /// The value, and the same as JSON; missing if it is to be deleted.
     value: Option<(Json, Box<RawValue>)>,
+    /// The values that it adds to a set, if it is a change of one.
+    added: Option<Vec<Json>>,
 }
 
 /// Changes that are committed, with the values that they made, in their order.

@@ -268,3 +268,96 @@ async fn a_document_can_be_read_as_it_was_and_made_so_again() {
     let service = bob.document("service", "orders");
     assert_eq!(service.restore(0, None, None).await.unwrap_err().code(), Some("forbidden"));
 }
+
+const MERGING: &str = r#"
+[[state.rules]]
+document = "pillar:*"
+prefix = "count:"
+merge = "counter"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "tags:"
+merge = "add_wins_set"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "stock:"
+merge = "source_wins"
+source = { kinds = ["service"] }
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "form:"
+merge = "merge_patch"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "cursor:"
+merge = "last_writer"
+"#;
+
+#[tokio::test]
+async fn writes_come_together_as_the_rules_say() {
+    let server = Server::start(MERGING);
+    let shop = Client::new(&server.base(), &server.api_key("acme", "shop").await).unwrap();
+    let ann = server.client("acme", "ann");
+    let (by_shop, by_ann) = (shop.document("pillar", "sales"), ann.document("pillar", "sales"));
+    let code = |outcome: Result<client::Applied, client::Error>| {
+        outcome.map(|applied| applied.value.unwrap()).map_err(|error| {
+            let client::Error::Refused { code, document, .. } = error else { panic!("{error}") };
+            (code, document["value"].clone())
+        })
+    };
+
+    // By HTTP and by a socket, none of them having seen what is there.
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "bob")).await;
+    let adders = (0..8).map(|_| {
+        let document = by_ann.clone();
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                document.patch("count:visits", &json!({ "add": 1 }), Some(1)).await.unwrap();
+            }
+        })
+    });
+    let adders: Vec<_> = adders.collect();
+    for _ in 0..5 {
+        let data =
+            json!({ "document": "pillar:sales", "key": "count:visits", "value": { "add": 10 } });
+        socket.ask("rpc", json!({ "method": "state.patch", "data": data })).await.unwrap();
+    }
+    for adder in adders {
+        adder.await.unwrap();
+    }
+    let count = by_ann.patch("count:visits", &json!({ "add": 0 }), None).await.unwrap();
+    assert_eq!(count.value, Some(json!(90)));
+    let wrong = code(by_ann.put("count:visits", &json!("many"), None).await);
+    assert_eq!(wrong, Err(("bad_request".into(), Json::Null)));
+
+    let first = by_ann.put("tags:1", &json!(["new", "red"]), None).await.unwrap().revision;
+    by_shop.patch("tags:1", &json!({ "add": ["red", "big"] }), None).await.unwrap();
+    let removed = by_ann.patch("tags:1", &json!({ "remove": ["new", "red"] }), Some(first)).await;
+    assert_eq!(code(removed), Ok(json!(["red", "big"])), "it was added anew");
+
+    let first = by_ann.put("stock:1", &json!(5), None).await.unwrap().revision;
+    by_shop.put("stock:1", &json!(3), Some(0)).await.unwrap();
+    for seen in [None, Some(first)] {
+        let lost = code(by_ann.put("stock:1", &json!(4), seen).await);
+        assert_eq!(lost, Err(("conflict".into(), json!(3))));
+    }
+
+    let first = by_ann.put("form:1", &json!({ "name": "Ann" }), None).await.unwrap().revision;
+    by_shop.put("form:1", &json!({ "name": "Ann", "city": "Bern" }), None).await.unwrap();
+    let merged = code(by_ann.put("form:1", &json!({ "name": "Anna" }), Some(first)).await);
+    assert_eq!(merged, Ok(json!({ "name": "Anna", "city": "Bern" })));
+
+    by_shop.put("cursor:1", &json!(1), None).await.unwrap();
+    assert_eq!(code(by_ann.put("cursor:1", &json!(2), Some(0)).await), Ok(json!(2)));
+    // No rule covers it, or none the document.
+    by_shop.put("other", &json!(1), None).await.unwrap();
+    let stale = code(by_ann.put("other", &json!(2), Some(0)).await);
+    assert_eq!(stale, Err(("conflict".into(), json!(1))));
+    let own = ann.document("user", "ann");
+    let put = code(own.put("count:visits", &json!({ "add": 1 }), None).await);
+    assert_eq!(put, Ok(json!({ "add": 1 })));
+}

@@ -298,7 +298,7 @@ mod tests {
             }
             let (by, at) = (PrincipalId::new("ann").unwrap(), Timestamp(0));
             let (key, value, deleted) = (key.to_owned(), value.map(Json::from), value.is_none());
-            walk.pass(made_by, ChangeRecord { key, value, deleted, created, by, at });
+            walk.pass(made_by, ChangeRecord { key, value, deleted, created, added: None, by, at });
         }
         let then = walk.entries(&now, whole)?;
         Some(then.into_iter().map(|entry| (entry.key, entry.revision, entry.value)).collect())
@@ -350,7 +350,7 @@ mod tests {
         let change = |key: &str, created| {
             let (by, at) = (PrincipalId::new("ann").unwrap(), Timestamp(0));
             let (key, value) = (key.to_owned(), Some(json!(1)));
-            ChangeRecord { key, value, deleted: false, created, by, at }
+            ChangeRecord { key, value, deleted: false, created, added: None, by, at }
         };
         walk.pass(7, change("a", false));
         walk.pass(7, change("a", false));

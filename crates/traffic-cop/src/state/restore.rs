@@ -2,8 +2,8 @@
 
 use crate::{
     state::{
-        ATTEMPTS, DocumentId, Entry, Moment, NewValue, Operation, STEPS_MAX, States, Transacted,
-        entry_key,
+        ATTEMPTS, Asked, DocumentId, Entry, Moment, NewValue, Operation, STEPS_MAX, States,
+        Transacted, entry_key,
         transaction::{about, transacted},
     },
     storage,
@@ -104,7 +104,11 @@ impl States {
                 .iter()
                 .zip(steps)
                 .map(|(key, (current, operation))| {
-                    self.change(current, &operation, None).map_err(|problem| about(key, problem))
+                    // By what it has seen, so that it is no blind write.
+                    let if_revision = Some(current.as_ref().map_or(0, |entry| entry.revision));
+                    let (partition, operation) = (&partition, &operation);
+                    let asked = Asked { caller, partition, key, operation, if_revision };
+                    self.change(&asked, current, None).map_err(|problem| about(key, problem))
                 })
                 .collect::<Result<_, _>>()?;
             let entries = names.iter().map(String::as_str).zip(changes).collect();

@@ -31,10 +31,14 @@ struct Node {
 
 impl Node {
     fn on(store: &SharedStore) -> Self {
+        Self::with(store, Config::default())
+    }
+
+    fn with(store: &SharedStore, config: Config) -> Self {
         let (clock, counting) = (SystemClock::shared(), Counting::over(store.clone()));
         let store: SharedStore = counting.clone();
         let genesis = Genesis::new(store.clone(), clock.clone());
-        let states = States::new(store, clock, Config::default(), genesis);
+        let states = States::new(store, clock, config, genesis);
         Self { states, store: counting }
     }
 
@@ -425,6 +429,7 @@ async fn a_restoration_is_whole_among_other_writers() {
             value: Some(json!(9)),
             deleted: false,
             created: false,
+            added: None,
             by: caller().principal.id,
             at: Timestamp(0),
         };
@@ -437,4 +442,122 @@ async fn a_restoration_is_whole_among_other_writers() {
         assert_eq!(node.entries().await, json!({ "a": 0, "b": 0 }), "{keys:?}");
         assert_eq!((done.revision, done.entries.len()), (4, 2));
     }
+}
+
+/// A node whose documents' entries `k…` come together so.
+fn merging(store: &SharedStore, merge: &str) -> Node {
+    let rule = json!({ "document": "pillar:*", "prefix": "k", "merge": merge });
+    let rules = vec![serde_json::from_value(rule).unwrap()];
+    Node::with(store, Config { rules, ..Config::default() })
+}
+
+#[tokio::test]
+async fn no_increment_of_a_counter_is_lost() {
+    let store = memory();
+    let nodes = [merging(&store, "counter"), merging(&store, "counter")].map(Arc::new);
+    let mut tasks = tokio::task::JoinSet::new();
+    for adder in 0..8_usize {
+        let node = nodes[adder % 2].clone();
+        tasks.spawn(async move {
+            for _ in 0..10 {
+                // A revision that is past does not matter.
+                let more = Operation::Patch(json!({ "add": 1 }));
+                node.apply(more, Some(1)).await.unwrap();
+                let step = json!({ "op": "put", "key": "k", "value": { "add": 2 } });
+                node.transact(&[step]).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(nodes[0].entry().await.value, json!(8 * 10 * 3));
+    // What is remembered of it is added to as well.
+    nodes[0].apply(Operation::Put(json!(1)), None).await.unwrap();
+    nodes[0].store.calls();
+    for expected in 2..20 {
+        let sum = nodes[0].apply(Operation::Put(json!({ "add": 1 })), None).await.unwrap();
+        assert_eq!(sum.value, Some(json!(expected)));
+    }
+    // Entries that no rule covers are as they ever were.
+    let put = Operation::Put(json!({ "add": 1 }));
+    let other = nodes[0].states.apply(&caller(), &document(), "other", put, None).await.unwrap();
+    assert_eq!(other.value, Some(json!({ "add": 1 })));
+}
+
+#[tokio::test]
+async fn what_was_added_since_is_not_removed() {
+    let store = memory();
+    let node = merging(&store, "add_wins_set");
+    let change = async |change: Json, seen| {
+        let applied = node.apply(Operation::Patch(change), seen).await;
+        applied.map(|applied| (applied.revision, applied.value.unwrap()))
+    };
+    let (first, _) = change(json!({ "add": ["a", "b", "c"] }), None).await.unwrap();
+    node.write("other", Some(json!(["a"]))).await;
+    // Added again: it was there all the time, but is wanted anew.
+    change(json!({ "add": ["b"] }), None).await.unwrap();
+    let (last, left) = change(json!({ "remove": ["a", "b"] }), Some(first)).await.unwrap();
+    assert_eq!(left, json!(["b", "c"]));
+    let (_, left) = change(json!({ "remove": ["b"] }), Some(last)).await.unwrap();
+    assert_eq!(left, json!(["c"]));
+    // Set as a whole, each value is added; a transaction knows that too.
+    node.apply(Operation::Put(json!(["c", "d"])), None).await.unwrap();
+    let remove = json!({ "remove": ["c", "d"], "add": ["e"] });
+    let step = json!({ "op": "patch", "key": "k", "value": remove, "if_revision": last });
+    let done = node.transact(&[step]).await.unwrap();
+    assert_eq!(done.entries[0].value, Some(json!(["c", "d", "e"])));
+    // Where the history no longer tells, the remover has to look.
+    for number in 0..1_200 {
+        node.write("other", Some(json!(number))).await;
+    }
+    change(json!({ "add": ["f"] }), None).await.unwrap();
+    let refused = change(json!({ "remove": ["c"] }), Some(last)).await.unwrap_err();
+    assert_eq!(refused.code, Code::Conflict);
+    assert_eq!(refused.members["value"], json!(["c", "d", "e", "f"]));
+    let seen = refused.members["revision"].as_u64();
+    let (_, left) = change(json!({ "remove": ["c"] }), seen).await.unwrap();
+    assert_eq!(left, json!(["d", "e", "f"]));
+}
+
+#[tokio::test]
+async fn the_source_wins() {
+    let rule = json!({
+        "document": "pillar:board", "merge": "source_wins", "source": { "principals": ["ann"] },
+    });
+    let rules = vec![serde_json::from_value(rule).unwrap()];
+    let node = Node::with(&memory(), Config { rules, ..Config::default() });
+    let bob = {
+        let mut bob = caller();
+        bob.principal.id = PrincipalId::new("bob").unwrap();
+        bob
+    };
+    let by_bob = async |value: Json, seen| {
+        let put = Operation::Put(value);
+        node.states.apply(&bob, &document(), "k", put, seen).await
+    };
+    by_bob(json!(1), None).await.unwrap();
+    node.apply(Operation::Put(json!(2)), Some(0)).await.unwrap();
+    for seen in [None, Some(1)] {
+        let refused = by_bob(json!(3), seen).await.unwrap_err();
+        assert_eq!((refused.code, &refused.members["value"]), (Code::Conflict, &json!(2)));
+    }
+    by_bob(json!(4), Some(2)).await.unwrap();
+    assert_eq!(node.entry().await.value, json!(4));
+    // To restore is to have seen what is there.
+    let what = serde_json::from_value(json!({ "revision": 2 })).unwrap();
+    node.states.restore(&bob, &document(), &what).await.unwrap();
+    assert_eq!(node.entry().await.value, json!(2));
+}
+
+#[tokio::test]
+async fn a_stale_object_is_merged() {
+    let node = merging(&memory(), "merge_patch");
+    node.apply(Operation::Put(json!({ "a": 1 })), None).await.unwrap();
+    for number in 0..3 {
+        // By what is remembered too, which is not read with its value otherwise.
+        let value = json!({ format!("b{number}"): number });
+        node.apply(Operation::Put(value), Some(0)).await.unwrap();
+    }
+    assert_eq!(node.entry().await.value, json!({ "a": 1, "b0": 0, "b1": 1, "b2": 2 }));
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     state::{
-        ATTEMPTS, DocumentId, Done, JsonPatch, LOCKS, NewValue, Operation, States, entry_key,
-        format_epoch,
+        ATTEMPTS, Asked, DocumentId, Done, JsonPatch, LOCKS, NewValue, Operation, States,
+        entry_key, format_epoch,
     },
     storage,
 };
@@ -120,14 +120,15 @@ impl States {
         for _ in 0..ATTEMPTS {
             let current = steps.iter().map(|step| self.entry(&partition, &step.key));
             let current = futures_util::future::try_join_all(current).await?;
-            let changes: Vec<NewValue> = steps
-                .iter()
-                .zip(current)
-                .map(|(step, current)| {
-                    self.change(current, &step.operation, step.if_revision)
-                        .map_err(|problem| about(&step.key, problem))
-                })
-                .collect::<Result<_, _>>()?;
+            let mut changes: Vec<NewValue> = Vec::with_capacity(steps.len());
+            for (step, current) in steps.iter().zip(current) {
+                let Step { key, operation, if_revision } = step;
+                let (partition, if_revision) = (&partition, *if_revision);
+                let asked = Asked { caller, partition, key, operation, if_revision };
+                let added = self.added_since(&asked, current.as_ref()).await?;
+                let change = self.change(&asked, current, added.as_ref());
+                changes.push(change.map_err(|problem| about(key, problem))?);
+            }
             let entries = steps.iter().map(|step| step.key.as_str()).zip(changes);
             let commit = Commit::new(partition.clone());
             match self.commit(caller, commit, entries.collect()).await {
