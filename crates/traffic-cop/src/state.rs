@@ -13,7 +13,9 @@ mod operation;
 mod page;
 mod past;
 mod restore;
+mod room;
 mod rules;
+mod schema;
 mod transaction;
 mod who;
 
@@ -25,6 +27,7 @@ pub use page::Page;
 pub use past::Moment;
 pub use restore::Restoration;
 pub use rules::Rule;
+pub use schema::Schema;
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 pub use who::{Those, Who};
 
@@ -231,15 +234,38 @@ impl States {
         Self { store, clock, config, rules, genesis, locks, hasher: ahash::RandomState::new() }
     }
 
-    /// The whole document, atomically. One that was never written is empty, at revision 0.
+    /// The whole document, atomically, but for what the caller may not read. One that was never written is empty, at revision 0.
     ///
     /// # Errors
     /// `forbidden`, or those of the store.
     pub async fn snapshot(&self, caller: &Caller, id: &DocumentId) -> Result<Snapshot, Problem> {
         let partition = id.readable_by(caller)?;
-        let Present { position, entries } = self.whole(&partition).await?;
+        let Present { position, mut entries } = self.whole(&partition).await?;
+        entries.retain(|entry| self.may_read(caller, &partition, &entry.key));
         let epoch = self.epoch(&partition, position).await?;
         Ok(Snapshot { epoch, revision: position.revision, entries })
+    }
+
+    /// Whether `caller`, who may read the document in `partition`, may read its entry `key`. Every
+    /// way to the entries of a document goes by it: those of this crate by themselves, others
+    /// by asking for each entry and each change that they hand out.
+    #[must_use]
+    pub fn may_read(&self, caller: &Caller, partition: &Partition, key: &str) -> bool {
+        document::name(partition).is_none_or(|name| self.rules.may_read(caller, name, key))
+    }
+
+    /// Whether `caller`, who may read the document in `partition`, may read every entry that it
+    /// can have, so that [`Self::may_read`] need not be asked.
+    #[must_use]
+    pub fn may_read_all(&self, caller: &Caller, partition: &Partition) -> bool {
+        document::name(partition).is_none_or(|name| !self.rules.hides(caller, name))
+    }
+
+    fn check_read(&self, caller: &Caller, partition: &Partition, key: &str) -> Result<(), Problem> {
+        match self.may_read(caller, partition, key) {
+            true => Ok(()),
+            false => Err(forbidden(key)),
+        }
     }
 
     /// One entry.
@@ -248,6 +274,7 @@ impl States {
     /// `forbidden`, `not_found`, or those of the store.
     pub async fn get(&self, caller: &Caller, id: &DocumentId, key: &str) -> Result<Entry, Problem> {
         let partition = id.readable_by(caller)?;
+        self.check_read(caller, &partition, key)?;
         self.entry(&partition, key)
             .await?
             .ok_or_else(|| Problem::new(Code::NotFound, "there is no such entry"))
@@ -297,18 +324,21 @@ impl States {
         {
             let check = Check::Incarnation(known.incarnation);
             let commit = Commit::new(partition.clone()).check(check);
-            match self.commit(caller, commit, vec![(key, change)]).await {
-                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
-                Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
-                Err(error) => return Err(storage::problem(error)),
+            let entries = vec![(key, change)];
+            if let Ok(commit) = self.within_limits(commit, &entries).await {
+                match self.commit(caller, commit, entries).await {
+                    Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
+                    Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
+                    Err(error) => return Err(storage::problem(error)),
+                }
             }
         }
         for _ in 0..ATTEMPTS {
             let current = self.entry(&partition, key).await?;
             let added = self.added_since(&asked, current.as_ref()).await?;
-            let change = self.change(&asked, current, added.as_ref())?;
-            let commit = Commit::new(partition.clone());
-            match self.commit(caller, commit, vec![(key, change)]).await {
+            let entries = vec![(key, self.change(&asked, current, added.as_ref())?)];
+            let commit = self.within_limits(Commit::new(partition.clone()), &entries).await?;
+            match self.commit(caller, commit, entries).await {
                 Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -325,6 +355,11 @@ impl States {
         current: Option<Entry>,
         added_since: Option<&HashSet<Json>>,
     ) -> Result<NewValue, Problem> {
+        let document = document::name(asked.partition);
+        let may_write = |name| self.rules.may_write(asked.caller, name, asked.key);
+        if !document.is_none_or(may_write) {
+            return Err(forbidden(asked.key));
+        }
         let held = current.as_ref().map_or(0, |entry| entry.revision);
         let seen = match asked.if_revision {
             None => Seen::Unsaid,
@@ -355,6 +390,9 @@ impl States {
             None => None,
             Some(value) => {
                 let written = self.written(&value)?;
+                if let Some(schema) = document.and_then(|name| self.rules.schema(name, asked.key)) {
+                    schema.check(&value)?;
+                }
                 Some((value, written))
             }
         };
@@ -485,10 +523,15 @@ impl States {
             let key = String::from_utf8_lossy(change.key.as_bytes()).into_owned();
             Ok(Change { key, revision: change.revision, deleted: value.is_none(), value })
         };
+        let may_read = |change: &&store::Change| {
+            let key = String::from_utf8_lossy(change.key.as_bytes());
+            self.may_read(caller, &partition, &key)
+        };
+        let changes = told.keys.iter().filter(may_read).map(change);
         Ok(Changes {
             epoch: self.epoch(&partition, told.position).await?,
             revision: told.position.revision,
-            changes: told.keys.iter().map(change).collect::<Result<_, Problem>>()?,
+            changes: changes.collect::<Result<_, Problem>>()?,
         })
     }
 
@@ -531,22 +574,32 @@ impl States {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, Problem> {
         let partition = id.readable_by(caller)?;
-        let read = self.store.read(&partition, &CHANGES, offset.max(1), limit).await;
-        let entries = read.map_err(|error| {
-            let first =
-                if let store::Error::Trimmed { first } = error { Some(first) } else { None };
-            let problem = storage::problem(error);
-            first.into_iter().fold(problem, |problem, first| problem.member("first", first))
-        })?;
-        entries
-            .iter()
-            .map(|entry| {
+        let (mut offset, limit) = (offset.max(1), limit.max(1));
+        let mut told = Vec::new();
+        // A page of which the caller may read nothing is not the last one.
+        loop {
+            let read = self.store.read(&partition, &CHANGES, offset, limit).await;
+            let page = read.map_err(|error| {
+                let first =
+                    if let store::Error::Trimmed { first } = error { Some(first) } else { None };
+                let problem = storage::problem(error);
+                first.into_iter().fold(problem, |problem, first| problem.member("first", first))
+            })?;
+            let Some(last) = page.last() else { break };
+            offset = last.sequence + 1;
+            for entry in &page {
                 let ChangeRecord { key, value, deleted, by, at, .. } =
                     storage::decode(&entry.value)?;
-                let change = Change { key, revision: entry.revision, value, deleted };
-                Ok(HistoryEntry { offset: entry.sequence, change, by, at })
-            })
-            .collect()
+                if self.may_read(caller, &partition, &key) {
+                    let change = Change { key, revision: entry.revision, value, deleted };
+                    told.push(HistoryEntry { offset: entry.sequence, change, by, at });
+                }
+            }
+            if !told.is_empty() {
+                break;
+            }
+        }
+        Ok(told)
     }
 
     /// All entries, at one position.
@@ -681,6 +734,10 @@ fn entry_key(key: &str) -> Result<Key, Problem> {
         return Err(Problem::new(Code::BadRequest, detail));
     }
     Key::new(key).map_err(storage::problem)
+}
+
+fn forbidden(key: &str) -> Problem {
+    Problem::new(Code::Forbidden, format!("the entry `{key}` is not open to this caller"))
 }
 
 fn conflict(current: Option<Entry>) -> Problem {

@@ -361,3 +361,86 @@ async fn writes_come_together_as_the_rules_say() {
     let put = code(own.put("count:visits", &json!({ "add": 1 }), None).await);
     assert_eq!(put, Ok(json!({ "add": 1 })));
 }
+
+const PROTECTED: &str = r#"
+[[state.rules]]
+document = "pillar:*"
+prefix = "order:"
+schema = { type = "object", required = ["items"], properties = { items = { minimum = 1 } } }
+keys_max = 2
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "secret:"
+read = { kinds = ["service"], roles = ["auditor"] }
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "price:"
+write = { kinds = ["service"] }
+"#;
+
+#[tokio::test]
+async fn rules_say_who_writes_what() {
+    let server = Server::start(PROTECTED);
+    let shop = Client::new(&server.base(), &server.api_key("acme", "shop").await).unwrap();
+    let ann = server.client("acme", "ann");
+    let (by_shop, by_ann) = (shop.document("pillar", "sales"), ann.document("pillar", "sales"));
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let mut rpc = async |method: &str, data: Json| {
+        let answer = socket.ask("rpc", json!({ "method": method, "data": data })).await;
+        answer.map(|answer| answer["data"].clone())
+    };
+
+    let client::Error::Refused { document: told, status, .. } =
+        by_ann.put("order:1", &json!({ "items": 0 }), None).await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!((status, &told["path"]), (400, &json!("/items")), "{told}");
+    let wrong = json!({ "document": "pillar:sales", "key": "order:1", "value": {} });
+    assert_eq!(rpc("state.put", wrong).await.unwrap_err()["code"], 400);
+    for key in ["order:1", "order:2"] {
+        by_ann.put(key, &json!({ "items": 1 }), None).await.unwrap();
+    }
+    let more = by_ann.put("order:3", &json!({ "items": 1 }), None).await.unwrap_err();
+    assert_eq!(more.code(), Some("body_too_large"));
+    by_ann.put("order:2", &json!({ "items": 2 }), None).await.unwrap();
+
+    by_shop.put("secret:1", &json!("hush"), None).await.unwrap();
+    by_shop.put("price:1", &json!(5), None).await.unwrap();
+    for key in ["secret:1", "price:1"] {
+        let put = by_ann.put(key, &json!(1), Some(0)).await.unwrap_err();
+        let client::Error::Refused { code, document, .. } = put else { panic!() };
+        assert_eq!((code.as_str(), document.get("value")), ("forbidden", None));
+    }
+    let keys = |snapshot: client::Snapshot| {
+        snapshot.entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(by_ann.snapshot().await.unwrap()), ["order:1", "order:2", "price:1"]);
+    assert_eq!(keys(by_shop.snapshot().await.unwrap()).len(), 4);
+    let last = by_shop.snapshot().await.unwrap().revision;
+    assert_eq!(keys(by_ann.snapshot_at(last).await.unwrap()).len(), 3);
+    let get = json!({ "document": "pillar:sales", "key": "secret:1" });
+    assert_eq!(rpc("state.get", get).await.unwrap_err()["code"], 403);
+    for (method, member) in
+        [("state.get", "entries"), ("state.changes", "changes"), ("state.history", "entries")]
+    {
+        let told = rpc(method, json!({ "document": "pillar:sales" })).await.unwrap();
+        assert!(!told[member].as_array().unwrap().is_empty(), "{told}");
+        assert!(!told.to_string().contains("secret"), "{method}: {told}");
+    }
+}
+
+#[test]
+fn a_schema_that_is_wrong_stops_the_start() {
+    for (schema, expected) in [
+        ("{ type = \"objekt\" }", "the schema is wrong"),
+        ("{ \"$ref\" = \"http://127.0.0.1:9/x.json\" }", "the schema is wrong"),
+        ("\"/none/such.json\"", "/none/such.json"),
+    ] {
+        let rule = format!("[[state.rules]]\ndocument = \"pillar:*\"\nschema = {schema}\n");
+        let said = Server::refused_on("hot = \"memory:\"", &rule);
+        assert!(said.contains(expected), "{said}");
+    }
+}

@@ -126,7 +126,8 @@ impl States {
         moment: &Moment,
     ) -> Result<Snapshot, Problem> {
         let partition = id.readable_by(caller)?;
-        let (now, entries) = self.past(&partition, None, moment).await?;
+        let (now, mut entries) = self.past(&partition, None, moment).await?;
+        entries.retain(|entry| self.may_read(caller, &partition, &entry.key));
         let epoch = self.epoch(&partition, now.position).await?;
         Ok(Snapshot { epoch, revision: moment.revision, entries })
     }
@@ -144,6 +145,7 @@ impl States {
     ) -> Result<Entry, Problem> {
         let partition = id.readable_by(caller)?;
         entry_key(key)?;
+        self.check_read(caller, &partition, key)?;
         let keys = BTreeSet::from([key.to_owned()]);
         let (_, entries) = self.past(&partition, Some(&keys), moment).await?;
         let none = || Problem::new(Code::NotFound, "there was no such entry");

@@ -59,10 +59,14 @@ impl States {
         }
         for key in keys.into_iter().flatten() {
             entry_key(key).map_err(|problem| about(key, problem))?;
+            self.check_read(caller, &partition, key)?;
         }
         let moment = Moment { revision: what.revision, epoch: what.epoch.clone() };
         for _ in 0..ATTEMPTS {
-            let (now, then) = self.past(&partition, keys, &moment).await?;
+            let (mut now, mut then) = self.past(&partition, keys, &moment).await?;
+            // What the caller does not see stays as it is.
+            now.entries.retain(|entry| self.may_read(caller, &partition, &entry.key));
+            then.retain(|entry| self.may_read(caller, &partition, &entry.key));
             let revision = now.position.revision;
             if what.if_revision.is_some_and(|expected| expected != revision) {
                 let problem = Problem::new(Code::Conflict, "the document has another revision");
@@ -111,7 +115,8 @@ impl States {
                     self.change(&asked, current, None).map_err(|problem| about(key, problem))
                 })
                 .collect::<Result<_, _>>()?;
-            let entries = names.iter().map(String::as_str).zip(changes).collect();
+            let entries: Vec<_> = names.iter().map(String::as_str).zip(changes).collect();
+            let commit = self.within_limits(commit, &entries).await?;
             match self.commit(caller, commit, entries).await {
                 Ok(done) => return Ok(transacted(names, done)),
                 Err(store::Error::Conflict { .. }) => {}

@@ -3,8 +3,9 @@
 //! A rule names documents, and entries by the beginning of their keys. For each of its settings
 //! the first rule counts that covers the entry and has that setting.
 
-use crate::state::{Merge, Who};
+use crate::state::{Merge, Schema, Who};
 use serde::Deserialize;
+use types::Caller;
 
 /// Rules of one configuration.
 const RULES_MAX: usize = 64;
@@ -24,6 +25,23 @@ pub struct Rule {
     /// Whose writes count as those of the source, for `merge = "source_wins"`.
     #[serde(default)]
     pub source: Option<Who>,
+    /// Who reads the entries, of those who may read the document; all of them, unless a rule
+    /// says otherwise.
+    #[serde(default)]
+    pub read: Option<Who>,
+    /// Who writes the entries, of those who may write the document and read the entries; all of
+    /// them, unless a rule says otherwise.
+    #[serde(default)]
+    pub write: Option<Who>,
+    /// What their values have to look like.
+    #[serde(default)]
+    pub schema: Option<Schema>,
+    /// How many of these entries a document has at most. Each rule's limits hold by themselves.
+    #[serde(default)]
+    pub keys_max: Option<u64>,
+    /// Bytes of their keys and values, as JSON, that a document has at most.
+    #[serde(default)]
+    pub bytes_max: Option<u64>,
 }
 
 impl Rule {
@@ -42,10 +60,47 @@ impl Rules {
     }
 
     /// How writes of an entry come together, and who its source is.
-    pub(super) fn merge(&self, document: &str, key: &str) -> (Merge, Option<&Who>) {
-        let mut covering = self.0.iter().filter(|rule| rule.covers(document, key));
-        let found = covering.find_map(|rule| rule.merge.map(|merge| (merge, rule.source.as_ref())));
-        found.unwrap_or_default()
+    pub(super) fn merge<'a>(&'a self, document: &str, key: &str) -> (Merge, Option<&'a Who>) {
+        let merge = |rule: &'a Rule| rule.merge.map(|merge| (merge, rule.source.as_ref()));
+        self.covering(document, key).find_map(merge).unwrap_or_default()
+    }
+
+    /// Whether `caller`, who may read the document, may read an entry.
+    pub(super) fn may_read(&self, caller: &Caller, document: &str, key: &str) -> bool {
+        let who = self.covering(document, key).find_map(|rule| rule.read.as_ref());
+        who.is_none_or(|who| who.includes(caller))
+    }
+
+    /// Whether `caller`, who may write the document, may write an entry: a write tells what is
+    /// there, so that it takes reading too.
+    pub(super) fn may_write(&self, caller: &Caller, document: &str, key: &str) -> bool {
+        let who = self.covering(document, key).find_map(|rule| rule.write.as_ref());
+        who.is_none_or(|who| who.includes(caller)) && self.may_read(caller, document, key)
+    }
+
+    /// Whether there may be entries of the document that `caller` may not read.
+    pub(super) fn hides(&self, caller: &Caller, document: &str) -> bool {
+        let excludes = |rule: &Rule| rule.read.as_ref().is_some_and(|who| !who.includes(caller));
+        self.0.iter().any(|rule| excludes(rule) && fits(&rule.document, document))
+    }
+
+    /// What the value of an entry has to look like.
+    pub(super) fn schema<'a>(&'a self, document: &str, key: &str) -> Option<&'a Schema> {
+        self.covering(document, key).find_map(|rule| rule.schema.as_ref())
+    }
+
+    /// The rules that limit the document.
+    pub(super) fn limits<'a>(&'a self, document: &'a str) -> impl Iterator<Item = &'a Rule> {
+        let limits = |rule: &&Rule| rule.keys_max.is_some() || rule.bytes_max.is_some();
+        self.0.iter().filter(limits).filter(move |rule| fits(&rule.document, document))
+    }
+
+    fn covering<'a, 'n>(
+        &'a self,
+        document: &'n str,
+        key: &'n str,
+    ) -> impl Iterator<Item = &'a Rule> + use<'a, 'n> {
+        self.0.iter().filter(move |rule| rule.covers(document, key))
     }
 }
 
@@ -73,6 +128,16 @@ pub(super) fn check(rules: &[Rule]) -> Result<(), String> {
             }
             (Some(Merge::SourceWins), Some(_)) | (_, None) => {}
             (_, Some(_)) => return about("`source` is for `merge = \"source_wins\"`"),
+        }
+        for (setting, who) in
+            [("source", &rule.source), ("read", &rule.read), ("write", &rule.write)]
+        {
+            if who.as_ref().is_some_and(Who::is_empty) {
+                return about(&format!("`{setting}` names nobody; say `{setting} = false`"));
+            }
+        }
+        if rule.keys_max == Some(0) || rule.bytes_max == Some(0) {
+            return about("`keys_max` and `bytes_max` are at least 1");
         }
     }
     Ok(())
@@ -157,6 +222,8 @@ mod tests {
             ("document = \"user:*\"\nprefix = \"\\n\"", "`prefix`"),
             ("document = \"user:*\"\nmerge = \"source_wins\"", "needs `source`"),
             ("document = \"user:*\"\nsource = true", "`source` is for"),
+            ("document = \"user:*\"\nread = {}", "`read = false`"),
+            ("document = \"user:*\"\nkeys_max = 0", "at least 1"),
         ] {
             let why = check(&rules(&format!("[[rules]]\n{rule}"))).unwrap_err();
             assert!(why.contains(expected), "{why}");

@@ -5,6 +5,8 @@ use serde_json::json;
 use store_memory::MemoryStore;
 use types::{CredentialKind, Principal, PrincipalKind, TenantId};
 
+mod rules;
+
 fn caller() -> Caller {
     let id = PrincipalId::new("ann").unwrap();
     Caller {

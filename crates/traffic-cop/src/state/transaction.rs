@@ -130,8 +130,9 @@ impl States {
                 changes.push(change.map_err(|problem| about(key, problem))?);
             }
             let entries = steps.iter().map(|step| step.key.as_str()).zip(changes);
-            let commit = Commit::new(partition.clone());
-            match self.commit(caller, commit, entries.collect()).await {
+            let entries: Vec<_> = entries.collect();
+            let commit = self.within_limits(Commit::new(partition.clone()), &entries).await?;
+            match self.commit(caller, commit, entries).await {
                 Ok(done) => {
                     let keys = steps.iter().map(|step| step.key.clone());
                     return Ok(transacted(keys, done));

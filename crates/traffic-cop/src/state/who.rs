@@ -45,6 +45,11 @@ impl From<Form> for Who {
 }
 
 impl Who {
+    /// Whether it is a table that names nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::Those(Those::default())
+    }
+
     /// Whether `caller` is one of them.
     #[must_use]
     pub fn includes(&self, caller: &Caller) -> bool {
