@@ -9,9 +9,12 @@ use axum::{
     extract::{Path, State},
     routing::{get, post},
 };
+use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use traffic_cop::state::{DocumentId, HistoryEntry, Operation, SharedStates, Step};
+use traffic_cop::state::{
+    DocumentId, HistoryEntry, Moment, Operation, Restoration, SharedStates, Step,
+};
 
 /// A request for changes waits at most this long.
 const WAIT_MAX: Duration = Duration::from_secs(25);
@@ -22,6 +25,7 @@ pub(crate) fn routes(states: SharedStates) -> Router {
         .route("/state/{scope}/{id}/changes", get(changes))
         .route("/state/{scope}/{id}/history", get(history))
         .route("/state/{scope}/{id}/transactions", post(transact))
+        .route("/state/{scope}/{id}/restore", post(restore))
         .route("/state/{scope}/{id}/entries/{key}", get(read).put(put).patch(patch).delete(delete))
         .with_state(states)
 }
@@ -33,8 +37,33 @@ async fn snapshot(
     State(states): State<SharedStates>,
     by: By,
     Path((scope, id)): Document,
+    Wanted(then): Wanted<Then>,
 ) -> Answer {
-    json(states.snapshot(&by, &DocumentId::new(&scope, &id)?).await?)
+    let document = DocumentId::new(&scope, &id)?;
+    json(match then.moment()? {
+        None => states.snapshot(&by, &document).await?,
+        Some(moment) => states.snapshot_at(&by, &document, &moment).await?,
+    })
+}
+
+/// As it was at the revision `at`; without it, as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Then {
+    at: Option<u64>,
+    epoch: Option<String>,
+}
+
+impl Then {
+    fn moment(self) -> Result<Option<Moment>, Problem> {
+        match (self.at, self.epoch) {
+            (None, None) => Ok(None),
+            (Some(revision), epoch) => Ok(Some(Moment { revision, epoch })),
+            (None, Some(_)) => {
+                Err(Problem::new(Code::BadRequest, "the query is wrong: `epoch` belongs to `at`"))
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,8 +118,17 @@ async fn history(
     json(Entries { entries: states.history(&by, &document, page.offset, limit).await? })
 }
 
-async fn read(State(states): State<SharedStates>, by: By, Path((scope, id, key)): Entry) -> Answer {
-    json(states.get(&by, &DocumentId::new(&scope, &id)?, &key).await?)
+async fn read(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id, key)): Entry,
+    Wanted(then): Wanted<Then>,
+) -> Answer {
+    let document = DocumentId::new(&scope, &id)?;
+    json(match then.moment()? {
+        None => states.get(&by, &document, &key).await?,
+        Some(moment) => states.get_at(&by, &document, &key, &moment).await?,
+    })
 }
 
 #[derive(Deserialize)]
@@ -144,6 +182,15 @@ async fn transact(
 ) -> Answer {
     let document = DocumentId::new(&scope, &id)?;
     json(states.transact(&by, &document, &transaction.steps).await?)
+}
+
+async fn restore(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Json(what): Json<Restoration>,
+) -> Answer {
+    json(states.restore(&by, &DocumentId::new(&scope, &id)?, &what).await?)
 }
 
 async fn apply(

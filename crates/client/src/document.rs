@@ -101,6 +101,40 @@ impl Document {
         self.client.get(&self.path).await
     }
 
+    /// The whole document as it was at `revision`. If that is no longer known, the error's code
+    /// is `lagged`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn snapshot_at(&self, revision: u64) -> Result<Snapshot, Error> {
+        self.client.get(&format!("{}?at={revision}", self.path)).await
+    }
+
+    /// An entry as it was at `revision`; `not_found` if there was none.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_at`].
+    pub async fn get_at(&self, key: &str, revision: u64) -> Result<Entry, Error> {
+        self.client.get(&format!("{}?at={revision}", self.entry(key, None))).await
+    }
+
+    /// Makes the document again what it was at `revision`, or only the entries of `keys`: at
+    /// most 32 changes, all in one commit. With `if_revision`, only if that is the document's
+    /// revision, else the error's code is `conflict`.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_at`].
+    pub async fn restore(
+        &self,
+        revision: u64,
+        keys: Option<&[&str]>,
+        if_revision: Option<u64>,
+    ) -> Result<Transacted, Error> {
+        let what =
+            serde_json::json!({ "revision": revision, "keys": keys, "if_revision": if_revision });
+        self.client.post(&format!("{}/restore", self.path), &what).await
+    }
+
     /// Sets an entry. With `if_revision`, only if that is the entry's revision (0: there is
     /// none); else the error's code is `conflict` and its document holds the entry as it is.
     ///

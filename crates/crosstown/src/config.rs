@@ -143,6 +143,7 @@ impl Config {
         self.stores.guard.check().map_err(|why| format!("`stores.guard`: {why}"))?;
         self.identity.check()?;
         self.realtime.check()?;
+        self.state.check()?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(format!(
                 "`admin.listen = \"{}\"` can be reached by others; use a loopback address",
@@ -271,6 +272,7 @@ mod tests {
         refused("[identity]\ncopies_for = \"2h\"", "`identity.copies_for` must be at most 1h");
         refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
+        refused("[[state.rules]]\ndocument = \"x:y\"", "the state rule for `x:y`");
         refused("= 1", "c.toml:1:");
     }
 

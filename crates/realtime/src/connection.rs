@@ -6,6 +6,7 @@ mod command;
 mod map;
 mod opening;
 mod orders;
+mod reader;
 mod slow;
 mod stream;
 mod subscribing;
@@ -21,7 +22,7 @@ use crate::{
     Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::{map::Collected, opening::Opening, orders::Errand, slow::Fate},
+    connection::{map::Collected, opening::Opening, orders::Errand, reader::Reader, slow::Fate},
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -65,6 +66,14 @@ pub(crate) struct Origin {
     emulated: bool,
 }
 
+/// What a publication is about, for those who do not want or may not have all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct About {
+    pub(crate) tags: Tags,
+    /// The entry of a document that has changed.
+    pub(crate) key: Option<Arc<str>>,
+}
+
 /// A subscription that is no more, for those who have to be told.
 pub(crate) struct Ended {
     pub(crate) channel: Channel,
@@ -100,6 +109,8 @@ struct Subscription {
     slow: Slow,
     /// Which publications it wants.
     filter: Option<Box<Filter>>,
+    /// Which entries of a document it is not told of, if there are any.
+    reader: Option<Box<Reader>>,
     /// The newest publication, if the client is behind and wants no other.
     waiting: Option<Frames>,
     /// What it stands on beside what the namespace allows everybody.
@@ -212,6 +223,9 @@ impl Connection {
                 if let Some(filter) = &held.filter {
                     publications.retain(|one| filter.wants(&one.tags));
                 }
+                if let Some(reader) = &held.reader {
+                    self.retain_readable(reader, &mut publications);
+                }
                 held.state = State::Live { life: start.life, offset };
                 held.based = !publications.is_empty();
                 if held.delta {
@@ -298,7 +312,7 @@ impl Connection {
         channel: &Channel,
         frames: &Frames,
         offset: u64,
-        tags: &Tags,
+        about: &About,
     ) -> Option<Ended> {
         if self.closing.get().is_some() {
             return None;
@@ -314,7 +328,10 @@ impl Connection {
             }
             *last = offset;
         }
-        if held.filter.as_ref().is_some_and(|filter| !filter.wants(tags)) {
+        if held.filter.as_ref().is_some_and(|filter| !filter.wants(&about.tags)) {
+            return None;
+        }
+        if held.reader.as_ref().is_some_and(|reader| !self.reads(reader, about.key.as_ref())) {
             return None;
         }
         match held.fate(self.queue.is_half_full()) {

@@ -4,7 +4,7 @@ use crate::{
     Config, Form, Realtime,
     broker::{Follower, Start},
     channel::Channel,
-    connection::{self, Connection, Ended, Streaming},
+    connection::{self, About, Connection, Ended, Streaming},
     frame::Frames,
     handshake::Accepted,
 };
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use protocol::{
     Code, Problem,
-    client::{Disconnect, Encoding, filter::Tags},
+    client::{Disconnect, Encoding},
 };
 use slab::Slab;
 use std::{
@@ -41,7 +41,7 @@ pub(crate) enum ToCore {
     /// The answer to a subscription of a connection.
     Subscribed { follower: Follower, channel: Channel, outcome: Result<Start, Problem> },
     /// A publication for whoever is subscribed.
-    Publication { channel: Channel, frames: Frames, offset: u64, tags: Tags },
+    Publication { channel: Channel, frames: Frames, offset: u64, about: About },
     /// For subscribers that want to be told: `client` came or went.
     Joined { channel: Channel, frames: Frames, client: Option<ConnectionId> },
     /// Publications were lost: subscribers have to start again.
@@ -183,8 +183,8 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     sockets.forget(ended).await;
                 }
             }
-            ToCore::Publication { channel, frames, offset, tags } => {
-                for ended in hub.publish(&channel, &frames, offset, &tags) {
+            ToCore::Publication { channel, frames, offset, about } => {
+                for ended in hub.publish(&channel, &frames, offset, &about) {
                     sockets.forget(ended).await;
                 }
             }
@@ -280,8 +280,14 @@ impl Hub {
     }
 
     /// Tells which subscriptions are no more.
-    fn publish(&self, channel: &Channel, frames: &Frames, offset: u64, tags: &Tags) -> Vec<Ended> {
-        self.each(channel, |connection| connection.deliver(channel, frames, offset, tags))
+    fn publish(
+        &self,
+        channel: &Channel,
+        frames: &Frames,
+        offset: u64,
+        about: &About,
+    ) -> Vec<Ended> {
+        self.each(channel, |connection| connection.deliver(channel, frames, offset, about))
     }
 
     /// Does something with each subscriber of a channel, and tells which subscriptions it ended.

@@ -2,10 +2,11 @@
 //!
 //! | method | argument | answer |
 //! |---|---|---|
-//! | `state.get` | `{document, key?}` | the document, or one entry |
+//! | `state.get` | `{document, key?, at_revision?, epoch?}` | the document, or one entry; with `at_revision` as it was then |
 //! | `state.put` | `{document, key, value, if_revision?}` | `{epoch, revision, value}` |
 //! | `state.patch` | `{document, key, value, if_revision?}`; `value` is merged; or `ops` in its place, steps of a JSON Patch | as above |
 //! | `state.transact` | `{document, steps}`; each `{op, key, value?, if_revision?}` | `{epoch, revision, entries}` |
+//! | `state.restore` | `{document, revision, epoch?, keys?, if_revision?}` | `{epoch, revision, entries}`: what had to be changed |
 //! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
 //! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
 //! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
@@ -19,10 +20,10 @@ use crate::Parts;
 use protocol::{Code, Problem};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value as Json, json};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use traffic_cop::{
     analytics::Range,
-    state::{DocumentId, JsonPatch, Operation, Step},
+    state::{DocumentId, JsonPatch, Moment, Operation, Restoration, Step},
 };
 use types::{Caller, SessionId};
 
@@ -49,6 +50,18 @@ struct Transaction {
 struct Read {
     document: String,
     key: Option<String>,
+    at_revision: Option<u64>,
+    epoch: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restore {
+    document: String,
+    revision: u64,
+    epoch: Option<String>,
+    keys: Option<BTreeSet<String>>,
+    if_revision: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -99,11 +112,23 @@ pub(crate) async fn call(
     let caller = &caller;
     match method.as_str() {
         "state.get" => {
-            let Read { document, key } = argument(data)?;
+            let Read { document, key, at_revision, epoch } = argument(data)?;
             let document: DocumentId = document.parse()?;
-            match key {
-                None => json(states.snapshot(caller, &document).await?),
-                Some(key) => json(states.get(caller, &document, &key).await?),
+            let moment = match (at_revision, epoch) {
+                (None, None) => None,
+                (Some(revision), epoch) => Some(Moment { revision, epoch }),
+                (None, Some(_)) => {
+                    let detail = "the argument is wrong: `epoch` belongs to `at_revision`";
+                    return Err(Problem::new(Code::BadRequest, detail));
+                }
+            };
+            match (key, moment) {
+                (None, None) => json(states.snapshot(caller, &document).await?),
+                (None, Some(then)) => json(states.snapshot_at(caller, &document, &then).await?),
+                (Some(key), None) => json(states.get(caller, &document, &key).await?),
+                (Some(key), Some(then)) => {
+                    json(states.get_at(caller, &document, &key, &then).await?)
+                }
             }
         }
         "state.put" | "state.patch" => {
@@ -126,6 +151,11 @@ pub(crate) async fn call(
         "state.transact" => {
             let Transaction { document, steps } = argument(data)?;
             json(states.transact(caller, &document.parse()?, &steps).await?)
+        }
+        "state.restore" => {
+            let Restore { document, revision, epoch, keys, if_revision } = argument(data)?;
+            let what = Restoration { revision, epoch, keys, if_revision };
+            json(states.restore(caller, &document.parse()?, &what).await?)
         }
         "state.delete" => {
             let Delete { document, key, if_revision } = argument(data)?;

@@ -1,7 +1,7 @@
 //! A store that counts what it is asked, for tests.
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -17,12 +17,13 @@ pub(crate) struct Counting {
     first: SharedStore,
     store: RwLock<SharedStore>,
     calls: AtomicUsize,
+    first_of_all: Mutex<Option<Commit>>,
 }
 
 impl Counting {
     pub(crate) fn over(store: SharedStore) -> Arc<Self> {
         let (first, store) = (store.clone(), RwLock::new(store));
-        Arc::new(Self { first, store, calls: AtomicUsize::new(0) })
+        Arc::new(Self { first, store, calls: AtomicUsize::new(0), first_of_all: Mutex::default() })
     }
 
     /// Calls since the last time.
@@ -33,6 +34,11 @@ impl Counting {
     /// Goes on with another store, as a server does that has lost its data.
     pub(crate) fn lose(&self, store: SharedStore) {
         *self.store.write() = store;
+    }
+
+    /// Somebody else's commit, that comes just before the next one.
+    pub(crate) fn before_next_commit(&self, commit: Commit) {
+        *self.first_of_all.lock() = Some(commit);
     }
 
     fn counted(&self) -> SharedStore {
@@ -49,6 +55,10 @@ impl Store for Counting {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        let other = self.first_of_all.lock().take();
+        if let Some(other) = other {
+            self.counted().commit(other).await?;
+        }
         self.counted().commit(commit).await
     }
 

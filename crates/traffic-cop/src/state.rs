@@ -8,21 +8,37 @@
 
 mod document;
 mod memory;
+mod merge;
 mod operation;
 mod page;
+mod past;
+mod restore;
+mod room;
+mod rules;
+mod schema;
 mod transaction;
+mod who;
 
 pub use document::{DocumentId, Scope};
 pub use json_patch::Patch as JsonPatch;
+pub use merge::Merge;
 pub use operation::Operation;
 pub use page::Page;
+pub use past::Moment;
+pub use restore::Restoration;
+pub use rules::Rule;
+pub use schema::Schema;
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
+pub use who::{Those, Who};
 
 use crate::{
     genesis::Genesis,
     state::{
         memory::{Known, Memory},
+        merge::{Meeting, Outcome, Seen},
         operation::Bounds,
+        past::{Present, span},
+        rules::Rules,
     },
     storage::{self, Stored},
 };
@@ -30,7 +46,7 @@ use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, value::RawValue};
-use std::sync::Arc;
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
 use types::{Caller, PrincipalId, Timestamp};
 
@@ -51,11 +67,24 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// How deep a value may be nested, at most 64.
     pub depth_max: usize,
+    /// What holds for some documents, or some of their entries; at most 64.
+    pub rules: Vec<Rule>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32 }
+        let rules = Vec::new();
+        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32, rules }
+    }
+}
+
+impl Config {
+    /// Refuses rules that cannot be meant.
+    ///
+    /// # Errors
+    /// What is wrong and how it is put right.
+    pub fn check(&self) -> Result<(), String> {
+        rules::check(&self.rules)
     }
 }
 
@@ -64,6 +93,7 @@ pub struct States {
     store: SharedStore,
     clock: SharedClock,
     config: Config,
+    rules: Rules,
     genesis: Genesis,
     /// One writer of an entry at a time merges and commits, and remembers what it wrote; across
     /// nodes the checks decide.
@@ -160,6 +190,12 @@ struct ChangeRecord {
     value: Option<Json>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
+    /// Whether there was no entry before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    created: bool,
+    /// Which values of a set were added, anew or again; if it is missing, all of them were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    added: Option<Vec<Json>>,
     by: PrincipalId,
     at: Timestamp,
 }
@@ -176,6 +212,10 @@ struct ChangeForm<'a> {
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    created: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<&'a [Json]>,
     by: &'a PrincipalId,
     at: Timestamp,
 }
@@ -183,45 +223,49 @@ struct ChangeForm<'a> {
 impl States {
     /// Documents kept in `store`.
     #[must_use]
-    pub fn new(store: SharedStore, clock: SharedClock, config: Config, genesis: Genesis) -> Self {
+    pub fn new(
+        store: SharedStore,
+        clock: SharedClock,
+        mut config: Config,
+        genesis: Genesis,
+    ) -> Self {
+        let rules = Rules::new(std::mem::take(&mut config.rules));
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
-        Self { store, clock, config, genesis, locks, hasher: ahash::RandomState::new() }
+        Self { store, clock, config, rules, genesis, locks, hasher: ahash::RandomState::new() }
     }
 
-    /// The whole document, atomically. One that was never written is empty, at revision 0.
+    /// The whole document, atomically, but for what the caller may not read. One that was never written is empty, at revision 0.
     ///
     /// # Errors
     /// `forbidden`, or those of the store.
     pub async fn snapshot(&self, caller: &Caller, id: &DocumentId) -> Result<Snapshot, Problem> {
         let partition = id.readable_by(caller)?;
-        'again: for _ in 0..ATTEMPTS {
-            let mut entries = Vec::new();
-            let mut position = None;
-            let mut after: Option<Key> = None;
-            loop {
-                let page = self
-                    .store
-                    .scan(&partition, b"", after.as_ref(), 1_000)
-                    .await
-                    .map_err(storage::problem)?;
-                if *position.get_or_insert(page.position) != page.position {
-                    continue 'again; // It changed between two pages.
-                }
-                for (key, record) in &page.records {
-                    let EntryRecord(value) = storage::decode(&record.value)?;
-                    let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
-                    entries.push(Entry { key, revision: record.revision, value });
-                }
-                match page.records.last() {
-                    Some((last, _)) if page.more => after = Some(last.clone()),
-                    Some(_) | None => break,
-                }
-            }
-            let position = position.unwrap_or(Position::ZERO);
-            let epoch = self.epoch(&partition, position).await?;
-            return Ok(Snapshot { epoch, revision: position.revision, entries });
+        let Present { position, mut entries } = self.whole(&partition).await?;
+        entries.retain(|entry| self.may_read(caller, &partition, &entry.key));
+        let epoch = self.epoch(&partition, position).await?;
+        Ok(Snapshot { epoch, revision: position.revision, entries })
+    }
+
+    /// Whether `caller`, who may read the document in `partition`, may read its entry `key`. Every
+    /// way to the entries of a document goes by it: those of this crate by themselves, others
+    /// by asking for each entry and each change that they hand out.
+    #[must_use]
+    pub fn may_read(&self, caller: &Caller, partition: &Partition, key: &str) -> bool {
+        document::name(partition).is_none_or(|name| self.rules.may_read(caller, name, key))
+    }
+
+    /// Whether `caller`, who may read the document in `partition`, may read every entry that it
+    /// can have, so that [`Self::may_read`] need not be asked.
+    #[must_use]
+    pub fn may_read_all(&self, caller: &Caller, partition: &Partition) -> bool {
+        document::name(partition).is_none_or(|name| !self.rules.hides(caller, name))
+    }
+
+    fn check_read(&self, caller: &Caller, partition: &Partition, key: &str) -> Result<(), Problem> {
+        match self.may_read(caller, partition, key) {
+            true => Ok(()),
+            false => Err(forbidden(key)),
         }
-        Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
     }
 
     /// One entry.
@@ -230,13 +274,15 @@ impl States {
     /// `forbidden`, `not_found`, or those of the store.
     pub async fn get(&self, caller: &Caller, id: &DocumentId, key: &str) -> Result<Entry, Problem> {
         let partition = id.readable_by(caller)?;
+        self.check_read(caller, &partition, key)?;
         self.entry(&partition, key)
             .await?
             .ok_or_else(|| Problem::new(Code::NotFound, "there is no such entry"))
     }
 
     /// Changes an entry. With `if_revision`, only if that is the revision of its latest
-    /// change; 0 demands that there is no such entry.
+    /// change; 0 demands that there is no such entry. A [`Rule`] may say how else such a write
+    /// and others come together.
     ///
     /// # Errors
     /// `conflict` with the members `revision` and `value` of the entry as it is, `forbidden`,
@@ -266,26 +312,33 @@ impl States {
         if_revision: Option<u64>,
     ) -> Result<Applied, Problem> {
         entry_key(key)?;
+        let asked =
+            Asked { caller, partition: &partition, key, operation: &operation, if_revision };
         let lock = &self.locks[(self.hasher.hash_one((&partition, key)) as usize) % LOCKS];
         let mut memory = lock.lock().await;
+        let needs_value = operation.needs_value() || self.merge(&asked).0.needs_value();
         // What is remembered may be out of date. So it serves to commit by, which is checked,
         // and never to refuse by. It is forgotten unless the commit is done.
         if let Some(known) = memory.take(&partition, key)
-            && let Ok(change) = self.change(known.current(key, &operation), &operation, if_revision)
+            && let Ok(change) = self.change(&asked, known.current(key, needs_value), None)
         {
             let check = Check::Incarnation(known.incarnation);
             let commit = Commit::new(partition.clone()).check(check);
-            match self.commit(caller, commit, vec![(key, change)]).await {
-                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
-                Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
-                Err(error) => return Err(storage::problem(error)),
+            let entries = vec![(key, change)];
+            if let Ok(commit) = self.within_limits(commit, &entries).await {
+                match self.commit(caller, commit, entries).await {
+                    Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
+                    Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
+                    Err(error) => return Err(storage::problem(error)),
+                }
             }
         }
         for _ in 0..ATTEMPTS {
             let current = self.entry(&partition, key).await?;
-            let change = self.change(current, &operation, if_revision)?;
-            let commit = Commit::new(partition.clone());
-            match self.commit(caller, commit, vec![(key, change)]).await {
+            let added = self.added_since(&asked, current.as_ref()).await?;
+            let entries = vec![(key, self.change(&asked, current, added.as_ref())?)];
+            let commit = self.within_limits(Commit::new(partition.clone()), &entries).await?;
+            match self.commit(caller, commit, entries).await {
                 Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -294,19 +347,40 @@ impl States {
         Err(Problem::new(Code::Overloaded, "the entry is changed by too many at once"))
     }
 
-    /// What `operation` makes of an entry as it is, or why it is refused.
+    /// What a write makes of an entry as it is, or why it is refused. `added_since`: what
+    /// [`Self::added_since`] found.
     fn change(
         &self,
+        asked: &Asked<'_>,
         current: Option<Entry>,
-        operation: &Operation,
-        if_revision: Option<u64>,
+        added_since: Option<&HashSet<Json>>,
     ) -> Result<NewValue, Problem> {
-        let held = current.as_ref().map_or(0, |entry| entry.revision);
-        if if_revision.is_some_and(|expected| expected != held) {
-            return Err(conflict(current));
+        let document = document::name(asked.partition);
+        let may_write = |name| self.rules.may_write(asked.caller, name, asked.key);
+        if !document.is_none_or(may_write) {
+            return Err(forbidden(asked.key));
         }
+        let held = current.as_ref().map_or(0, |entry| entry.revision);
+        let seen = match asked.if_revision {
+            None => Seen::Unsaid,
+            Some(expected) if expected == held => Seen::Present,
+            Some(_) => Seen::Other,
+        };
+        let (merge, source) = self.merge(asked);
+        let by_source = source.is_some_and(|source| source.includes(asked.caller));
+        let value = current.as_ref().map(|entry| &entry.value);
+        let meeting = Meeting { seen, current: value, by_source, added_since };
+        let (operation, added) = match merge.outcome(asked.operation, meeting)? {
+            Outcome::Apply(operation) => (operation, None),
+            Outcome::Combined(operation, added) => (Cow::Owned(operation), Some(added)),
+            Outcome::Conflict if seen == Seen::Unsaid => {
+                let detail = "only its source writes the entry without `if_revision`".to_owned();
+                return Err(Problem { detail, ..conflict(current) });
+            }
+            Outcome::Conflict => return Err(conflict(current)),
+        };
         let bounds = Bounds { bytes: self.config.value_bytes_max, depth: self.config.depth_max };
-        let made = operation.apply_to(current.as_ref().map(|entry| &entry.value), bounds);
+        let made = operation.apply_to(value, bounds);
         let made = made.map_err(|problem| match problem.code == Code::Conflict {
             // A test of a patch: as with `if_revision`, what stands there is told.
             true => Problem { detail: problem.detail, ..conflict(current) },
@@ -316,10 +390,51 @@ impl States {
             None => None,
             Some(value) => {
                 let written = self.written(&value)?;
+                if let Some(schema) = document.and_then(|name| self.rules.schema(name, asked.key)) {
+                    schema.check(&value)?;
+                }
                 Some((value, written))
             }
         };
-        Ok(NewValue { held, value })
+        Ok(NewValue { held, value, added })
+    }
+
+    /// How writes of the entry come together, and who its source is. Rules are for documents.
+    fn merge(&self, asked: &Asked<'_>) -> (Merge, Option<&Who>) {
+        let document = document::name(asked.partition);
+        document.map(|name| self.rules.merge(name, asked.key)).unwrap_or_default()
+    }
+
+    /// The values that were added to a set after what a removal has seen. `None` if that does
+    /// not matter, or is not known any more.
+    async fn added_since(
+        &self,
+        asked: &Asked<'_>,
+        current: Option<&Entry>,
+    ) -> Result<Option<HashSet<Json>>, Problem> {
+        let (Some(seen), Some(current)) = (asked.if_revision, current) else { return Ok(None) };
+        let matters = self.merge(asked).0 == Merge::AddWinsSet && merge::removes(asked.operation);
+        if !matters || seen >= current.revision {
+            return Ok(None);
+        }
+        let head = self.store.head(asked.partition).await.map_err(storage::problem)?;
+        let (first, last) = span(head.as_ref());
+        let mut known = first == 1;
+        let mut added = HashSet::new();
+        let told = self.backwards(asked.partition, first, last, |revision, change| {
+            if revision <= seen {
+                known = true;
+                return true;
+            }
+            if change.key == asked.key {
+                match (change.added, change.value) {
+                    (Some(values), _) | (None, Some(Json::Array(values))) => added.extend(values),
+                    (None, Some(_) | None) => {}
+                }
+            }
+            false
+        });
+        Ok((told.await? && known).then_some(added))
     }
 
     /// Commits what becomes of some entries, each checked to be as it was.
@@ -356,6 +471,8 @@ impl States {
                 key,
                 value: written.as_deref(),
                 deleted: written.is_none(),
+                created: new.held == 0,
+                added: new.added.as_deref(),
                 by: &caller.principal.id,
                 at,
             };
@@ -406,10 +523,15 @@ impl States {
             let key = String::from_utf8_lossy(change.key.as_bytes()).into_owned();
             Ok(Change { key, revision: change.revision, deleted: value.is_none(), value })
         };
+        let may_read = |change: &&store::Change| {
+            let key = String::from_utf8_lossy(change.key.as_bytes());
+            self.may_read(caller, &partition, &key)
+        };
+        let changes = told.keys.iter().filter(may_read).map(change);
         Ok(Changes {
             epoch: self.epoch(&partition, told.position).await?,
             revision: told.position.revision,
-            changes: told.keys.iter().map(change).collect::<Result<_, Problem>>()?,
+            changes: changes.collect::<Result<_, Problem>>()?,
         })
     }
 
@@ -452,21 +574,63 @@ impl States {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, Problem> {
         let partition = id.readable_by(caller)?;
-        let read = self.store.read(&partition, &CHANGES, offset.max(1), limit).await;
-        let entries = read.map_err(|error| {
-            let first =
-                if let store::Error::Trimmed { first } = error { Some(first) } else { None };
-            let problem = storage::problem(error);
-            first.into_iter().fold(problem, |problem, first| problem.member("first", first))
-        })?;
-        entries
-            .iter()
-            .map(|entry| {
-                let ChangeRecord { key, value, deleted, by, at } = storage::decode(&entry.value)?;
-                let change = Change { key, revision: entry.revision, value, deleted };
-                Ok(HistoryEntry { offset: entry.sequence, change, by, at })
-            })
-            .collect()
+        let (mut offset, limit) = (offset.max(1), limit.max(1));
+        let mut told = Vec::new();
+        // A page of which the caller may read nothing is not the last one.
+        loop {
+            let read = self.store.read(&partition, &CHANGES, offset, limit).await;
+            let page = read.map_err(|error| {
+                let first =
+                    if let store::Error::Trimmed { first } = error { Some(first) } else { None };
+                let problem = storage::problem(error);
+                first.into_iter().fold(problem, |problem, first| problem.member("first", first))
+            })?;
+            let Some(last) = page.last() else { break };
+            offset = last.sequence + 1;
+            for entry in &page {
+                let ChangeRecord { key, value, deleted, by, at, .. } =
+                    storage::decode(&entry.value)?;
+                if self.may_read(caller, &partition, &key) {
+                    let change = Change { key, revision: entry.revision, value, deleted };
+                    told.push(HistoryEntry { offset: entry.sequence, change, by, at });
+                }
+            }
+            if !told.is_empty() {
+                break;
+            }
+        }
+        Ok(told)
+    }
+
+    /// All entries, at one position.
+    async fn whole(&self, partition: &Partition) -> Result<Present, Problem> {
+        'again: for _ in 0..ATTEMPTS {
+            let mut entries = Vec::new();
+            let mut position = None;
+            let mut after: Option<Key> = None;
+            loop {
+                let page = self
+                    .store
+                    .scan(partition, b"", after.as_ref(), 1_000)
+                    .await
+                    .map_err(storage::problem)?;
+                if *position.get_or_insert(page.position) != page.position {
+                    continue 'again; // It changed between two pages.
+                }
+                for (key, record) in &page.records {
+                    let EntryRecord(value) = storage::decode(&record.value)?;
+                    let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+                    entries.push(Entry { key, revision: record.revision, value });
+                }
+                match page.records.last() {
+                    Some((last, _)) if page.more => after = Some(last.clone()),
+                    Some(_) | None => break,
+                }
+            }
+            let position = position.unwrap_or(Position::ZERO);
+            return Ok(Present { position, entries });
+        }
+        Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
     }
 
     async fn entry(&self, partition: &Partition, key: &str) -> Result<Option<Entry>, Problem> {
@@ -506,12 +670,23 @@ impl States {
     }
 }
 
+/// A write of an entry, as it is asked for.
+struct Asked<'a> {
+    caller: &'a Caller,
+    partition: &'a Partition,
+    key: &'a str,
+    operation: &'a Operation,
+    if_revision: Option<u64>,
+}
+
 /// What an entry is to become.
 struct NewValue {
     /// The revision that it has; 0: it is not there.
     held: u64,
     /// The value, and the same as JSON; missing if it is to be deleted.
     value: Option<(Json, Box<RawValue>)>,
+    /// The values that it adds to a set, if it is a change of one.
+    added: Option<Vec<Json>>,
 }
 
 /// Changes that are committed, with the values that they made, in their order.
@@ -559,6 +734,10 @@ fn entry_key(key: &str) -> Result<Key, Problem> {
         return Err(Problem::new(Code::BadRequest, detail));
     }
     Key::new(key).map_err(storage::problem)
+}
+
+fn forbidden(key: &str) -> Problem {
+    Problem::new(Code::Forbidden, format!("the entry `{key}` is not open to this caller"))
 }
 
 fn conflict(current: Option<Entry>) -> Problem {

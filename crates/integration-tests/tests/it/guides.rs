@@ -92,3 +92,8 @@ fn every_guide_is_run() {
         assert!(this.contains(&format!("run(\"docs/guides/{name}\")")), "{name} is not run");
     }
 }
+
+#[test]
+fn state_rules() {
+    run("docs/guides/state-rules.md");
+}

@@ -205,3 +205,242 @@ async fn transactions_are_whole_for_every_follower() {
     // Values in between may be missing; no revision is told in part.
     assert!(by_http.is_sorted());
 }
+
+#[tokio::test]
+async fn a_document_can_be_read_as_it_was_and_made_so_again() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let document = ann.document("user", "ann");
+    let first = document.put("cart", &json!({ "items": 1 }), None).await.unwrap().revision;
+    document.put("note", &json!("x"), None).await.unwrap();
+    document.put("cart", &json!({ "items": 2 }), None).await.unwrap();
+    let last = document.put("wish", &json!(1), None).await.unwrap();
+
+    let then = document.snapshot_at(first).await.unwrap();
+    assert_eq!((then.revision, then.entries.len()), (first, 1));
+    assert_eq!(then.entries[0].value, json!({ "items": 1 }));
+    assert_eq!(document.get_at("cart", last.revision).await.unwrap().value, json!({ "items": 2 }));
+    let none = document.get_at("note", first).await.unwrap_err();
+    assert_eq!(none.code(), Some("not_found"));
+    let client::Error::Refused { document: told, status, .. } =
+        document.snapshot_at(1_000).await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!((status, &told["code"], &told["first"]), (410, &json!("lagged"), &json!(1)));
+    for wrong in ["at=x", "epoch=1", "at=1&since=2"] {
+        let asked = ann.get::<Json>(&format!("/crosstown/v1/state/user/ann?{wrong}")).await;
+        assert_eq!(asked.unwrap_err().code(), Some("bad_request"), "{wrong}");
+    }
+
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let channel = json!({ "channel": "state:user:ann", "recoverable": true });
+    socket.ask("subscribe", channel).await.unwrap();
+    let done = document.restore(first, Some(&["cart", "note"]), Some(last.revision)).await.unwrap();
+    let stale = document.restore(first, None, Some(last.revision)).await.unwrap_err();
+    assert_eq!(stale.code(), Some("conflict"));
+    // Followers see new changes, of one revision.
+    for (key, value) in [("cart", json!({ "items": 1 })), ("note", Json::Null)] {
+        let push = socket.push().await;
+        let data = &push["pub"]["data"];
+        assert_eq!((&data["key"], &data["value"]), (&json!(key), &value), "{push}");
+        assert_eq!(data["revision"], done.revision);
+    }
+    let mut rpc = async |method: &str, data: Json| {
+        let answer = socket.ask("rpc", json!({ "method": method, "data": data })).await;
+        answer.map(|answer| answer["data"].clone())
+    };
+    let at = |revision: u64, key: Json| json!({ "document": "user:ann", "key": key, "at_revision": revision, "epoch": last.epoch });
+    let then = rpc("state.get", at(last.revision, Json::Null)).await.unwrap();
+    assert_eq!(then["entries"].as_array().unwrap().len(), 3, "{then}");
+    let one = rpc("state.get", at(first, json!("cart"))).await.unwrap();
+    assert_eq!(one["value"], json!({ "items": 1 }));
+    let other_life = json!({ "document": "user:ann", "at_revision": 1, "epoch": "1234" });
+    assert_eq!(rpc("state.get", other_life).await.unwrap_err()["code"], 410);
+    let undo = json!({ "document": "user:ann", "revision": last.revision });
+    let undone = rpc("state.restore", undo).await.unwrap();
+    assert_eq!(undone["entries"][1], json!({ "key": "note", "value": "x" }), "{undone}");
+    assert_eq!(document.snapshot().await.unwrap().entries.len(), 3);
+
+    let bob = server.client("acme", "bob");
+    let theirs = bob.document("user", "ann");
+    assert_eq!(theirs.snapshot_at(first).await.unwrap_err().code(), Some("forbidden"));
+    let service = bob.document("service", "orders");
+    assert_eq!(service.restore(0, None, None).await.unwrap_err().code(), Some("forbidden"));
+}
+
+const MERGING: &str = r#"
+[[state.rules]]
+document = "pillar:*"
+prefix = "count:"
+merge = "counter"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "tags:"
+merge = "add_wins_set"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "stock:"
+merge = "source_wins"
+source = { kinds = ["service"] }
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "form:"
+merge = "merge_patch"
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "cursor:"
+merge = "last_writer"
+"#;
+
+#[tokio::test]
+async fn writes_come_together_as_the_rules_say() {
+    let server = Server::start(MERGING);
+    let shop = Client::new(&server.base(), &server.api_key("acme", "shop").await).unwrap();
+    let ann = server.client("acme", "ann");
+    let (by_shop, by_ann) = (shop.document("pillar", "sales"), ann.document("pillar", "sales"));
+    let code = |outcome: Result<client::Applied, client::Error>| {
+        outcome.map(|applied| applied.value.unwrap()).map_err(|error| {
+            let client::Error::Refused { code, document, .. } = error else { panic!("{error}") };
+            (code, document["value"].clone())
+        })
+    };
+
+    // By HTTP and by a socket, none of them having seen what is there.
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "bob")).await;
+    let adders = (0..8).map(|_| {
+        let document = by_ann.clone();
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                document.patch("count:visits", &json!({ "add": 1 }), Some(1)).await.unwrap();
+            }
+        })
+    });
+    let adders: Vec<_> = adders.collect();
+    for _ in 0..5 {
+        let data =
+            json!({ "document": "pillar:sales", "key": "count:visits", "value": { "add": 10 } });
+        socket.ask("rpc", json!({ "method": "state.patch", "data": data })).await.unwrap();
+    }
+    for adder in adders {
+        adder.await.unwrap();
+    }
+    let count = by_ann.patch("count:visits", &json!({ "add": 0 }), None).await.unwrap();
+    assert_eq!(count.value, Some(json!(90)));
+    let wrong = code(by_ann.put("count:visits", &json!("many"), None).await);
+    assert_eq!(wrong, Err(("bad_request".into(), Json::Null)));
+
+    let first = by_ann.put("tags:1", &json!(["new", "red"]), None).await.unwrap().revision;
+    by_shop.patch("tags:1", &json!({ "add": ["red", "big"] }), None).await.unwrap();
+    let removed = by_ann.patch("tags:1", &json!({ "remove": ["new", "red"] }), Some(first)).await;
+    assert_eq!(code(removed), Ok(json!(["red", "big"])), "it was added anew");
+
+    let first = by_ann.put("stock:1", &json!(5), None).await.unwrap().revision;
+    by_shop.put("stock:1", &json!(3), Some(0)).await.unwrap();
+    for seen in [None, Some(first)] {
+        let lost = code(by_ann.put("stock:1", &json!(4), seen).await);
+        assert_eq!(lost, Err(("conflict".into(), json!(3))));
+    }
+
+    let first = by_ann.put("form:1", &json!({ "name": "Ann" }), None).await.unwrap().revision;
+    by_shop.put("form:1", &json!({ "name": "Ann", "city": "Bern" }), None).await.unwrap();
+    let merged = code(by_ann.put("form:1", &json!({ "name": "Anna" }), Some(first)).await);
+    assert_eq!(merged, Ok(json!({ "name": "Anna", "city": "Bern" })));
+
+    by_shop.put("cursor:1", &json!(1), None).await.unwrap();
+    assert_eq!(code(by_ann.put("cursor:1", &json!(2), Some(0)).await), Ok(json!(2)));
+    // No rule covers it, or none the document.
+    by_shop.put("other", &json!(1), None).await.unwrap();
+    let stale = code(by_ann.put("other", &json!(2), Some(0)).await);
+    assert_eq!(stale, Err(("conflict".into(), json!(1))));
+    let own = ann.document("user", "ann");
+    let put = code(own.put("count:visits", &json!({ "add": 1 }), None).await);
+    assert_eq!(put, Ok(json!({ "add": 1 })));
+}
+
+const PROTECTED: &str = r#"
+[[state.rules]]
+document = "pillar:*"
+prefix = "order:"
+schema = { type = "object", required = ["items"], properties = { items = { minimum = 1 } } }
+keys_max = 2
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "secret:"
+read = { kinds = ["service"], roles = ["auditor"] }
+
+[[state.rules]]
+document = "pillar:*"
+prefix = "price:"
+write = { kinds = ["service"] }
+"#;
+
+#[tokio::test]
+async fn rules_say_who_writes_what() {
+    let server = Server::start(PROTECTED);
+    let shop = Client::new(&server.base(), &server.api_key("acme", "shop").await).unwrap();
+    let ann = server.client("acme", "ann");
+    let (by_shop, by_ann) = (shop.document("pillar", "sales"), ann.document("pillar", "sales"));
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let mut rpc = async |method: &str, data: Json| {
+        let answer = socket.ask("rpc", json!({ "method": method, "data": data })).await;
+        answer.map(|answer| answer["data"].clone())
+    };
+
+    let client::Error::Refused { document: told, status, .. } =
+        by_ann.put("order:1", &json!({ "items": 0 }), None).await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!((status, &told["path"]), (400, &json!("/items")), "{told}");
+    let wrong = json!({ "document": "pillar:sales", "key": "order:1", "value": {} });
+    assert_eq!(rpc("state.put", wrong).await.unwrap_err()["code"], 400);
+    for key in ["order:1", "order:2"] {
+        by_ann.put(key, &json!({ "items": 1 }), None).await.unwrap();
+    }
+    let more = by_ann.put("order:3", &json!({ "items": 1 }), None).await.unwrap_err();
+    assert_eq!(more.code(), Some("body_too_large"));
+    by_ann.put("order:2", &json!({ "items": 2 }), None).await.unwrap();
+
+    by_shop.put("secret:1", &json!("hush"), None).await.unwrap();
+    by_shop.put("price:1", &json!(5), None).await.unwrap();
+    for key in ["secret:1", "price:1"] {
+        let put = by_ann.put(key, &json!(1), Some(0)).await.unwrap_err();
+        let client::Error::Refused { code, document, .. } = put else { panic!() };
+        assert_eq!((code.as_str(), document.get("value")), ("forbidden", None));
+    }
+    let keys = |snapshot: client::Snapshot| {
+        snapshot.entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(by_ann.snapshot().await.unwrap()), ["order:1", "order:2", "price:1"]);
+    assert_eq!(keys(by_shop.snapshot().await.unwrap()).len(), 4);
+    let last = by_shop.snapshot().await.unwrap().revision;
+    assert_eq!(keys(by_ann.snapshot_at(last).await.unwrap()).len(), 3);
+    let get = json!({ "document": "pillar:sales", "key": "secret:1" });
+    assert_eq!(rpc("state.get", get).await.unwrap_err()["code"], 403);
+    for (method, member) in
+        [("state.get", "entries"), ("state.changes", "changes"), ("state.history", "entries")]
+    {
+        let told = rpc(method, json!({ "document": "pillar:sales" })).await.unwrap();
+        assert!(!told[member].as_array().unwrap().is_empty(), "{told}");
+        assert!(!told.to_string().contains("secret"), "{method}: {told}");
+    }
+}
+
+#[test]
+fn a_schema_that_is_wrong_stops_the_start() {
+    for (schema, expected) in [
+        ("{ type = \"objekt\" }", "the schema is wrong"),
+        ("{ \"$ref\" = \"http://127.0.0.1:9/x.json\" }", "the schema is wrong"),
+        ("\"/none/such.json\"", "/none/such.json"),
+    ] {
+        let rule = format!("[[state.rules]]\ndocument = \"pillar:*\"\nschema = {schema}\n");
+        let said = Server::refused_on("hot = \"memory:\"", &rule);
+        assert!(said.contains(expected), "{said}");
+    }
+}

@@ -9,6 +9,7 @@ use crate::{
     Config, Parts, Recovery,
     broker::{Follower, Recover, SHARDS, Start, Subscribe, Task, epoch, problem},
     channel::{self, Channel, Source, entry},
+    connection::About,
     frame::{Dialect, Forms, Frames, Speakers},
     hub::ToCore,
 };
@@ -430,15 +431,17 @@ impl Shard {
             fossil::delta(previous.get(), publication.data.get()).map(Arc::from)
         });
         let Some(followed) = self.channels.get(channel) else { return };
-        let (offset, tags) = (publication.offset, publication.tags.clone());
+        let offset = publication.offset;
+        let key = update.as_ref().map(|update| Arc::from(update.key.as_str()));
+        let about = About { tags: publication.tags.clone(), key };
         let forms = Forms { told: publication, delta, update };
         let is_wanted = |dialect| followed.speak(dialect);
         let number = self.number(followed);
         let frames = Frames::of_publication(channel.name(), forms, number, is_wanted);
         let subscribers = &followed.subscribers;
         let publish = || {
-            let (channel, frames, tags) = (channel.clone(), frames.clone(), tags.clone());
-            ToCore::Publication { channel, frames, offset, tags }
+            let (channel, frames, about) = (channel.clone(), frames.clone(), about.clone());
+            ToCore::Publication { channel, frames, offset, about }
         };
         self.to_cores(subscribers, publish).await;
     }

@@ -4,6 +4,7 @@ use crate::{
     channel::{self, Admitted, Channel, Source, Wish},
     connection::{
         Bound, seconds,
+        subscribing::partly,
         task::{Due, Task},
     },
     places::NoPlace,
@@ -351,6 +352,9 @@ impl Task<'_> {
 
     async fn history(&self, bound: &Bound, request: HistoryRequest) -> Result<Body, Error> {
         let (_, Admitted { source, .. }) = self.admit(bound, &request.channel, Wish::History)?;
+        if self.reader(bound, &source).is_some() {
+            return Err(partly());
+        }
         let parts = self.sockets.node.parts.clone();
         let read = async move { history(&parts, &source, &request).await };
         match self.control(read).await {

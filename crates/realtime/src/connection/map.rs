@@ -5,7 +5,7 @@ use crate::{
     Parts,
     broker::{self, problem},
     channel::entry,
-    connection::{subscribing::Beginning, task::Task},
+    connection::{Bound, reader::Reader, subscribing::Beginning, task::Task},
 };
 use protocol::{
     Code, Problem,
@@ -13,8 +13,10 @@ use protocol::{
         Body, Error, ErrorCode, Phase, Publication, SubscribeRequest, SubscribeResult, Subscribed,
     },
 };
+use std::sync::Arc;
 use store::{Key, Partition, Position};
 use traffic_cop::state::{CHANGES, format_epoch};
+use types::Caller;
 
 /// Entries or changes of a page at most.
 const PAGE: usize = 1_000;
@@ -57,7 +59,11 @@ enum Step {
 
 impl Task<'_> {
     /// Leads a client on its way to a map, one command at a time.
-    pub(super) async fn lead_on(&self, mut beginning: Beginning) -> Result<(), Error> {
+    pub(super) async fn lead_on(
+        &self,
+        bound: &Bound,
+        mut beginning: Beginning,
+    ) -> Result<(), Error> {
         let Some(partition) = beginning.admitted.source.entries().cloned() else {
             return Err(Error::from(&broker::no_map()));
         };
@@ -70,6 +76,7 @@ impl Task<'_> {
         let way = Way {
             parts: node.parts.clone(),
             partition,
+            reader: beginning.reader.clone().map(|reader| (reader, bound.caller.clone())),
             limit: match usize::try_from(request.limit) {
                 Ok(0) | Err(_) => PAGE_USUAL,
                 Ok(limit) => limit.min(PAGE),
@@ -104,6 +111,8 @@ impl Task<'_> {
 struct Way {
     parts: Parts,
     partition: Partition,
+    /// Who may not read all of it.
+    reader: Option<(Box<Reader>, Arc<Caller>)>,
     limit: usize,
     bytes_max: usize,
 }
@@ -121,24 +130,45 @@ impl Way {
         }
     }
 
+    /// What the client may read of it.
+    fn readable(&self, mut entries: Vec<Publication>) -> Vec<Publication> {
+        if let Some((reader, caller)) = &self.reader {
+            reader.retain(caller, &mut entries);
+        }
+        entries
+    }
+
     async fn entries(&self, request: &SubscribeRequest) -> Result<Step, Problem> {
-        let after = match request.cursor.as_str() {
+        let mut after = match request.cursor.as_str() {
             "" => None,
             cursor => Some(Key::new(cursor).map_err(|_| {
                 Problem::new(Code::BadRequest, "the cursor is none of this server's")
             })?),
         };
+        let mut known = after.is_some().then(|| (request.epoch.clone(), request.offset));
         let states = &self.parts.states;
-        let page = states.page(&self.partition, after.as_ref(), self.limit, self.bytes_max).await?;
-        // What changed since the first page comes after the last one.
-        let (epoch, offset) = match after {
-            None => (page.epoch, page.offset),
-            Some(_) if request.epoch == page.epoch => (page.epoch, request.offset),
-            Some(_) => return Err(another_life()),
+        let (page, state) = loop {
+            let (limit, bytes_max) = (self.limit, self.bytes_max);
+            let mut page = states.page(&self.partition, after.as_ref(), limit, bytes_max).await?;
+            // What changed since the first page comes after the last one.
+            match &known {
+                None => known = Some((page.epoch.clone(), page.offset)),
+                Some((epoch, _)) if *epoch == page.epoch => {}
+                Some(_) => return Err(another_life()),
+            }
+            let last = page.entries.last().map(|last| Key::new(&last.key)).transpose();
+            let entries = std::mem::take(&mut page.entries);
+            let state = entries.into_iter().map(entry::held).collect::<Result<Vec<_>, _>>()?;
+            let state = self.readable(state);
+            if !state.is_empty() || !page.more {
+                break (page, state);
+            }
+            after = last.map_err(problem)?;
         };
-        let cursor = page.entries.last().filter(|_| page.more);
-        let cursor = cursor.map(|last| last.key.clone()).unwrap_or_default();
-        let state = page.entries.into_iter().map(entry::held).collect::<Result<Vec<_>, _>>()?;
+        let (epoch, offset) = known.unwrap_or((page.epoch, page.offset));
+        // Of an entry that the client may read: it is told no other.
+        let cursor = state.last().filter(|_| page.more).map(|last| last.key.clone());
+        let cursor = cursor.unwrap_or_default();
         if page.more {
             let phase = Phase::State;
             return Ok(Step::Page(SubscribeResult { cursor, state, ..at(phase, epoch, offset) }));
@@ -185,6 +215,7 @@ impl Way {
             collected.publications.push(entry::update(change)?);
             at_offset = change.sequence;
         }
+        collected.publications = self.readable(collected.publications);
         if at_offset >= last {
             return Ok(Step::Caught(collected, epoch.to_owned(), at_offset));
         }

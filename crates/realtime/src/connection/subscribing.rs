@@ -5,8 +5,8 @@ use crate::{
     broker::{Follower, Recover, Subscribe},
     channel::{self, Admitted, Channel, Source, Wish},
     connection::{
-        Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected, seconds,
-        task::Task,
+        Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected,
+        reader::Reader, seconds, task::Task,
     },
     frame::{Dialect, Frame},
     presence::Way,
@@ -27,6 +27,14 @@ thread_local! {
     static TICKETS: Cell<u64> = const { Cell::new(1) };
 }
 
+const PARTLY: &str =
+    "the caller may not read every entry of the document; subscribe to it as a map";
+
+/// The stream of a document tells of all its entries.
+pub(super) fn partly() -> Error {
+    Error::from(&Problem::new(Code::Forbidden, PARTLY))
+}
+
 /// A subscription that may begin.
 pub(super) struct Beginning {
     /// The command to be answered; 0 if the server itself subscribes the connection.
@@ -35,6 +43,8 @@ pub(super) struct Beginning {
     pub(super) admitted: Admitted,
     pub(super) request: SubscribeRequest,
     granted: Option<Box<Granted>>,
+    /// Of a document that the caller may not read all of.
+    pub(super) reader: Option<Box<Reader>>,
     /// Of a map: what was collected of it already.
     pub(super) collected: Option<Collected>,
 }
@@ -59,7 +69,9 @@ impl Task<'_> {
         let admitted = admitted.map_err(refused)?;
         let kind = Subscribed::read(request.kind);
         let (command, collected) = (id, None);
-        let beginning = Beginning { command, channel, admitted, request, granted, collected };
+        let reader = self.reader(bound, &admitted.source);
+        let beginning =
+            Beginning { command, channel, admitted, request, granted, reader, collected };
         match (kind, &beginning.admitted.source) {
             (Some(kind), Source::Members(_, by)) if kind == by.kind() => {
                 let collected = Some(Collected::of(kind));
@@ -68,13 +80,20 @@ impl Task<'_> {
             (Some(Subscribed::Stream), Source::Map(_) | Source::Members(..)) => {
                 Err(ErrorCode::BadRequest.with("the channel is a map: subscribe to it as one"))
             }
+            (Some(Subscribed::Stream), _) if beginning.reader.is_some() => Err(partly()),
             (Some(Subscribed::Stream), _) => self.begin_subscription(beginning).await,
-            (Some(Subscribed::Map), _) => self.lead_on(beginning).await,
+            (Some(Subscribed::Map), _) => self.lead_on(bound, beginning).await,
             (Some(Subscribed::Clients | Subscribed::Users), _) => {
                 Err(ErrorCode::BadRequest.with("the channel is another kind of map, or none"))
             }
             (None, _) => Err(ErrorCode::NotAvailable.to_error()),
         }
+    }
+
+    /// What of a document is to be left out for the caller.
+    pub(super) fn reader(&self, bound: &Bound, source: &Source) -> Option<Box<Reader>> {
+        let states = &self.sockets.node.parts.states;
+        Reader::of(states, &bound.caller, source.entries()?)
     }
 
     /// Until when a subscription token allows the bound caller to follow `channel`.
@@ -121,8 +140,11 @@ impl Task<'_> {
             let admitted = self.admitted(bound, &channel, Wish::Subscribe, true)?;
             let request = known.remove(name).unwrap_or_default();
             let granted = Some(Box::new(Granted { by_server: true, until: None }));
-            let (command, collected) = (0, None);
-            Ok(Beginning { command, channel, admitted, request, granted, collected })
+            if self.reader(bound, &admitted.source).is_some() {
+                return Err(Problem::new(Code::Forbidden, PARTLY));
+            }
+            let (command, reader, collected) = (0, None, None);
+            Ok(Beginning { command, channel, admitted, request, granted, reader, collected })
         };
         names.into_iter().map(beginning).collect()
     }
@@ -134,11 +156,13 @@ impl Task<'_> {
             return;
         };
         let begun = match self.admitted(&bound, &channel, Wish::Subscribe, true) {
+            Ok(admitted) if self.reader(&bound, &admitted.source).is_some() => Err(partly()),
             Ok(admitted) => {
                 let granted = Some(Box::new(Granted { by_server: true, until: None }));
-                let (command, request, collected) = (0, SubscribeRequest::default(), None);
+                let (command, request) = (0, SubscribeRequest::default());
+                let (reader, collected) = (None, None);
                 let beginning =
-                    Beginning { command, channel, admitted, request, granted, collected };
+                    Beginning { command, channel, admitted, request, granted, reader, collected };
                 self.begin_subscription(beginning).await
             }
             Err(problem) => Err(Error::from(&problem)),
@@ -158,7 +182,8 @@ impl Task<'_> {
 
     /// Asks the broker for a subscription.
     pub(super) async fn begin_subscription(&self, beginning: Beginning) -> Result<(), Error> {
-        let Beginning { command, channel, admitted, mut request, granted, collected } = beginning;
+        let Beginning { command, channel, admitted, mut request, granted, reader, collected } =
+            beginning;
         let map = collected.is_some();
         let announced = admitted.announce();
         let joins = match admitted.join_leave {
@@ -213,6 +238,7 @@ impl Task<'_> {
                 map,
                 slow: admitted.slow,
                 filter,
+                reader,
                 waiting: None,
                 granted,
             });

@@ -8,6 +8,11 @@ use types::{Caller, PrincipalId, PrincipalKind, SessionId};
 
 const KIND: Kind = Kind::new("state");
 
+/// The name of the document in `partition`, `{scope}:{id}`; `None` if it holds none.
+pub(super) fn name(partition: &Partition) -> Option<&str> {
+    (*partition.kind() == KIND).then(|| partition.id())
+}
+
 /// What a document belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {

@@ -5,7 +5,7 @@
 //! revision. Where others change the same entry, the check fails, which costs a round trip; so
 //! an entry that was found changed is not remembered for a while.
 
-use crate::state::{Entry, Operation};
+use crate::state::Entry;
 use serde_json::{Value as Json, value::RawValue};
 use store::{Incarnation, Partition};
 
@@ -47,9 +47,9 @@ enum Kept {
 }
 
 impl Known {
-    /// The entry of `key` as it was, for `operation`: the value only where it matters.
-    pub(super) fn current(&self, key: &str, operation: &Operation) -> Option<Entry> {
-        let value = match operation.needs_value() {
+    /// The entry of `key` as it was, with its value only where it matters.
+    pub(super) fn current(&self, key: &str, needs_value: bool) -> Option<Entry> {
+        let value = match needs_value {
             true => serde_json::from_str(self.value.get()).ok()?,
             false => Json::Null,
         };

@@ -2,8 +2,8 @@
 
 use crate::{
     state::{
-        ATTEMPTS, DocumentId, JsonPatch, LOCKS, NewValue, Operation, States, entry_key,
-        format_epoch,
+        ATTEMPTS, Asked, DocumentId, Done, JsonPatch, LOCKS, NewValue, Operation, States,
+        entry_key, format_epoch,
     },
     storage,
 };
@@ -120,28 +120,22 @@ impl States {
         for _ in 0..ATTEMPTS {
             let current = steps.iter().map(|step| self.entry(&partition, &step.key));
             let current = futures_util::future::try_join_all(current).await?;
-            let changes: Vec<NewValue> = steps
-                .iter()
-                .zip(current)
-                .map(|(step, current)| {
-                    self.change(current, &step.operation, step.if_revision)
-                        .map_err(|problem| about(&step.key, problem))
-                })
-                .collect::<Result<_, _>>()?;
+            let mut changes: Vec<NewValue> = Vec::with_capacity(steps.len());
+            for (step, current) in steps.iter().zip(current) {
+                let Step { key, operation, if_revision } = step;
+                let (partition, if_revision) = (&partition, *if_revision);
+                let asked = Asked { caller, partition, key, operation, if_revision };
+                let added = self.added_since(&asked, current.as_ref()).await?;
+                let change = self.change(&asked, current, added.as_ref());
+                changes.push(change.map_err(|problem| about(key, problem))?);
+            }
             let entries = steps.iter().map(|step| step.key.as_str()).zip(changes);
-            let commit = Commit::new(partition.clone());
-            match self.commit(caller, commit, entries.collect()).await {
+            let entries: Vec<_> = entries.collect();
+            let commit = self.within_limits(Commit::new(partition.clone()), &entries).await?;
+            match self.commit(caller, commit, entries).await {
                 Ok(done) => {
                     let keys = steps.iter().map(|step| step.key.clone());
-                    let values = done.values.into_iter().map(|(value, _)| value);
-                    return Ok(Transacted {
-                        epoch: format_epoch(done.position.incarnation),
-                        revision: done.position.revision,
-                        entries: keys
-                            .zip(values)
-                            .map(|(key, value)| EntryNow { key, value })
-                            .collect(),
-                    });
+                    return Ok(transacted(keys, done));
                 }
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -151,7 +145,18 @@ impl States {
     }
 }
 
+/// What a commit has made of the entries of `keys`.
+pub(super) fn transacted(keys: impl IntoIterator<Item = String>, done: Done) -> Transacted {
+    let values = done.values.into_iter().map(|(value, _)| value);
+    let entries = keys.into_iter().zip(values);
+    Transacted {
+        epoch: format_epoch(done.position.incarnation),
+        revision: done.position.revision,
+        entries: entries.map(|(key, value)| EntryNow { key, value }).collect(),
+    }
+}
+
 /// A problem, with the entry that it is about.
-fn about(key: &str, problem: Problem) -> Problem {
+pub(super) fn about(key: &str, problem: Problem) -> Problem {
     problem.member("key", key)
 }

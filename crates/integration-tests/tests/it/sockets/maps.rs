@@ -148,3 +148,65 @@ async fn a_map_is_written_by_those_who_may() {
         assert_eq!(refused["code"], code, "{channel} {more}");
     }
 }
+
+#[tokio::test]
+async fn followers_are_told_of_what_they_may_read() {
+    let server = Server::start(
+        "[[state.rules]]\ndocument = \"pillar:*\"\nprefix = \"a/\"\nread = { kinds = [\"service\"] }\n\
+         [[state.rules]]\ndocument = \"pillar:*\"\nprefix = \"z/\"\nread = { roles = [\"lead\"] }\n",
+    );
+    let base = server.base();
+    let mut service =
+        Socket::connect(&base, &server.token_with("acme", "crm", json!({ "kind": "service" })))
+            .await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let lead = server.token_with("acme", "bob", json!({ "roles": ["lead"] }));
+    let mut lead = Socket::connect(&base, &lead).await;
+    let channel = "state:pillar:sales";
+    let mut changed = async |key: &str, value: Json| {
+        // No rule hides from whoever has the role what another rule hides from everybody else.
+        let publish = json!({ "channel": channel, "type": 1, "key": key, "data": value });
+        let by = if key.starts_with("z/") { &mut lead } else { &mut service };
+        by.ask("publish", publish).await.unwrap();
+    };
+    for key in ["a/1", "a/2", "a/3", "m/1", "m/2", "z/1", "z/2"] {
+        changed(key, json!(1)).await;
+    }
+    // Pages of which nothing may be told are passed over, and their keys with them.
+    let first = map(&mut ann, channel, json!({ "phase": STATE, "limit": 2 })).await.unwrap();
+    assert_eq!((keys(&first["state"]), &first["cursor"]), (vec!["m/1"], &json!("m/1")));
+    let last = json!({ "phase": STATE, "limit": 2, "cursor": "m/1", "offset": first["offset"],
+        "epoch": first["epoch"] });
+    changed("a/1", json!(2)).await;
+    changed("m/1", json!(2)).await;
+    let second = map(&mut ann, channel, last.clone()).await.unwrap();
+    assert_eq!((keys(&second["state"]), &second["cursor"]), (vec!["m/2"], &json!("m/2")));
+    let last = json!({ "phase": STATE, "limit": 20, "cursor": "m/2", "offset": first["offset"],
+        "epoch": first["epoch"] });
+    let live = map(&mut ann, channel, last).await.unwrap();
+    assert_eq!((keys(&live["state"]), keys(&live["publications"])), (vec![], vec!["m/1"]));
+    for key in ["a/1", "z/1", "m/2"] {
+        changed(key, json!(3)).await;
+    }
+    let push = ann.push().await;
+    assert_eq!((&push["pub"]["key"], &push["pub"]["offset"]), (&json!("m/2"), &json!(12)));
+    // What was missed is told likewise.
+    let mut back = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let recover = json!({ "phase": STREAM, "recover": true, "offset": 9, "epoch": first["epoch"] });
+    let missed = map(&mut back, channel, recover).await.unwrap();
+    assert_eq!((keys(&missed["publications"]), &missed["offset"]), (vec!["m/2"], &json!(12)));
+
+    // As a stream there is all of it or nothing.
+    let stream = json!({ "channel": channel });
+    for command in ["subscribe", "history"] {
+        let mut other = Socket::connect(&base, &server.token("acme", "eve")).await;
+        assert_eq!(other.ask(command, stream.clone()).await.unwrap_err()["code"], 103, "{command}");
+    }
+    let by_token = server.token_with("acme", "ann", json!({ "channels": [channel] }));
+    let mut refused = Socket::open(&base).await;
+    let connect = json!({ "id": 1, "connect": { "token": by_token } });
+    refused.send_raw(&connect.to_string()).await;
+    assert_eq!(refused.close_code().await, 3507);
+    let mut plain = Socket::connect(&base, &server.token("acme", "ann")).await;
+    plain.ask("subscribe", json!({ "channel": "state:user:ann" })).await.unwrap();
+}
