@@ -103,6 +103,19 @@ export async function maps(Centrifuge, options, { url, token, peerToken, transpo
   must(recovered > 0, "nobody recovered");
   console.log(`${snapshot.entries.length} keys after ${answered} updates, the same for ${followers.length} followers, ${recovered} recovered; synced by update ${while_changing}`);
 
+  // What has been can be read, and made so again.
+  const { revision } = snapshot;
+  const changed = [key(1), "last"];
+  await peer.mapPublish(channel, changed[0], { n: -1 });
+  await peer.mapRemove(channel, changed[1]);
+  const past = (await peer.rpc("state.get", { document, at_revision: revision })).data;
+  must(JSON.stringify(past.entries.map(({ key, value }) => [key, JSON.stringify(value)])) === expected,
+    "the document was another one");
+  await peer.rpc("state.restore", { document, revision, keys: changed });
+  const restored = ({ entries }) => JSON.stringify([...entries].sort(([a], [b]) => (a < b ? -1 : 1))) === expected;
+  await all("restored document", restored);
+  console.log(`the document of revision ${revision} is restored`);
+
   // Another map, of a namespace: what a client sets and removes reaches the others.
   const board = followers[0].client.newMapSubscription("board:1");
   const seen = [];
