@@ -108,6 +108,7 @@ const LONG: &[(&str, &str)] = &[
     ("CROSSTOWN_DISTURBED", "2500,100"),
     ("CROSSTOWN_FAULT_SECONDS", "1800"),
     ("CROSSTOWN_FUZZ_SECONDS", "60"),
+    ("CROSSTOWN_HISTORIES", "10000"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -8,6 +8,7 @@ mod degraded;
 mod durability;
 mod faults;
 mod guides;
+mod histories;
 mod limits;
 mod nodes;
 mod rolling;

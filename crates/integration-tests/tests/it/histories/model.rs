@@ -1,0 +1,127 @@
+//! What was asked for and answered, and what has to follow from it.
+
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// How a write ended, for whoever asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Done {
+        revision: u64,
+        value: Option<Json>,
+    },
+    /// It has changed nothing.
+    Refused,
+    /// It has changed what it should, or nothing.
+    Unknown,
+}
+
+/// A write of an entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub(crate) key: &'static str,
+    pub(crate) method: &'static str,
+    /// Another one for every write.
+    pub(crate) value: Json,
+    pub(crate) if_revision: Option<u64>,
+    pub(crate) outcome: Outcome,
+}
+
+/// All that clients did.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// By whom, what, and whether it was acknowledged.
+    publications: Vec<(usize, Json, bool)>,
+    writes: Vec<Written>,
+}
+
+impl Model {
+    pub(crate) fn published(&mut self, by: usize, data: Json, acknowledged: bool) {
+        self.publications.push((by, data, acknowledged));
+    }
+
+    pub(crate) fn wrote(&mut self, written: Written) {
+        self.writes.push(written);
+    }
+
+    /// The channel holds what was acknowledged, nothing twice, nothing else, and what one client
+    /// published in its order.
+    pub(crate) fn check_publications(&self, held: &[Json], is_all: bool) {
+        let mut offset = held.first().map_or(1, |first| first["offset"].as_u64().unwrap());
+        let mut last = BTreeMap::new();
+        for one in held {
+            assert_eq!(one["offset"], offset, "a gap in {held:?}");
+            offset += 1;
+            let (by, number) = (one["data"]["by"].as_u64(), one["data"]["n"].as_u64().unwrap());
+            let sent = self.publications.iter().any(|(_, data, _)| *data == one["data"]);
+            assert!(sent, "nobody published {one}");
+            let before = last.insert(by, number);
+            assert!(before < Some(number), "{one} comes after {before:?}");
+        }
+        for (_, data, acknowledged) in &self.publications {
+            let is_there = held.iter().any(|one| one["data"] == *data);
+            assert!(is_there || !acknowledged || !is_all, "{data} is lost: {held:?}");
+        }
+    }
+
+    /// The changes explain the document and every answer.
+    pub(crate) fn check_writes(&self, changes: &[Json], entries: &[Json]) {
+        let mut now: BTreeMap<String, (u64, Json)> = BTreeMap::new();
+        let mut revision = 0;
+        for change in changes {
+            let next = change["revision"].as_u64().unwrap();
+            assert!(next > revision, "out of order: {changes:?}");
+            revision = next;
+            let key = change["key"].as_str().unwrap().to_owned();
+            let before = now.get(&key).cloned();
+            self.check_change(change, before.as_ref());
+            match change.get("value") {
+                Some(value) => drop(now.insert(key, (revision, value.clone()))),
+                None => drop(now.remove(&key)),
+            }
+        }
+        let held: BTreeMap<String, (u64, Json)> = entries
+            .iter()
+            .map(|one| {
+                let (key, revision) = (one["key"].as_str().unwrap(), one["revision"].as_u64());
+                (key.to_owned(), (revision.unwrap(), one["value"].clone()))
+            })
+            .collect();
+        assert_eq!(held, now, "the document is not what its changes make");
+        for written in &self.writes {
+            let Outcome::Done { revision, .. } = &written.outcome else { continue };
+            let made = changes.iter().filter(|change| change["revision"] == *revision);
+            assert_eq!(made.count(), 1, "{written:?} is lost: {changes:?}");
+        }
+    }
+
+    /// A change was asked for, on a condition that held, and made what it should.
+    fn check_change(&self, change: &Json, before: Option<&(u64, Json)>) {
+        let (revision, value) = (change["revision"].as_u64().unwrap(), change.get("value"));
+        let held = before.map_or(0, |(revision, _)| *revision);
+        let explains = |written: &&Written| {
+            let made = match written.method {
+                "state.delete" => None,
+                "state.patch" => {
+                    let mut merged = before.map_or(Json::Null, |(_, value)| value.clone());
+                    json_patch::merge(&mut merged, &written.value);
+                    Some(merged)
+                }
+                _ => Some(written.value.clone()),
+            };
+            let outcome = match &written.outcome {
+                Outcome::Done { revision: told, value: shown } => {
+                    *told == revision && *shown == made
+                }
+                Outcome::Refused => false,
+                Outcome::Unknown => true,
+            };
+            outcome
+                && change["key"] == written.key
+                && value == made.as_ref()
+                && written.if_revision.is_none_or(|expected| expected == held)
+        };
+        let told = self.writes.iter().any(|written| explains(&written));
+        assert!(told, "nobody wrote {change} over {before:?}: {:?}", self.writes);
+    }
+}
