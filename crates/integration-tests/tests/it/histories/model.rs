@@ -44,23 +44,33 @@ impl Model {
         self.writes.push(written);
     }
 
-    /// The channel holds what was acknowledged, nothing twice, nothing else, and what one client
-    /// published in its order.
+    /// The channel holds what was acknowledged, nothing twice, nothing else. What a client
+    /// published after an acknowledgement comes behind what that was for.
     pub(crate) fn check_publications(&self, held: &[Json], is_all: bool) {
-        let mut offset = held.first().map_or(1, |first| first["offset"].as_u64().unwrap());
-        let mut last = BTreeMap::new();
-        for one in held {
+        let first = held.first().map_or(1, |first| first["offset"].as_u64().unwrap());
+        for (offset, one) in (first..).zip(held) {
             assert_eq!(one["offset"], offset, "a gap in {held:?}");
-            offset += 1;
-            let (by, number) = (one["data"]["by"].as_u64(), one["data"]["n"].as_u64().unwrap());
             let sent = self.publications.iter().any(|(_, data, _)| *data == one["data"]);
             assert!(sent, "nobody published {one}");
-            let before = last.insert(by, number);
-            assert!(before < Some(number), "{one} comes after {before:?}");
         }
-        for (_, data, acknowledged) in &self.publications {
-            let is_there = held.iter().any(|one| one["data"] == *data);
-            assert!(is_there || !acknowledged || !is_all, "{data} is lost: {held:?}");
+        // In the order in which they were asked for: where each is, if it is.
+        let place = |data: &Json| {
+            let mut places = held.iter().enumerate().filter(|(_, one)| one["data"] == *data);
+            let place = places.next().map(|(place, _)| place);
+            assert!(places.next().is_none(), "{data} is there twice: {held:?}");
+            place
+        };
+        let places: Vec<_> = self.publications.iter().map(|(_, data, _)| place(data)).collect();
+        for (at, (by, data, acknowledged)) in self.publications.iter().enumerate() {
+            if !acknowledged {
+                continue;
+            }
+            assert!(places[at].is_some() || !is_all, "{data} is lost: {held:?}");
+            let later = self.publications[at + 1..].iter().zip(&places[at + 1..]);
+            for ((_, other, _), place) in later.filter(|((of, _, _), _)| of == by) {
+                let in_order = place.is_none_or(|place| Some(place) > places[at]);
+                assert!(in_order, "{other} comes before {data}: {held:?}");
+            }
         }
     }
 
