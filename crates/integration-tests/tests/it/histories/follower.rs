@@ -3,11 +3,15 @@
 use crate::histories::node::Node;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
-use std::{collections::BTreeMap, ops::Add, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Add,
+    time::Duration,
+};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, protocol::Role},
+    tungstenite::{self, Message, protocol::Role},
 };
 
 pub(crate) const CHANNEL: &str = "room";
@@ -52,6 +56,8 @@ struct Position {
 pub(crate) struct Follower {
     user: String,
     socket: Option<WebSocketStream<TcpStream>>,
+    /// What came in a message and was not looked at yet.
+    unread: VecDeque<Json>,
     next_id: u64,
     room: Option<Position>,
     /// What came in the room, by offset.
@@ -68,6 +74,7 @@ impl Follower {
         Self {
             user: format!("user-{number}"),
             socket: None,
+            unread: VecDeque::new(),
             next_id: 0,
             room: None,
             log: BTreeMap::new(),
@@ -84,6 +91,7 @@ impl Follower {
 
     pub(crate) fn drop_connection(&mut self) {
         self.socket = None;
+        self.unread.clear();
     }
 
     /// The revision of an entry that it last knew of; 0: there is none, or it knows none.
@@ -106,7 +114,7 @@ impl Follower {
             self.follow_map().await
         };
         if begun.await.is_err() {
-            self.socket = None;
+            self.drop_connection();
         }
     }
 
@@ -265,7 +273,7 @@ impl Follower {
         if let Some(socket) = &mut self.socket
             && socket.send(Message::text(text)).await.is_err()
         {
-            self.socket = None;
+            self.drop_connection();
         }
         self.next_id
     }
@@ -273,16 +281,15 @@ impl Follower {
     pub(crate) async fn ask(&mut self, command: &str, body: Json) -> Result<Json, Failure> {
         let id = self.send(command, body).await;
         loop {
-            for reply in self.next_replies().await? {
-                if reply["id"] != id {
-                    self.handle(&reply);
-                    continue;
-                }
-                if let Some(error) = reply.get("error") {
-                    return Err(error["code"].as_u64());
-                }
-                return Ok(reply[command].clone());
+            let reply = self.next_reply().await?;
+            if reply["id"] != id {
+                self.handle(&reply);
+                continue;
             }
+            return match reply.get("error") {
+                Some(error) => Err(error["code"].as_u64()),
+                None => Ok(reply[command].clone()),
+            };
         }
     }
 
@@ -291,34 +298,40 @@ impl Follower {
         Ok(answer["data"].clone())
     }
 
-    async fn next_replies(&mut self) -> Result<Vec<Json>, Failure> {
-        let Some(socket) = &mut self.socket else { return Err(None) };
-        let message = tokio::time::timeout(WITHIN, socket.next()).await.expect("an answer");
-        match message {
-            Some(Ok(Message::Text(text))) => {
-                Ok(text.split('\n').map(|line| serde_json::from_str(line).unwrap()).collect())
+    async fn next_reply(&mut self) -> Result<Json, Failure> {
+        loop {
+            let Some(socket) = &mut self.socket else { return Err(None) };
+            if let Some(reply) = self.unread.pop_front() {
+                return Ok(reply);
             }
-            Some(Ok(_)) => Ok(Vec::new()),
-            Some(Err(_)) | None => {
-                self.socket = None;
-                Err(None)
-            }
+            let message = tokio::time::timeout(WITHIN, socket.next()).await.expect("an answer");
+            self.read(message);
         }
     }
 
     /// Takes what has come without waiting for more.
     pub(crate) async fn take_what_came(&mut self) {
         while let Some(socket) = &mut self.socket {
-            match socket.next().now_or_never() {
-                None => return,
-                Some(Some(Ok(Message::Text(text)))) => {
-                    for line in text.split('\n') {
-                        self.handle(&serde_json::from_str(line).unwrap());
-                    }
-                }
-                Some(Some(Ok(_))) => {}
-                Some(Some(Err(_)) | None) => self.socket = None,
+            if let Some(reply) = self.unread.pop_front() {
+                self.handle(&reply);
+                continue;
             }
+            match socket.next().now_or_never() {
+                Some(message) => self.read(message),
+                None => return,
+            }
+        }
+    }
+
+    fn read(&mut self, message: Option<Result<Message, tungstenite::Error>>) {
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                self.unread.extend(
+                    text.split('\n').map(|line| serde_json::from_str::<Json>(line).unwrap()),
+                );
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => self.drop_connection(),
         }
     }
 
@@ -327,7 +340,7 @@ impl Follower {
         let Some(publication) = push.get("pub") else {
             // The server asks to begin again, which is done by connecting anew.
             if push.get("unsubscribe").is_some() || push.get("disconnect").is_some() {
-                self.socket = None;
+                self.drop_connection();
             }
             return;
         };
