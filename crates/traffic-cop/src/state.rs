@@ -16,6 +16,7 @@ mod restore;
 mod room;
 mod rules;
 mod schema;
+mod sync;
 mod transaction;
 mod who;
 
@@ -28,6 +29,7 @@ pub use past::Moment;
 pub use restore::Restoration;
 pub use rules::Rule;
 pub use schema::Schema;
+pub use sync::{SyncConflict, SyncSide, SyncStatus, SyncStrategy, Synced, Transfer};
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 pub use who::{Those, Who};
 
@@ -261,6 +263,10 @@ impl States {
         document::name(partition).is_none_or(|name| !self.rules.hides(caller, name))
     }
 
+    fn may_write(&self, caller: &Caller, partition: &Partition, key: &str) -> bool {
+        document::name(partition).is_none_or(|name| self.rules.may_write(caller, name, key))
+    }
+
     fn check_read(&self, caller: &Caller, partition: &Partition, key: &str) -> Result<(), Problem> {
         match self.may_read(caller, partition, key) {
             true => Ok(()),
@@ -355,11 +361,10 @@ impl States {
         current: Option<Entry>,
         added_since: Option<&HashSet<Json>>,
     ) -> Result<NewValue, Problem> {
-        let document = document::name(asked.partition);
-        let may_write = |name| self.rules.may_write(asked.caller, name, asked.key);
-        if !document.is_none_or(may_write) {
+        if !self.may_write(asked.caller, asked.partition, asked.key) {
             return Err(forbidden(asked.key));
         }
+        let document = document::name(asked.partition);
         let held = current.as_ref().map_or(0, |entry| entry.revision);
         let seen = match asked.if_revision {
             None => Seen::Unsaid,
@@ -397,6 +402,23 @@ impl States {
             }
         };
         Ok(NewValue { held, value, added })
+    }
+
+    /// As [`Self::change`], for a value that is to be written as it is. A rule may take it for a
+    /// change of a counter or a set; then it is refused.
+    fn change_exactly(
+        &self,
+        asked: &Asked<'_>,
+        current: Option<Entry>,
+    ) -> Result<NewValue, Problem> {
+        let new = self.change(asked, current, None)?;
+        match (asked.operation, &new.value) {
+            (Operation::Put(meant), Some((made, _))) if meant != made => {
+                let detail = "a rule takes the value for a change of the entry";
+                Err(Problem::new(Code::BadRequest, detail))
+            }
+            _ => Ok(new),
+        }
     }
 
     /// How writes of the entry come together, and who its source is. Rules are for documents.

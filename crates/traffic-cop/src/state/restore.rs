@@ -112,7 +112,7 @@ impl States {
                     let if_revision = Some(current.as_ref().map_or(0, |entry| entry.revision));
                     let (partition, operation) = (&partition, &operation);
                     let asked = Asked { caller, partition, key, operation, if_revision };
-                    self.change(&asked, current, None).map_err(|problem| about(key, problem))
+                    self.change_exactly(&asked, current).map_err(|problem| about(key, problem))
                 })
                 .collect::<Result<_, _>>()?;
             let entries: Vec<_> = names.iter().map(String::as_str).zip(changes).collect();
