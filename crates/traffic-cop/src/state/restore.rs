@@ -2,8 +2,9 @@
 
 use crate::{
     state::{
-        ATTEMPTS, Asked, DocumentId, Entry, Moment, NewValue, Operation, STEPS_MAX, States,
-        Transacted, entry_key,
+        ATTEMPTS, DocumentId, Entry, Moment, Operation, STEPS_MAX, States, Transacted,
+        change::{Asked, NewValue},
+        entry_key,
         transaction::{about, transacted},
     },
     storage,
