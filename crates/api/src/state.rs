@@ -11,9 +11,10 @@ use axum::{
 };
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use traffic_cop::state::{
-    DocumentId, HistoryEntry, Moment, Operation, Restoration, SharedStates, Step,
+    DocumentId, HistoryEntry, Moment, Operation, Restoration, SharedStates, Step, SyncStrategy,
+    Transfer,
 };
 
 /// A request for changes waits at most this long.
@@ -26,6 +27,7 @@ pub(crate) fn routes(states: SharedStates) -> Router {
         .route("/state/{scope}/{id}/history", get(history))
         .route("/state/{scope}/{id}/transactions", post(transact))
         .route("/state/{scope}/{id}/restore", post(restore))
+        .route("/state/{scope}/{id}/sync", get(sync_status).post(sync))
         .route("/state/{scope}/{id}/entries/{key}", get(read).put(put).patch(patch).delete(delete))
         .with_state(states)
 }
@@ -191,6 +193,43 @@ async fn restore(
     Json(what): Json<Restoration>,
 ) -> Answer {
     json(states.restore(&by, &DocumentId::new(&scope, &id)?, &what).await?)
+}
+
+/// What to copy to the document.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Copying {
+    from: String,
+    keys: BTreeSet<String>,
+    #[serde(default)]
+    strategy: SyncStrategy,
+}
+
+async fn sync(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Json(what): Json<Copying>,
+) -> Answer {
+    let Copying { from, keys, strategy } = what;
+    let (from, to) = (from.parse()?, DocumentId::new(&scope, &id)?);
+    json(states.sync(&by, &Transfer { from, to, keys, strategy }).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    from: String,
+}
+
+async fn sync_status(
+    State(states): State<SharedStates>,
+    by: By,
+    Path((scope, id)): Document,
+    Wanted(source): Wanted<Source>,
+) -> Answer {
+    let to = DocumentId::new(&scope, &id)?;
+    json(states.sync_status(&by, &source.from.parse()?, &to).await?)
 }
 
 async fn apply(

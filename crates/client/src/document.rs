@@ -71,6 +71,24 @@ pub struct Transacted {
     pub revision: u64,
 }
 
+/// What came of copying entries from another document.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Synced {
+    /// The source's revision of which the copied values are.
+    pub from_revision: u64,
+    /// The document's revision after it.
+    pub revision: u64,
+    /// How many entries were written.
+    pub synced: usize,
+    /// How many were as they should be.
+    pub unchanged: usize,
+    /// Those that the source does not have.
+    pub missing: Vec<String>,
+    /// Those that both have written, as `{"key", "from": {"revision", "value"}, "to": …}`; of
+    /// the last copy only their keys.
+    pub conflicts: Vec<Json>,
+}
+
 #[derive(Deserialize)]
 struct Changes {
     epoch: String,
@@ -133,6 +151,30 @@ impl Document {
         let what =
             serde_json::json!({ "revision": revision, "keys": keys, "if_revision": if_revision });
         self.client.post(&format!("{}/restore", self.path), &what).await
+    }
+
+    /// Copies entries of the document `source`, `{scope}:{id}`, to this one. What others wrote
+    /// here since the last copy is left as it is and told as a conflict, unless `strategy` is
+    /// `source_wins` or `merge_patch` instead of `reject`. It is safe to repeat.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn sync_from(
+        &self,
+        source: &str,
+        keys: &[&str],
+        strategy: &str,
+    ) -> Result<Synced, Error> {
+        let what = serde_json::json!({ "from": source, "keys": keys, "strategy": strategy });
+        self.client.post(&format!("{}/sync", self.path), &what).await
+    }
+
+    /// What came of the last copy from `source`; `not_found` if there was none.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn last_sync_from(&self, source: &str) -> Result<Synced, Error> {
+        self.client.get(&format!("{}/sync?from={}", self.path, escaped(source))).await
     }
 
     /// Sets an entry. With `if_revision`, only if that is the entry's revision (0: there is

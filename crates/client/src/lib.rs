@@ -7,7 +7,9 @@
 
 mod document;
 
-pub use document::{Applied, Change, Document, Entry, Event, Follower, Snapshot, Transacted};
+pub use document::{
+    Applied, Change, Document, Entry, Event, Follower, Snapshot, Synced, Transacted,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};

@@ -7,6 +7,8 @@
 //! | `state.patch` | `{document, key, value, if_revision?}`; `value` is merged; or `ops` in its place, steps of a JSON Patch | as above |
 //! | `state.transact` | `{document, steps}`; each `{op, key, value?, if_revision?}` | `{epoch, revision, entries}` |
 //! | `state.restore` | `{document, revision, epoch?, keys?, if_revision?}` | `{epoch, revision, entries}`: what had to be changed |
+//! | `state.sync` | `{from, to, keys, strategy?}` | `{from_revision, epoch, revision, synced, unchanged, missing, conflicts}` |
+//! | `state.sync_status` | `{from, to}` | the last copy between the two |
 //! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
 //! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
 //! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
@@ -23,7 +25,7 @@ use serde_json::{Value as Json, json};
 use std::{collections::BTreeSet, sync::Arc};
 use traffic_cop::{
     analytics::Range,
-    state::{DocumentId, JsonPatch, Moment, Operation, Restoration, Step},
+    state::{DocumentId, JsonPatch, Moment, Operation, Restoration, Step, SyncStrategy, Transfer},
 };
 use types::{Caller, SessionId};
 
@@ -62,6 +64,23 @@ struct Restore {
     epoch: Option<String>,
     keys: Option<BTreeSet<String>>,
     if_revision: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Copying {
+    from: String,
+    to: String,
+    keys: BTreeSet<String>,
+    #[serde(default)]
+    strategy: SyncStrategy,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Copied {
+    from: String,
+    to: String,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +175,15 @@ pub(crate) async fn call(
             let Restore { document, revision, epoch, keys, if_revision } = argument(data)?;
             let what = Restoration { revision, epoch, keys, if_revision };
             json(states.restore(caller, &document.parse()?, &what).await?)
+        }
+        "state.sync" => {
+            let Copying { from, to, keys, strategy } = argument(data)?;
+            let transfer = Transfer { from: from.parse()?, to: to.parse()?, keys, strategy };
+            json(states.sync(caller, &transfer).await?)
+        }
+        "state.sync_status" => {
+            let Copied { from, to } = argument(data)?;
+            json(states.sync_status(caller, &from.parse()?, &to.parse()?).await?)
         }
         "state.delete" => {
             let Delete { document, key, if_revision } = argument(data)?;

@@ -17,13 +17,20 @@ pub(crate) struct Counting {
     first: SharedStore,
     store: RwLock<SharedStore>,
     calls: AtomicUsize,
-    first_of_all: Mutex<Option<Commit>>,
+    before_commit: Mutex<Option<Commit>>,
+    before_get: Mutex<Option<Commit>>,
 }
 
 impl Counting {
     pub(crate) fn over(store: SharedStore) -> Arc<Self> {
         let (first, store) = (store.clone(), RwLock::new(store));
-        Arc::new(Self { first, store, calls: AtomicUsize::new(0), first_of_all: Mutex::default() })
+        Arc::new(Self {
+            first,
+            store,
+            calls: AtomicUsize::new(0),
+            before_commit: Mutex::default(),
+            before_get: Mutex::default(),
+        })
     }
 
     /// Calls since the last time.
@@ -38,7 +45,12 @@ impl Counting {
 
     /// Somebody else's commit, that comes just before the next one.
     pub(crate) fn before_next_commit(&self, commit: Commit) {
-        *self.first_of_all.lock() = Some(commit);
+        *self.before_commit.lock() = Some(commit);
+    }
+
+    /// Somebody else's commit, that comes just before the next record is read.
+    pub(crate) fn before_next_get(&self, commit: Commit) {
+        *self.before_get.lock() = Some(commit);
     }
 
     fn counted(&self) -> SharedStore {
@@ -55,7 +67,7 @@ impl Store for Counting {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
-        let other = self.first_of_all.lock().take();
+        let other = self.before_commit.lock().take();
         if let Some(other) = other {
             self.counted().commit(other).await?;
         }
@@ -67,6 +79,10 @@ impl Store for Counting {
     }
 
     async fn get(&self, partition: &Partition, key: &Key) -> Result<Option<Record>, Error> {
+        let other = self.before_get.lock().take();
+        if let Some(other) = other {
+            self.counted().commit(other).await?;
+        }
         self.counted().get(partition, key).await
     }
 

@@ -6,20 +6,25 @@
 //! changes in the order of their revisions; whoever was away resumes from the revision it
 //! knows, or is told to take a snapshot.
 
+mod change;
 mod document;
+mod following;
 mod memory;
 mod merge;
 mod operation;
 mod page;
 mod past;
+mod permission;
 mod restore;
 mod room;
 mod rules;
 mod schema;
+mod sync;
 mod transaction;
 mod who;
 
 pub use document::{DocumentId, Scope};
+pub use following::publication;
 pub use json_patch::Patch as JsonPatch;
 pub use merge::Merge;
 pub use operation::Operation;
@@ -28,16 +33,16 @@ pub use past::Moment;
 pub use restore::Restoration;
 pub use rules::Rule;
 pub use schema::Schema;
+pub use sync::{SyncConflict, SyncSide, SyncStatus, SyncStrategy, Synced, Transfer};
 pub use transaction::{EntryNow, STEPS_MAX, Step, Transacted};
 pub use who::{Those, Who};
 
 use crate::{
     genesis::Genesis,
     state::{
+        change::{Asked, NewValue},
         memory::{Known, Memory},
-        merge::{Meeting, Outcome, Seen},
-        operation::Bounds,
-        past::{Present, span},
+        past::Present,
         rules::Rules,
     },
     storage::{self, Stored},
@@ -46,7 +51,7 @@ use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, value::RawValue};
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
+use std::sync::Arc;
 use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
 use types::{Caller, PrincipalId, Timestamp};
 
@@ -246,28 +251,6 @@ impl States {
         Ok(Snapshot { epoch, revision: position.revision, entries })
     }
 
-    /// Whether `caller`, who may read the document in `partition`, may read its entry `key`. Every
-    /// way to the entries of a document goes by it: those of this crate by themselves, others
-    /// by asking for each entry and each change that they hand out.
-    #[must_use]
-    pub fn may_read(&self, caller: &Caller, partition: &Partition, key: &str) -> bool {
-        document::name(partition).is_none_or(|name| self.rules.may_read(caller, name, key))
-    }
-
-    /// Whether `caller`, who may read the document in `partition`, may read every entry that it
-    /// can have, so that [`Self::may_read`] need not be asked.
-    #[must_use]
-    pub fn may_read_all(&self, caller: &Caller, partition: &Partition) -> bool {
-        document::name(partition).is_none_or(|name| !self.rules.hides(caller, name))
-    }
-
-    fn check_read(&self, caller: &Caller, partition: &Partition, key: &str) -> Result<(), Problem> {
-        match self.may_read(caller, partition, key) {
-            true => Ok(()),
-            false => Err(forbidden(key)),
-        }
-    }
-
     /// One entry.
     ///
     /// # Errors
@@ -347,96 +330,6 @@ impl States {
         Err(Problem::new(Code::Overloaded, "the entry is changed by too many at once"))
     }
 
-    /// What a write makes of an entry as it is, or why it is refused. `added_since`: what
-    /// [`Self::added_since`] found.
-    fn change(
-        &self,
-        asked: &Asked<'_>,
-        current: Option<Entry>,
-        added_since: Option<&HashSet<Json>>,
-    ) -> Result<NewValue, Problem> {
-        let document = document::name(asked.partition);
-        let may_write = |name| self.rules.may_write(asked.caller, name, asked.key);
-        if !document.is_none_or(may_write) {
-            return Err(forbidden(asked.key));
-        }
-        let held = current.as_ref().map_or(0, |entry| entry.revision);
-        let seen = match asked.if_revision {
-            None => Seen::Unsaid,
-            Some(expected) if expected == held => Seen::Present,
-            Some(_) => Seen::Other,
-        };
-        let (merge, source) = self.merge(asked);
-        let by_source = source.is_some_and(|source| source.includes(asked.caller));
-        let value = current.as_ref().map(|entry| &entry.value);
-        let meeting = Meeting { seen, current: value, by_source, added_since };
-        let (operation, added) = match merge.outcome(asked.operation, meeting)? {
-            Outcome::Apply(operation) => (operation, None),
-            Outcome::Combined(operation, added) => (Cow::Owned(operation), Some(added)),
-            Outcome::Conflict if seen == Seen::Unsaid => {
-                let detail = "only its source writes the entry without `if_revision`".to_owned();
-                return Err(Problem { detail, ..conflict(current) });
-            }
-            Outcome::Conflict => return Err(conflict(current)),
-        };
-        let bounds = Bounds { bytes: self.config.value_bytes_max, depth: self.config.depth_max };
-        let made = operation.apply_to(value, bounds);
-        let made = made.map_err(|problem| match problem.code == Code::Conflict {
-            // A test of a patch: as with `if_revision`, what stands there is told.
-            true => Problem { detail: problem.detail, ..conflict(current) },
-            false => problem,
-        });
-        let value = match made? {
-            None => None,
-            Some(value) => {
-                let written = self.written(&value)?;
-                if let Some(schema) = document.and_then(|name| self.rules.schema(name, asked.key)) {
-                    schema.check(&value)?;
-                }
-                Some((value, written))
-            }
-        };
-        Ok(NewValue { held, value, added })
-    }
-
-    /// How writes of the entry come together, and who its source is. Rules are for documents.
-    fn merge(&self, asked: &Asked<'_>) -> (Merge, Option<&Who>) {
-        let document = document::name(asked.partition);
-        document.map(|name| self.rules.merge(name, asked.key)).unwrap_or_default()
-    }
-
-    /// The values that were added to a set after what a removal has seen. `None` if that does
-    /// not matter, or is not known any more.
-    async fn added_since(
-        &self,
-        asked: &Asked<'_>,
-        current: Option<&Entry>,
-    ) -> Result<Option<HashSet<Json>>, Problem> {
-        let (Some(seen), Some(current)) = (asked.if_revision, current) else { return Ok(None) };
-        let matters = self.merge(asked).0 == Merge::AddWinsSet && merge::removes(asked.operation);
-        if !matters || seen >= current.revision {
-            return Ok(None);
-        }
-        let head = self.store.head(asked.partition).await.map_err(storage::problem)?;
-        let (first, last) = span(head.as_ref());
-        let mut known = first == 1;
-        let mut added = HashSet::new();
-        let told = self.backwards(asked.partition, first, last, |revision, change| {
-            if revision <= seen {
-                known = true;
-                return true;
-            }
-            if change.key == asked.key {
-                match (change.added, change.value) {
-                    (Some(values), _) | (None, Some(Json::Array(values))) => added.extend(values),
-                    (None, Some(_) | None) => {}
-                }
-            }
-            false
-        });
-        Ok((told.await? && known).then_some(added))
-    }
-
     /// Commits what becomes of some entries, each checked to be as it was.
     async fn commit(
         &self,
@@ -494,114 +387,6 @@ impl States {
         Ok(Done { position: done.position, values })
     }
 
-    /// What changed after `revision` of the life `epoch`; 0 asks for everything.
-    ///
-    /// # Errors
-    /// `lagged` if that can no longer be told: take a snapshot. `forbidden`, or those of the
-    /// store.
-    pub async fn changes(
-        &self,
-        caller: &Caller,
-        id: &DocumentId,
-        epoch: &str,
-        revision: u64,
-    ) -> Result<Changes, Problem> {
-        let partition = id.readable_by(caller)?;
-        let since = match (revision, parse_epoch(epoch)) {
-            (0, _) => Position::ZERO,
-            (revision, Some(incarnation)) => Position { incarnation, revision },
-            (_, None) => {
-                return Err(storage::problem(store::Error::Lagged { position: Position::ZERO }));
-            }
-        };
-        let told = self.store.changes(&partition, since).await.map_err(storage::problem)?;
-        let change = |change: &store::Change| {
-            let value = match &change.value {
-                None => None,
-                Some(bytes) => Some(storage::decode::<EntryRecord>(bytes)?.0),
-            };
-            let key = String::from_utf8_lossy(change.key.as_bytes()).into_owned();
-            Ok(Change { key, revision: change.revision, deleted: value.is_none(), value })
-        };
-        let may_read = |change: &&store::Change| {
-            let key = String::from_utf8_lossy(change.key.as_bytes());
-            self.may_read(caller, &partition, &key)
-        };
-        let changes = told.keys.iter().filter(may_read).map(change);
-        Ok(Changes {
-            epoch: self.epoch(&partition, told.position).await?,
-            revision: told.position.revision,
-            changes: changes.collect::<Result<_, Problem>>()?,
-        })
-    }
-
-    /// As [`Self::changes`], but waits up to `wait` for the first one.
-    ///
-    /// # Errors
-    /// As [`Self::changes`].
-    pub async fn wait_for_changes(
-        &self,
-        caller: &Caller,
-        id: &DocumentId,
-        epoch: &str,
-        revision: u64,
-        wait: std::time::Duration,
-    ) -> Result<Changes, Problem> {
-        let mut watcher = store::watch(self.store.clone());
-        watcher.follow(id.readable_by(caller)?, Position::ZERO);
-        let deadline = tokio::time::Instant::now() + wait;
-        loop {
-            let told = self.changes(caller, id, epoch, revision).await?;
-            if !told.changes.is_empty() {
-                return Ok(told);
-            }
-            if tokio::time::timeout_at(deadline, watcher.touched()).await.is_err() {
-                return Ok(told);
-            }
-        }
-    }
-
-    /// Changes with who made them and when, from `offset` on (1 is the first), at most `limit`.
-    ///
-    /// # Errors
-    /// `lagged` if `offset` was trimmed, with the member `first`; `forbidden`, or those of the
-    /// store.
-    pub async fn history(
-        &self,
-        caller: &Caller,
-        id: &DocumentId,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Vec<HistoryEntry>, Problem> {
-        let partition = id.readable_by(caller)?;
-        let (mut offset, limit) = (offset.max(1), limit.max(1));
-        let mut told = Vec::new();
-        // A page of which the caller may read nothing is not the last one.
-        loop {
-            let read = self.store.read(&partition, &CHANGES, offset, limit).await;
-            let page = read.map_err(|error| {
-                let first =
-                    if let store::Error::Trimmed { first } = error { Some(first) } else { None };
-                let problem = storage::problem(error);
-                first.into_iter().fold(problem, |problem, first| problem.member("first", first))
-            })?;
-            let Some(last) = page.last() else { break };
-            offset = last.sequence + 1;
-            for entry in &page {
-                let ChangeRecord { key, value, deleted, by, at, .. } =
-                    storage::decode(&entry.value)?;
-                if self.may_read(caller, &partition, &key) {
-                    let change = Change { key, revision: entry.revision, value, deleted };
-                    told.push(HistoryEntry { offset: entry.sequence, change, by, at });
-                }
-            }
-            if !told.is_empty() {
-                break;
-            }
-        }
-        Ok(told)
-    }
-
     /// All entries, at one position.
     async fn whole(&self, partition: &Partition) -> Result<Present, Problem> {
         'again: for _ in 0..ATTEMPTS {
@@ -644,22 +429,6 @@ impl States {
             .transpose()
     }
 
-    /// A value as JSON, if it may be one of an entry.
-    fn written(&self, value: &Json) -> Result<Box<RawValue>, Problem> {
-        let unwritten = |_| Problem::new(Code::Internal, "the value cannot be written");
-        let written = serde_json::value::to_raw_value(value).map_err(unwritten)?;
-        let (actual, limit) = (written.get().len(), self.config.value_bytes_max);
-        if actual > limit {
-            let detail = format!("the value has {actual} bytes; at most {limit} are allowed");
-            return Err(Problem::new(Code::BodyTooLarge, detail));
-        }
-        if operation::depth(value) > self.config.depth_max {
-            let detail = format!("the value is nested deeper than {}", self.config.depth_max);
-            return Err(Problem::new(Code::BadRequest, detail));
-        }
-        Ok(written)
-    }
-
     async fn epoch(&self, partition: &Partition, position: Position) -> Result<String, Problem> {
         let begun = position.incarnation != Position::ZERO.incarnation;
         let incarnation = match begun {
@@ -668,25 +437,6 @@ impl States {
         };
         Ok(format_epoch(incarnation))
     }
-}
-
-/// A write of an entry, as it is asked for.
-struct Asked<'a> {
-    caller: &'a Caller,
-    partition: &'a Partition,
-    key: &'a str,
-    operation: &'a Operation,
-    if_revision: Option<u64>,
-}
-
-/// What an entry is to become.
-struct NewValue {
-    /// The revision that it has; 0: it is not there.
-    held: u64,
-    /// The value, and the same as JSON; missing if it is to be deleted.
-    value: Option<(Json, Box<RawValue>)>,
-    /// The values that it adds to a set, if it is a change of one.
-    added: Option<Vec<Json>>,
 }
 
 /// Changes that are committed, with the values that they made, in their order.
@@ -719,33 +469,12 @@ pub fn parse_epoch(epoch: &str) -> Option<Incarnation> {
     u64::from_str_radix(epoch, 16).ok().map(Incarnation)
 }
 
-/// A change of the stream as it is published to sockets.
-///
-/// # Errors
-/// `internal` if it cannot be read.
-pub fn publication(entry: &store::Entry) -> Result<(Change, PrincipalId), Problem> {
-    let ChangeRecord { key, value, deleted, by, .. } = storage::decode(&entry.value)?;
-    Ok((Change { key, revision: entry.revision, value, deleted }, by))
-}
-
 fn entry_key(key: &str) -> Result<Key, Problem> {
     if key.is_empty() || key.len() > 256 || key.chars().any(char::is_control) {
         let detail = "a key is 1 to 256 bytes without control characters";
         return Err(Problem::new(Code::BadRequest, detail));
     }
     Key::new(key).map_err(storage::problem)
-}
-
-fn forbidden(key: &str) -> Problem {
-    Problem::new(Code::Forbidden, format!("the entry `{key}` is not open to this caller"))
-}
-
-fn conflict(current: Option<Entry>) -> Problem {
-    let problem = Problem::new(Code::Conflict, "the entry has another revision");
-    match current {
-        None => problem.member("revision", 0),
-        Some(entry) => problem.member("revision", entry.revision).member("value", entry.value),
-    }
 }
 
 /// The documents of a node, shared.

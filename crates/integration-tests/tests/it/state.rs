@@ -253,8 +253,8 @@ async fn a_document_can_be_read_as_it_was_and_made_so_again() {
     let at = |revision: u64, key: Json| json!({ "document": "user:ann", "key": key, "at_revision": revision, "epoch": last.epoch });
     let then = rpc("state.get", at(last.revision, Json::Null)).await.unwrap();
     assert_eq!(then["entries"].as_array().unwrap().len(), 3, "{then}");
-    let one = rpc("state.get", at(first, json!("cart"))).await.unwrap();
-    assert_eq!(one["value"], json!({ "items": 1 }));
+    let one = rpc("state.get", at(last.revision, json!("cart"))).await.unwrap();
+    assert_eq!(one["value"], json!({ "items": 2 }), "which is 1 by now");
     let other_life = json!({ "document": "user:ann", "at_revision": 1, "epoch": "1234" });
     assert_eq!(rpc("state.get", other_life).await.unwrap_err()["code"], 410);
     let undo = json!({ "document": "user:ann", "revision": last.revision });
@@ -442,5 +442,75 @@ fn a_schema_that_is_wrong_stops_the_start() {
         let rule = format!("[[state.rules]]\ndocument = \"pillar:*\"\nschema = {schema}\n");
         let said = Server::refused_on("hot = \"memory:\"", &rule);
         assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn entries_are_copied_between_pillars() {
+    let server = Server::start("");
+    let ann = server.client("acme", "ann");
+    let (content, insights) =
+        (ann.document("pillar", "content"), ann.document("pillar", "insights"));
+    for (key, value) in [("title", json!("Tram")), ("meta", json!({ "a": 1 }))] {
+        content.put(key, &value, None).await.unwrap();
+    }
+    let none = insights.last_sync_from("pillar:content").await.unwrap_err();
+    assert_eq!(none.code(), Some("not_found"));
+    let mut socket = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let channel = json!({ "channel": "state:pillar:insights", "recoverable": true });
+    socket.ask("subscribe", channel).await.unwrap();
+
+    let keys = ["title", "meta", "none"];
+    let first = insights.sync_from("pillar:content", &keys, "reject").await.unwrap();
+    assert_eq!((first.synced, first.unchanged, first.missing.len()), (2, 0, 1));
+    // Followers of the target see both, at one revision.
+    for key in ["meta", "title"] {
+        let push = socket.push().await;
+        let data = &push["pub"]["data"];
+        assert_eq!((&data["key"], &data["revision"]), (&json!(key), &json!(first.revision)));
+    }
+    let again = insights.sync_from("pillar:content", &keys, "reject").await.unwrap();
+    assert_eq!((again.synced, again.unchanged, again.revision), (0, 2, first.revision));
+
+    content.put("title", &json!("Tram 2"), None).await.unwrap();
+    content.put("meta", &json!({ "a": 2 }), None).await.unwrap();
+    insights.put("meta", &json!({ "b": 1 }), None).await.unwrap();
+    let mut rpc = async |method: &str, data: Json| {
+        socket.ask("rpc", json!({ "method": method, "data": data })).await
+    };
+    let pair = json!({ "from": "pillar:content", "to": "pillar:insights" });
+    let mut what = pair.clone();
+    what["keys"] = json!(keys);
+    let told = rpc("state.sync", what).await.unwrap()["data"].clone();
+    assert_eq!((&told["synced"], &told["missing"]), (&json!(1), &json!(["none"])), "{told}");
+    let conflict = &told["conflicts"][0];
+    assert_eq!(conflict["key"], "meta");
+    assert_eq!(
+        (&conflict["from"]["value"], &conflict["to"]["value"]),
+        (&json!({ "a": 2 }), &json!({ "b": 1 }))
+    );
+    let status = rpc("state.sync_status", pair).await.unwrap()["data"].clone();
+    assert_eq!(
+        (&status["conflicts"], &status["by"]),
+        (&json!(["meta"]), &json!("ann")),
+        "{status}"
+    );
+
+    let merged = insights.sync_from("pillar:content", &["meta"], "merge_patch").await.unwrap();
+    assert_eq!(merged.synced, 1);
+    let won = insights.sync_from("pillar:content", &["meta"], "source_wins").await.unwrap();
+    let last = insights.last_sync_from("pillar:content").await.unwrap();
+    assert_eq!((won.synced, last.synced, last.revision), (1, 1, won.revision));
+    let entries = insights.snapshot().await.unwrap().entries;
+    let entries: Vec<Json> = entries.into_iter().map(|entry| entry.value).collect();
+    assert_eq!(entries, [json!({ "a": 2 }), json!("Tram 2")]);
+    for (source, strategy, expected) in [
+        ("pillar:insights", "reject", "bad_request"),
+        ("pillar", "reject", "bad_request"),
+        ("pillar:content", "both", "bad_request"),
+        ("user:bob", "reject", "forbidden"),
+    ] {
+        let refused = insights.sync_from(source, &["meta"], strategy).await.unwrap_err();
+        assert_eq!(refused.code(), Some(expected), "{source} {strategy}");
     }
 }

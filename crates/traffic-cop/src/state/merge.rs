@@ -192,9 +192,7 @@ fn sum(current: Option<&Json>, change: &Json) -> Result<Number, Problem> {
         signed.or_else(|| number.as_u64().map(i128::from))
     };
     let sum = match (whole(present), whole(more)) {
-        (Some(present), Some(more)) => {
-            Number::from_i128(present + more).filter(|sum| sum.is_i64() || sum.is_u64())
-        }
+        (Some(present), Some(more)) => Number::from_i128(present + more),
         _ => present
             .as_f64()
             .zip(more.as_f64())

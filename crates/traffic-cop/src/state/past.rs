@@ -171,7 +171,8 @@ impl States {
         Err(Problem::new(Code::Overloaded, "the document changes faster than it can be read"))
     }
 
-    async fn some(
+    /// Some entries as they are.
+    pub(super) async fn some(
         &self,
         partition: &Partition,
         keys: &BTreeSet<String>,

@@ -2,8 +2,9 @@
 
 use crate::{
     state::{
-        ATTEMPTS, Asked, DocumentId, Entry, Moment, NewValue, Operation, STEPS_MAX, States,
-        Transacted, entry_key,
+        ATTEMPTS, DocumentId, Entry, Moment, Operation, STEPS_MAX, States, Transacted,
+        change::{Asked, NewValue},
+        entry_key,
         transaction::{about, transacted},
     },
     storage,
@@ -112,7 +113,7 @@ impl States {
                     let if_revision = Some(current.as_ref().map_or(0, |entry| entry.revision));
                     let (partition, operation) = (&partition, &operation);
                     let asked = Asked { caller, partition, key, operation, if_revision };
-                    self.change(&asked, current, None).map_err(|problem| about(key, problem))
+                    self.change_exactly(&asked, current).map_err(|problem| about(key, problem))
                 })
                 .collect::<Result<_, _>>()?;
             let entries: Vec<_> = names.iter().map(String::as_str).zip(changes).collect();

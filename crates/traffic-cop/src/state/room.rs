@@ -5,7 +5,7 @@
 //! that could exceed it. Where no rule sets one, nothing is read.
 
 use crate::{
-    state::{NewValue, Rule, States, document},
+    state::{Rule, States, change::NewValue, document},
     storage,
 };
 use protocol::{Code, Problem};

@@ -6,6 +6,7 @@ use store_memory::MemoryStore;
 use types::{CredentialKind, Principal, PrincipalKind, TenantId};
 
 mod rules;
+mod sync;
 
 fn caller() -> Caller {
     let id = PrincipalId::new("ann").unwrap();

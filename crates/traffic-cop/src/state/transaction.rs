@@ -2,7 +2,8 @@
 
 use crate::{
     state::{
-        ATTEMPTS, Asked, DocumentId, Done, JsonPatch, LOCKS, NewValue, Operation, States,
+        ATTEMPTS, DocumentId, Done, JsonPatch, LOCKS, Operation, States,
+        change::{Asked, NewValue},
         entry_key, format_epoch,
     },
     storage,

@@ -127,7 +127,8 @@ async fn a_document_keeps_within_its_limits() {
         { "document": "pillar:*", "bytes_max": 100 },
     ]);
     let nodes = [ruled(&store, rules.clone()), ruled(&store, rules)].map(Arc::new);
-    // Exactly so many, though all come at once.
+    // Exactly so many, though all come at once; others do not count.
+    nodes[0].write("o", Some(json!(1))).await;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..12_usize {
         let node = nodes[number % 2].clone();
@@ -157,6 +158,15 @@ async fn a_document_keeps_within_its_limits() {
     let more = json!({ "op": "put", "key": "few:more", "value": 1 });
     assert_eq!(node.transact(&[more]).await.unwrap_err().code, Code::BodyTooLarge);
 
+    // Somebody else is the third, between the counting and the commit.
+    node.write("few:new", None).await;
+    let third = Commit::new(document().writable_by(&caller()).unwrap())
+        .put(Key::new("few:third").unwrap(), storage::encode(&EntryRecord(json!(1))));
+    node.store.before_next_commit(third);
+    let put = Operation::Put(json!(1));
+    let fourth = node.states.apply(&caller(), &document(), "few:4", put, None).await;
+    assert_eq!(fourth.unwrap_err().code, Code::BodyTooLarge);
+
     let put = async |key: &str, bytes: usize| {
         let put = Operation::Put(json!("x".repeat(bytes)));
         let applied = node.states.apply(&caller(), &document(), key, put, None).await;
@@ -177,4 +187,17 @@ async fn a_document_keeps_within_its_limits() {
     let then =
         json!({ "revision": there.iter().map(|entry| entry.revision).max(), "keys": [first] });
     assert_eq!(node.restore(then).await.unwrap_err().code, Code::BodyTooLarge);
+}
+
+#[tokio::test]
+async fn what_was_no_counter_is_not_restored_as_an_increment() {
+    let store = memory();
+    let free = Node::on(&store);
+    free.write("k", Some(json!({ "add": 5 }))).await;
+    free.write("k", Some(json!(1))).await;
+    let node =
+        ruled(&store, json!([{ "document": "pillar:*", "prefix": "k", "merge": "counter" }]));
+    let refused = node.restore(json!({ "revision": 1 })).await.unwrap_err();
+    assert_eq!((refused.code, &refused.members["key"]), (Code::BadRequest, &json!("k")));
+    assert_eq!(node.entry().await.value, json!(1));
 }
