@@ -10,6 +10,7 @@ pub mod admin;
 mod answer;
 mod channels;
 mod connections;
+mod mailboxes;
 mod metrics;
 mod request;
 mod sessions;
@@ -19,6 +20,7 @@ mod traffic;
 use async_trait::async_trait;
 use axum::{Router, routing::get};
 use clock::SharedClock;
+use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub struct Parts {
     pub states: SharedStates,
     /// Channels.
     pub channels: Arc<dyn Channels>,
+    /// Mailboxes.
+    pub mailboxes: Arc<Mailboxes>,
     /// Whoever holds the connections.
     pub holders: Arc<dyn Holders>,
     /// Traffic.
@@ -66,6 +70,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(state::routes(parts.states.clone()))
         .merge(channels::routes(parts.channels.clone()))
         .merge(connections::routes(parts.holders.clone()))
+        .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()
         .nest("/crosstown/v1", v1)

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) sessions: session::Config,
     /// Bounds of documents.
     pub(crate) state: state::Config,
+    pub(crate) mailboxes: post_office::Config,
     /// Sockets and channels.
     pub(crate) realtime: realtime::Config,
     /// Rate limits.
@@ -144,6 +145,7 @@ impl Config {
         self.identity.check()?;
         self.realtime.check()?;
         self.state.check()?;
+        self.mailboxes.check()?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(format!(
                 "`admin.listen = \"{}\"` can be reached by others; use a loopback address",

@@ -8,6 +8,7 @@ use crate::{
     permission,
     presence::{self, Announce},
 };
+use post_office::Address;
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication, Subscribed, filter::Tags},
@@ -22,6 +23,8 @@ use traffic_cop::{
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId};
 
 const KIND: Kind = Kind::new("channel");
+/// How the channels of mailboxes begin.
+pub(crate) const MAILBOX: &str = "mailbox:";
 /// The entries of channels that are maps.
 const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
@@ -246,6 +249,14 @@ pub(crate) fn admit(
         }
         let source = document.readable_by(caller).map(Source::Document)?;
         return Ok(Admitted::to(source));
+    }
+    if let Some(address) = name.strip_prefix(MAILBOX) {
+        let partition = match wish {
+            Wish::Subscribe | Wish::History => address.parse::<Address>()?.open_to(caller)?,
+            Wish::Publish => return forbidden("letters are sent by `mailbox.send`"),
+            Wish::Presence => return forbidden("a mailbox tells nobody who reads it"),
+        };
+        return Ok(Admitted::to(Source::Map(partition)));
     }
     for (prefix, by) in [("$clients:", By::Client), ("$users:", By::User)] {
         let Some(about) = name.strip_prefix(prefix) else { continue };

@@ -123,6 +123,9 @@ impl Config {
             if name == "state" {
                 return Err("the namespace `state` is reserved for documents".into());
             }
+            if name == "mailbox" {
+                return Err("the namespace `mailbox` is reserved for mailboxes".into());
+            }
             if name.starts_with('$') {
                 return Err(format!("the namespace `{name}` is reserved: it begins with `$`"));
             }

@@ -41,6 +41,7 @@ use crate::{
 use bytes::Bytes;
 use clock::SharedClock;
 use parking_lot::Mutex;
+use post_office::Mailboxes;
 use protocol::{Code, Problem, client::Disconnect};
 use std::{
     sync::{
@@ -70,6 +71,8 @@ pub struct Parts {
     pub sessions: Arc<Sessions>,
     /// Documents, for RPC and for their channels.
     pub states: SharedStates,
+    /// Mailboxes, likewise.
+    pub mailboxes: Arc<Mailboxes>,
     /// What commands are charged to.
     pub limits: Arc<Limits>,
     /// Traffic figures, for RPC.

@@ -12,11 +12,18 @@
 //! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
 //! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
 //! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
+//! | `mailbox.send` | `{to, data, id?, ttl?}` | `{letter, id, repeated}` |
+//! | `mailbox.list`, `mailbox.dead` | `{of?, after?}`; `of` is the caller's own unless it is said | `{letters}` |
+//! | `mailbox.ack` | `{of?, letter}` | `{}` |
+//! | `mailbox.refuse` | `{of?, letter, why?}` | `{}` |
+//! | `mailbox.revive` | `{of?, letter}` | `{letter}` |
 //! | `session.get` | – | the connection's session |
 //! | `traffic.report` | `{range}` | the tenant's traffic |
 //!
 //! An error's code is the HTTP status that the same call by HTTP would answer with; its
 //! message is the problem document, as JSON.
+
+mod mailbox;
 
 use crate::Parts;
 use protocol::{Code, Problem};
@@ -210,7 +217,16 @@ pub(crate) async fn call(
             let range = Range::parse(&range).map_err(refused)?;
             json(parts.analytics.report(range, parts.clock.now(), Some(&caller.tenant)))
         }
-        _ => Err(Problem::new(Code::NotImplemented, format!("there is no method `{method}`"))),
+        other => {
+            let of_mailbox = other.strip_prefix("mailbox.");
+            let answer = match of_mailbox {
+                Some(name) => mailbox::call(&parts.mailboxes, caller, name, data).await,
+                None => None,
+            };
+            let missing =
+                || Problem::new(Code::NotImplemented, format!("there is no method `{other}`"));
+            answer.ok_or_else(missing)?
+        }
     }
 }
 

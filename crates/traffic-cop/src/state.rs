@@ -9,6 +9,7 @@
 mod change;
 mod document;
 mod following;
+mod kept;
 mod memory;
 mod merge;
 mod operation;
@@ -26,6 +27,7 @@ mod who;
 pub use document::{DocumentId, Scope};
 pub use following::publication;
 pub use json_patch::Patch as JsonPatch;
+pub use kept::{BEFORE_ENTRIES, set, value};
 pub use merge::Merge;
 pub use operation::Operation;
 pub use page::Page;

@@ -36,6 +36,15 @@ pub fn format(duration: Duration) -> String {
         .map_or_else(|| format!("{millis}ms"), |(size, unit)| format!("{}{unit}", millis / size))
 }
 
+/// For `#[serde(default, deserialize_with = "types::duration::optional")]`: what is missing is
+/// `None`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn optional<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+    deserialize(d).map(Some)
+}
+
 /// For `#[serde(with = "types::duration")]`.
 ///
 /// # Errors

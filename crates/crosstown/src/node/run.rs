@@ -9,6 +9,7 @@ use api::admin::Vitals;
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
+use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
 use serde_json::value::RawValue;
@@ -90,6 +91,12 @@ impl Node {
             config.state.clone(),
             genesis.clone(),
         ));
+        let mailboxes = Arc::new(Mailboxes::new(
+            store.clone(),
+            clock.clone(),
+            genesis.clone(),
+            config.mailboxes.clone(),
+        ));
         let cluster = if are_shared {
             let joined = Cluster::join(&config.peers, store.clone(), clock.clone());
             Some(control.block_on(joined)?)
@@ -106,6 +113,7 @@ impl Node {
                 identity: identity.clone(),
                 sessions: sessions.clone(),
                 states: states.clone(),
+                mailboxes: mailboxes.clone(),
                 limits: limits.clone(),
                 analytics: analytics.clone(),
                 store: store.clone(),
@@ -128,6 +136,7 @@ impl Node {
             sessions,
             states,
             channels: Arc::new(Channels(realtime.publications())),
+            mailboxes,
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
             analytics: analytics.clone(),
             clock: clock.clone(),

@@ -127,7 +127,14 @@ impl Layers {
     }
 
     fn publications(&self) -> Publications {
+        let mailboxes = post_office::Mailboxes::new(
+            self.store.clone(),
+            self.clock.clone(),
+            self.genesis.clone(),
+            post_office::Config::default(),
+        );
         let parts = realtime::Parts {
+            mailboxes: Arc::new(mailboxes),
             identity: self.identity.clone(),
             sessions: self.sessions.clone(),
             states: self.states.clone(),

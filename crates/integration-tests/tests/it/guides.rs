@@ -56,6 +56,11 @@ fn sessions_and_state() {
 }
 
 #[test]
+fn mailboxes() {
+    run("docs/guides/mailboxes.md");
+}
+
+#[test]
 fn sockets() {
     run("docs/guides/sockets.md");
 }

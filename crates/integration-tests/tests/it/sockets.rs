@@ -1,5 +1,6 @@
 mod filters;
 mod limits;
+mod mailboxes;
 mod maps;
 mod orders;
 mod permits;

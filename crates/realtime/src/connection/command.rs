@@ -10,6 +10,7 @@ use crate::{
     places::NoPlace,
     rpc,
 };
+use post_office::Address;
 use protocol::{
     Code, Problem,
     client::{
@@ -336,6 +337,16 @@ impl Task<'_> {
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
         let node = &self.sockets.node;
         let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
+        if let Some(address) = request.channel.strip_prefix(channel::MAILBOX)
+            && request.removed
+        {
+            // What is taken out of a mailbox is acknowledged.
+            let of: Address = address.parse().map_err(refused)?;
+            let (mailboxes, key) = (node.parts.mailboxes.clone(), request.key);
+            let taken = async move { mailboxes.acknowledge(&caller, &of, &key).await };
+            self.control(taken).await.map_err(refused)?;
+            return Ok(Body::Publish(Empty {}));
+        }
         let partition = channel::entry::writable(&node.config, &caller, &channel);
         let partition = partition.map_err(refused)?;
         let (states, key) = (node.parts.states.clone(), request.key);

@@ -4,7 +4,7 @@
 use crate::{
     Parts,
     broker::{self, problem},
-    channel::entry,
+    channel::{MAILBOX, entry},
     connection::{Bound, reader::Reader, subscribing::Beginning, task::Task},
 };
 use protocol::{
@@ -76,7 +76,9 @@ impl Task<'_> {
         let way = Way {
             parts: node.parts.clone(),
             partition,
-            reader: beginning.reader.clone().map(|reader| (reader, bound.caller.clone())),
+            is_mailbox: beginning.channel.name().starts_with(MAILBOX),
+            caller: bound.caller.clone(),
+            reader: beginning.reader.clone(),
             limit: match usize::try_from(request.limit) {
                 Ok(0) | Err(_) => PAGE_USUAL,
                 Ok(limit) => limit.min(PAGE),
@@ -111,8 +113,10 @@ impl Task<'_> {
 struct Way {
     parts: Parts,
     partition: Partition,
-    /// Who may not read all of it.
-    reader: Option<(Box<Reader>, Arc<Caller>)>,
+    is_mailbox: bool,
+    caller: Arc<Caller>,
+    /// What of it he may not read.
+    reader: Option<Box<Reader>>,
     limit: usize,
     bytes_max: usize,
 }
@@ -132,8 +136,8 @@ impl Way {
 
     /// What the client may read of it.
     fn readable(&self, mut entries: Vec<Publication>) -> Vec<Publication> {
-        if let Some((reader, caller)) = &self.reader {
-            reader.retain(caller, &mut entries);
+        if let Some(reader) = &self.reader {
+            reader.retain(&self.caller, &mut entries);
         }
         entries
     }
@@ -145,6 +149,9 @@ impl Way {
                 Problem::new(Code::BadRequest, "the cursor is none of this server's")
             })?),
         };
+        if self.is_mailbox && after.is_none() {
+            self.parts.mailboxes.bury_expired(&self.partition, &self.caller).await?;
+        }
         let mut known = after.is_some().then(|| (request.epoch.clone(), request.offset));
         let states = &self.parts.states;
         let (page, state) = loop {

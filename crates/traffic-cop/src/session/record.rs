@@ -41,10 +41,10 @@ pub struct NewSession {
     /// What it is for.
     pub kind: SessionKind,
     /// How long it lives without use (sliding), or in all (not sliding). In text: `30m`.
-    #[serde(deserialize_with = "optional_duration")]
+    #[serde(deserialize_with = "types::duration::optional")]
     pub ttl: Option<Duration>,
     /// How long it lives at most, however much it is used.
-    #[serde(deserialize_with = "optional_duration")]
+    #[serde(deserialize_with = "types::duration::optional")]
     pub ttl_max: Option<Duration>,
     /// Whether use prolongs it.
     pub sliding: bool,
@@ -60,10 +60,6 @@ impl Default for NewSession {
         let kind = SessionKind::default();
         Self { kind, ttl: None, ttl_max: None, sliding: true, metadata: None, implicit: false }
     }
-}
-
-fn optional_duration<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
-    types::duration::deserialize(d).map(Some)
 }
 
 /// A change to a session; what is not named stays.

@@ -1,7 +1,7 @@
 //! A document piece by piece, for whoever takes what changed meanwhile from its stream.
 
 use crate::{
-    state::{CHANGES, Entry, EntryRecord, States},
+    state::{BEFORE_ENTRIES, CHANGES, Entry, EntryRecord, States},
     storage,
 };
 use protocol::Problem;
@@ -40,7 +40,8 @@ impl States {
         let offset = streams.filter(|held| held.stream == CHANGES).map(|held| held.last).sum();
         let position = head.map_or(Position::ZERO, |head| head.position);
         let epoch = self.epoch(partition, position).await?;
-        let scan = self.store.scan(partition, b"", after, limit).await;
+        let first = Key::new(BEFORE_ENTRIES).map_err(storage::problem)?;
+        let scan = self.store.scan(partition, b"", after.or(Some(&first)), limit).await;
         let scan = scan.map_err(storage::problem)?;
         if position != Position::ZERO && scan.position.incarnation != position.incarnation {
             return Err(storage::problem(store::Error::Lagged { position: scan.position }));

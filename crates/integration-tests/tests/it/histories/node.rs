@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use clock::SystemClock;
+use post_office::Mailboxes;
 use protocol::client::Encoding;
 use realtime::{Config, CoreSockets, Namespace, Realtime};
 use std::{
@@ -114,7 +115,14 @@ async fn serve(
         revocations,
         clock.clone(),
     );
+    let mailboxes = Mailboxes::new(
+        store.clone(),
+        clock.clone(),
+        genesis.clone(),
+        post_office::Config::default(),
+    );
     let parts = realtime::Parts {
+        mailboxes: Arc::new(mailboxes),
         identity: Arc::new(identity),
         sessions,
         states: Arc::new(states),

@@ -1,0 +1,124 @@
+//! Letters that come again until they are acknowledged.
+
+use client::Client;
+use integration_tests::{Server, Socket};
+use serde_json::{Value as Json, json};
+
+const MAILBOX: &str = "mailbox:user:ann";
+
+async fn follow(socket: &mut Socket) -> Vec<(String, Json)> {
+    let request = json!({ "channel": MAILBOX, "type": 1, "phase": 2 });
+    let stands = socket.ask("subscribe", request).await.unwrap();
+    let state = stands["state"].as_array().cloned().unwrap_or_default();
+    let letter =
+        |one: &Json| (one["key"].as_str().unwrap().to_owned(), one["data"]["data"].clone());
+    state.iter().map(letter).collect()
+}
+
+#[tokio::test]
+async fn letters_come_until_they_are_acknowledged() {
+    let mut server = Server::start("[mailboxes]\nrefusals_max = 2\n");
+    let key = server.api_key("acme", "crm").await;
+    let letters = "/crosstown/v1/mailboxes/user:ann/letters";
+    let send = async |server: &Server, n: u64| {
+        let crm = Client::new(&server.base(), &key).unwrap();
+        let body = json!({ "id": format!("order-{n}"), "data": n });
+        crm.post::<Json>(letters, &body).await.unwrap()
+    };
+    let token = server.token("acme", "ann");
+    let first = send(&server, 1).await;
+    let mut ann = Socket::connect(&server.base(), &token).await;
+    let waiting = follow(&mut ann).await;
+    assert_eq!(waiting, [(first["letter"].as_str().unwrap().to_owned(), json!(1))]);
+    // What was answered survives the node; what is sent again is not sent twice.
+    let second = send(&server, 2).await;
+    let came = ann.push().await["pub"].clone();
+    assert_eq!((&came["key"], &came["data"]["data"]), (&second["letter"], &json!(2)));
+    assert_eq!((&came["data"]["from"], &came["data"]["id"]), (&json!("crm"), &json!("order-2")));
+    server.kill();
+    server.start_again();
+    assert_eq!(send(&server, 2).await["repeated"], true);
+    let mut ann = Socket::connect(&server.base(), &token).await;
+    let mut phone = Socket::connect(&server.base(), &token).await;
+    let names: Vec<String> = follow(&mut ann).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(follow(&mut phone).await.len(), 2);
+
+    // One way of acknowledging, and the other; every device is told.
+    let remove = json!({ "channel": MAILBOX, "type": 1, "key": names[0], "removed": true });
+    for _ in 0..2 {
+        ann.ask("publish", remove.clone()).await.unwrap();
+    }
+    ann.rpc("mailbox.ack", json!({ "letter": names[1] })).await.unwrap();
+    for name in &names {
+        let gone = phone.push().await["pub"].clone();
+        assert_eq!((&gone["key"], &gone["removed"]), (&json!(name), &json!(true)));
+    }
+    // What is given back comes again, until that is too often.
+    let third = send(&server, 3).await["letter"].clone();
+    let refuse = json!({ "letter": third, "why": "no paper" });
+    phone.push().await;
+    phone.rpc("mailbox.refuse", refuse.clone()).await.unwrap();
+    let again = phone.push().await["pub"].clone();
+    assert_eq!(again["data"]["refused"], json!({ "times": 1, "why": "no paper" }));
+    phone.rpc("mailbox.refuse", refuse).await.unwrap();
+    assert_eq!(phone.push().await["pub"]["removed"], true);
+    let own = server.client("acme", "ann");
+    let dead: Json = own.get("/crosstown/v1/mailboxes/user:ann/dead").await.unwrap();
+    assert_eq!(
+        (&dead["letters"][0]["name"], &dead["letters"][0]["why"]),
+        (&third, &json!("refused"))
+    );
+    let grave = format!("/crosstown/v1/mailboxes/user:ann/dead/{}/revive", third.as_str().unwrap());
+    let revived: Json = own.post(&grave, &json!({})).await.unwrap();
+    assert_eq!(phone.push().await["pub"]["key"], revived["letter"]);
+    let path = format!("{letters}/{}", revived["letter"].as_str().unwrap());
+    own.delete(&path).await.unwrap();
+    assert_eq!(phone.push().await["pub"]["removed"], true);
+    let listed: Json = own.get(letters).await.unwrap();
+    assert_eq!(listed, json!({ "letters": [] }));
+}
+
+#[tokio::test]
+async fn a_mailbox_is_open_to_its_owner() {
+    let server = Server::start("");
+    let base = server.base();
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    for (command, body, code) in [
+        ("subscribe", json!({ "channel": MAILBOX, "type": 1, "phase": 2 }), 103),
+        ("subscribe", json!({ "channel": "mailbox:ann", "type": 1, "phase": 2 }), 107),
+        ("history", json!({ "channel": MAILBOX, "limit": 1 }), 103),
+        (
+            "publish",
+            json!({ "channel": MAILBOX, "type": 1, "key": "0000000000000001", "removed": true }),
+            103,
+        ),
+        (
+            "publish",
+            json!({ "channel": "mailbox:user:bob", "type": 1, "key": "k", "data": 1 }),
+            103,
+        ),
+    ] {
+        let refused = bob.ask(command, body.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], code, "{command} {body}");
+    }
+    let stream = json!({ "channel": MAILBOX });
+    assert_eq!(ann.ask("subscribe", stream).await.unwrap_err()["code"], 107);
+    for (method, argument, code) in [
+        ("mailbox.send", json!({ "to": "user:ann", "data": 1 }), 403),
+        ("mailbox.send", json!({ "to": "user:bob", "date": 1 }), 400),
+        ("mailbox.list", json!({ "of": "user:ann" }), 403),
+        ("mailbox.ack", json!({ "of": "user:ann", "letter": "0000000000000001" }), 403),
+        ("mailbox.refuse", json!({ "letter": "0000000000000001" }), 404),
+        ("mailbox.revive", json!({ "letter": "\u{1}" }), 404),
+    ] {
+        let refused = bob.rpc(method, argument.clone()).await.unwrap_err();
+        assert_eq!(refused["code"], code, "{method} {argument}");
+    }
+    let missing = bob.rpc("mailbox.burn", json!({})).await.unwrap_err();
+    assert_eq!(missing["code"], 104);
+    let sent = bob.rpc("mailbox.send", json!({ "to": "user:bob", "data": 1 })).await.unwrap();
+    let listed = bob.rpc("mailbox.list", json!({})).await.unwrap();
+    assert_eq!(listed["letters"][0]["name"], sent["letter"]);
+}
