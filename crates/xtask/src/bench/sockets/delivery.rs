@@ -1,0 +1,230 @@
+//! What a delivered message costs.
+
+use super::{
+    Add,
+    load::{Load, Shape},
+    median,
+    server::{Kind, Programs, Running},
+};
+use crate::process::{Cpu, cpu_of_tree};
+use std::{array, time::Duration};
+
+const ROUNDS: usize = 7;
+const SECONDS: u64 = 6;
+/// Filling of a publication, in bytes.
+const BYTES: usize = 64;
+/// What share of its core the generator, or a server, may be busy, if latencies shall be theirs.
+const BUSY_MAX: f64 = 0.8;
+
+/// One publication for 10,000 connections, twice a second.
+pub(super) fn fanout(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
+    let shape = Shape { connections: 10_000, rooms: 1, receive_buffer: 0 };
+    compare(programs, add, "fanout", shape, 2)
+}
+
+/// 1,000 rooms of 10, a publication a second in each.
+pub(super) fn rooms(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
+    let shape = Shape { connections: 10_000, rooms: 1_000, receive_buffer: 0 };
+    compare(programs, add, "rooms", shape, 1_000)
+}
+
+/// One server with its load.
+struct Subject {
+    load: Load,
+    running: Running,
+    rounds: Vec<Round>,
+}
+
+/// One window.
+pub(super) struct Round {
+    pub(super) cpu: Cpu,
+    pub(super) load: Cpu,
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) errors: u64,
+    pub(super) seconds: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+}
+
+impl Round {
+    fn user(&self) -> f64 {
+        micros(self.cpu.user, self.delivered)
+    }
+
+    fn total(&self) -> f64 {
+        micros(self.cpu.total(), self.delivered)
+    }
+
+    pub(super) fn busy(&self, cpu: Cpu) -> f64 {
+        cpu.total().as_secs_f64() / self.seconds
+    }
+}
+
+/// A figure of a window.
+type Reading = fn(&Round) -> f64;
+/// The CPU time that a figure is about.
+type PartOf = fn(Cpu) -> Duration;
+
+fn micros(time: Duration, of: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / of.max(1) as f64
+}
+
+/// Publishes `rate` times a second for a window.
+///
+/// # Errors
+/// If the generator was too busy to measure anything but itself.
+pub(super) fn window(
+    load: &mut Load,
+    running: &Running,
+    rate: u64,
+    seconds: u64,
+    bytes: usize,
+) -> Result<Round, String> {
+    let (server, driver) = (running.server.pid(), load.pid());
+    let (cpu, load_cpu) = (cpu_of_tree(server), cpu_of_tree(driver));
+    let said = load.ask(&format!("window {rate} {seconds} {bytes}"))?;
+    let (cpu, load_cpu) = (cpu_of_tree(server).since(cpu), cpu_of_tree(driver).since(load_cpu));
+    let count = |name: &str| said[name].as_u64().ok_or_else(|| format!("no `{name}`: {said}"));
+    let (expected, delivered) = (count("expected")?, count("delivered")?);
+    let round = Round {
+        cpu,
+        load: load_cpu,
+        published: count("published")?,
+        delivered,
+        errors: expected.abs_diff(delivered) + count("refused")? + count("lost")?,
+        seconds: said["seconds"].as_f64().unwrap_or(f64::NAN),
+        p50_us: count("p50_us")? as f64,
+        p99_us: count("p99_us")? as f64,
+    };
+    let name = running.kind.name();
+    for (who, busy) in [("the generator", round.busy(load_cpu)), (name, round.busy(cpu))] {
+        if busy > BUSY_MAX {
+            return Err(format!(
+                "{who} was busy for {:.0} % of a window with {name}; it may be {:.0} %",
+                busy * 100.0,
+                BUSY_MAX * 100.0
+            ));
+        }
+    }
+    Ok(round)
+}
+
+fn compare(
+    programs: &Programs,
+    add: &mut Add<'_>,
+    part: &str,
+    shape: Shape,
+    rate: u64,
+) -> Result<u64, String> {
+    let mut subjects = Vec::new();
+    for kind in Kind::ALL {
+        let running = programs.start(kind)?;
+        let load = Load::sockets(programs, &running, shape)?;
+        subjects.push(Subject { load, running, rounds: Vec::new() });
+    }
+    for subject in &mut subjects {
+        // Not counted: whatever is only done once.
+        window(&mut subject.load, &subject.running, rate, 2, BYTES)?;
+    }
+    for _ in 0..ROUNDS {
+        for subject in &mut subjects {
+            let round = window(&mut subject.load, &subject.running, rate, SECONDS, BYTES)?;
+            subject.rounds.push(round);
+        }
+    }
+    report(&subjects);
+    let [ours, others @ ..] = subjects.as_slice() else { return Ok(0) };
+    for theirs in others {
+        ratios(ours, theirs, part, add);
+    }
+    add(&format!("user_cpu_us_per_message_{part}"), ours.median(Round::user));
+    add(&format!("cpu_us_per_message_{part}"), ours.median(Round::total));
+    Ok(subjects.iter().flat_map(|subject| &subject.rounds).map(|round| round.errors).sum())
+}
+
+impl Subject {
+    fn median(&self, of: Reading) -> f64 {
+        median(self.rounds.iter().map(of))
+    }
+
+    fn sum(&self) -> (Cpu, Cpu, u64) {
+        self.rounds.iter().fold(Default::default(), |(cpu, load, delivered), round| {
+            (cpu.plus(round.cpu), load.plus(round.load), delivered + round.delivered)
+        })
+    }
+}
+
+fn report(subjects: &[Subject]) {
+    println!(
+        "{:<10} {:>9} {:>9} {:>6} {:>8} {:>8} {:>5} {:>9} {:>9} {:>5} {:>8} {:>8}   µs/message, \
+         median of {ROUNDS} (range): user; in all",
+        "",
+        "published",
+        "delivered",
+        "errors",
+        "user",
+        "system",
+        "busy",
+        "load user",
+        "system",
+        "busy",
+        "p50 ms",
+        "p99 ms"
+    );
+    for subject in subjects {
+        let (cpu, load, delivered) = subject.sum();
+        let total = |of: fn(&Round) -> u64| subject.rounds.iter().map(of).sum::<u64>();
+        let seconds: f64 = subject.rounds.iter().map(|round| round.seconds).sum();
+        let busy = |cpu: Cpu| 100.0 * cpu.total().as_secs_f64() / seconds;
+        let range = |of: Reading| {
+            let all: [f64; ROUNDS] = array::from_fn(|at| of(&subject.rounds[at]));
+            let (least, most) = (
+                all.iter().copied().fold(f64::MAX, f64::min),
+                all.iter().copied().fold(0.0, f64::max),
+            );
+            format!("{:.2} ({least:.2} to {most:.2})", subject.median(of))
+        };
+        println!(
+            "{:<10} {:>9} {delivered:>9} {:>6} {:>7.2}s {:>7.2}s {:>4.0}% {:>8.2}s {:>8.2}s {:>4.0}% \
+             {:>8.1} {:>8.1}   {}; {}",
+            subject.running.kind.name(),
+            total(|round| round.published),
+            total(|round| round.errors),
+            cpu.user.as_secs_f64(),
+            cpu.system.as_secs_f64(),
+            busy(cpu),
+            load.user.as_secs_f64(),
+            load.system.as_secs_f64(),
+            busy(load),
+            subject.median(|round| round.p50_us) / 1_000.0,
+            subject.median(|round| round.p99_us) / 1_000.0,
+            range(Round::user),
+            range(Round::total),
+        );
+    }
+}
+
+/// The ratio of the medians, which is held against the bound, and two more readings.
+fn ratios(ours: &Subject, theirs: &Subject, part: &str, add: &mut Add<'_>) {
+    let whose = theirs.running.kind.name();
+    let readings: [(&str, Reading, PartOf); 2] = [
+        ("user_cpu_per_message", Round::user, |cpu| cpu.user),
+        ("cpu_per_message", Round::total, Cpu::total),
+    ];
+    for (what, each, time) in readings {
+        let of_medians = ours.median(each) / theirs.median(each);
+        let of_all = |subject: &Subject| {
+            let (cpu, _, delivered) = subject.sum();
+            micros(time(cpu), delivered)
+        };
+        let of_totals = of_all(ours) / of_all(theirs);
+        let pairs = ours.rounds.iter().zip(&theirs.rounds);
+        let of_pairs = median(pairs.map(|(ours, theirs)| each(ours) / each(theirs)));
+        println!(
+            "{what} vs {whose}: {of_medians:.3}; ratio of totals {of_totals:.3}, median of ratios \
+             {of_pairs:.3}"
+        );
+        add(&format!("{what}_vs_{whose}_{part}"), of_medians);
+    }
+}
