@@ -42,7 +42,8 @@ struct SocketsArgs {
     wire: Wire,
     #[command(flatten)]
     who: Who,
-    /// The kernel's buffer for what a connection has not read, in bytes; 0 leaves it to the kernel.
+    /// The kernel's buffer for what a connection has not read, in bytes, with segments as on a
+    /// network, so that the other side's kernel keeps little too; 0 leaves both to the kernel.
     #[arg(long, default_value_t = 0)]
     receive_buffer: u32,
 }
@@ -75,6 +76,9 @@ struct Who {
     /// one that all are in.
     #[arg(long, default_value_t = 0)]
     rooms: usize,
+    /// What the rooms' names begin with.
+    #[arg(long, default_value = "")]
+    prefix: String,
     /// Lines of tokens on standard input: the token of line N is the user `load-N`'s. The last
     /// ones are the publishers'.
     #[arg(long, default_value_t = 0)]

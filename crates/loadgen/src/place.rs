@@ -2,6 +2,7 @@
 
 use crate::wire::{Seat, Wire};
 use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -14,6 +15,8 @@ use tokio_tungstenite::{
 
 /// Time for a connection to open.
 const WITHIN: Duration = Duration::from_secs(60);
+/// Bytes of a segment, as on most networks, where the kernel shall buffer little.
+const SEGMENT: u32 = 1_400;
 
 pub(crate) type Socket = WebSocketStream<TcpStream>;
 
@@ -22,7 +25,8 @@ pub(crate) type Socket = WebSocketStream<TcpStream>;
 pub(crate) struct Place {
     pub(crate) wire: Wire,
     pub(crate) address: SocketAddr,
-    /// The kernel's buffer for what was not read yet, in bytes; the kernel's own choice if 0.
+    /// The kernel's buffer for what was not read yet, in bytes, with segments as on a network;
+    /// the kernel's own choice if 0.
     pub(crate) receive_buffer: u32,
 }
 
@@ -32,12 +36,16 @@ impl Place {
         let wrong = |error: std::io::Error| format!("no connection: {error}");
         let socket = TcpSocket::new_v4().map_err(wrong)?;
         if self.receive_buffer > 0 {
-            // Before it connects: the window is agreed on then.
+            // Before it connects: window and segments are agreed on then. With loopback's own
+            // segments of 64 KiB the server's kernel would keep megabytes for a connection.
             socket.set_recv_buffer_size(self.receive_buffer).map_err(wrong)?;
+            SockRef::from(&socket).set_tcp_mss(SEGMENT).map_err(wrong)?;
         }
         let stream = socket.connect(self.address).await.map_err(wrong)?;
         stream.set_nodelay(true).map_err(wrong)?;
-        let small = WebSocketConfig::default().read_buffer_size(1024).write_buffer_size(0);
+        // Nothing is ever large but where the kernel is told what it may keep.
+        let buffer = (self.receive_buffer as usize / 4).max(1024);
+        let small = WebSocketConfig::default().read_buffer_size(buffer).write_buffer_size(0);
         let url = format!("ws://{}{}", self.address, self.wire.path());
         let connected = client_async_with_config(url, stream, Some(small)).await;
         connected.map(|(socket, _)| socket).map_err(|error| format!("no socket: {error}"))

@@ -81,7 +81,7 @@ pub(crate) async fn seats(
     let seat = |(at, token): (usize, &String)| {
         let channels = match who.rooms {
             0 => wire.own_and_lobby("load", at + 1),
-            rooms => vec![wire.room(at % rooms)],
+            rooms => vec![wire.room(&who.prefix, at % rooms)],
         };
         Seat { token: token.clone(), channels }
     };
@@ -89,7 +89,7 @@ pub(crate) async fn seats(
     if who.rooms == 0 {
         return Ok((seats, None));
     }
-    let rooms = (0..who.rooms).map(|room| wire.room(room)).collect();
+    let rooms = (0..who.rooms).map(|room| wire.room(&who.prefix, room)).collect();
     let publishers = Publishers::open(place, rest, rooms).await?;
     Ok((seats, Some(publishers)))
 }

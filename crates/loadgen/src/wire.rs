@@ -87,11 +87,11 @@ impl Wire {
     }
 
     /// The room of this number.
-    pub(crate) fn room(self, number: usize) -> String {
+    pub(crate) fn room(self, prefix: &str, number: usize) -> String {
         match self {
-            Self::Centrifugo | Self::SocketIo => format!("room-{number}"),
+            Self::Centrifugo | Self::SocketIo => format!("{prefix}room-{number}"),
             // Clients may publish to private channels only.
-            Self::Pusher => format!("private-room-{number}"),
+            Self::Pusher => format!("private-{prefix}room-{number}"),
         }
     }
 

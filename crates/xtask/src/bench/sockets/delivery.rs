@@ -9,6 +9,7 @@ use super::{
 use crate::process::{Cpu, cpu_of_tree};
 use std::{array, time::Duration};
 
+const CONNECTIONS: usize = 10_000;
 const ROUNDS: usize = 7;
 const SECONDS: u64 = 6;
 /// Filling of a publication, in bytes.
@@ -16,20 +17,25 @@ const BYTES: usize = 64;
 /// What share of its core the generator, or a server, may be busy, if latencies shall be theirs.
 const BUSY_MAX: f64 = 0.8;
 
-/// One publication for 10,000 connections, twice a second.
+/// The namespace of `crosstown.toml` that keeps nothing.
+const LIVE: &str = "live:";
+
+/// One publication for 10,000 connections, three times a second.
 pub(super) fn fanout(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
-    let shape = Shape { connections: 10_000, rooms: 1, receive_buffer: 0 };
-    compare(programs, add, "fanout", shape, 2)
+    let as_shipped = Kind::ALL.map(|kind| (kind, ""));
+    compare(programs, add, "fanout", &as_shipped, 1, 3)
 }
 
 /// 1,000 rooms of 10, a publication a second in each.
 pub(super) fn rooms(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
-    let shape = Shape { connections: 10_000, rooms: 1_000, receive_buffer: 0 };
-    compare(programs, add, "rooms", shape, 1_000)
+    let [ours, others @ ..] = Kind::ALL.map(|kind| (kind, ""));
+    let subjects: Vec<_> = [ours, (Kind::Crosstown, LIVE)].into_iter().chain(others).collect();
+    compare(programs, add, "rooms", &subjects, 1_000, 1_000)
 }
 
 /// One server with its load.
 struct Subject {
+    name: String,
     load: Load,
     running: Running,
     rounds: Vec<Round>,
@@ -114,14 +120,17 @@ fn compare(
     programs: &Programs,
     add: &mut Add<'_>,
     part: &str,
-    shape: Shape,
+    kinds: &[(Kind, &'static str)],
+    rooms: usize,
     rate: u64,
 ) -> Result<u64, String> {
     let mut subjects = Vec::new();
-    for kind in Kind::ALL {
+    for &(kind, prefix) in kinds {
         let running = programs.start(kind)?;
+        let shape = Shape { connections: CONNECTIONS, rooms, prefix, receive_buffer: 0 };
         let load = Load::sockets(programs, &running, shape)?;
-        subjects.push(Subject { load, running, rounds: Vec::new() });
+        let name = format!("{}{}", kind.name(), if prefix == LIVE { "-live" } else { "" });
+        subjects.push(Subject { name, load, running, rounds: Vec::new() });
     }
     for subject in &mut subjects {
         // Not counted: whatever is only done once.
@@ -134,12 +143,17 @@ fn compare(
         }
     }
     report(&subjects);
-    let [ours, others @ ..] = subjects.as_slice() else { return Ok(0) };
-    for theirs in others {
-        ratios(ours, theirs, part, add);
+    let (ours, others): (Vec<_>, Vec<_>) =
+        subjects.iter().partition(|subject| subject.running.kind == Kind::Crosstown);
+    for ours in ours {
+        let row = format!("{part}{}", ours.name.trim_start_matches(Kind::Crosstown.name()));
+        let row = row.replace('-', "_");
+        for theirs in &others {
+            ratios(ours, theirs, &row, add);
+        }
+        add(&format!("user_cpu_us_per_message_{row}"), ours.median(Round::user));
+        add(&format!("cpu_us_per_message_{row}"), ours.median(Round::total));
     }
-    add(&format!("user_cpu_us_per_message_{part}"), ours.median(Round::user));
-    add(&format!("cpu_us_per_message_{part}"), ours.median(Round::total));
     Ok(subjects.iter().flat_map(|subject| &subject.rounds).map(|round| round.errors).sum())
 }
 
@@ -157,7 +171,7 @@ impl Subject {
 
 fn report(subjects: &[Subject]) {
     println!(
-        "{:<10} {:>9} {:>9} {:>6} {:>8} {:>8} {:>5} {:>9} {:>9} {:>5} {:>8} {:>8}   µs/message, \
+        "{:<14} {:>9} {:>9} {:>6} {:>8} {:>8} {:>5} {:>9} {:>9} {:>5} {:>8} {:>8}   µs/message, \
          median of {ROUNDS} (range): user; in all",
         "",
         "published",
@@ -186,9 +200,9 @@ fn report(subjects: &[Subject]) {
             format!("{:.2} ({least:.2} to {most:.2})", subject.median(of))
         };
         println!(
-            "{:<10} {:>9} {delivered:>9} {:>6} {:>7.2}s {:>7.2}s {:>4.0}% {:>8.2}s {:>8.2}s {:>4.0}% \
+            "{:<14} {:>9} {delivered:>9} {:>6} {:>7.2}s {:>7.2}s {:>4.0}% {:>8.2}s {:>8.2}s {:>4.0}% \
              {:>8.1} {:>8.1}   {}; {}",
-            subject.running.kind.name(),
+            subject.name,
             total(|round| round.published),
             total(|round| round.errors),
             cpu.user.as_secs_f64(),
@@ -207,7 +221,7 @@ fn report(subjects: &[Subject]) {
 
 /// The ratio of the medians, which is held against the bound, and two more readings.
 fn ratios(ours: &Subject, theirs: &Subject, part: &str, add: &mut Add<'_>) {
-    let whose = theirs.running.kind.name();
+    let whose = &theirs.name;
     let readings: [(&str, Reading, PartOf); 2] = [
         ("user_cpu_per_message", Round::user, |cpu| cpu.user),
         ("cpu_per_message", Round::total, Cpu::total),
@@ -222,8 +236,9 @@ fn ratios(ours: &Subject, theirs: &Subject, part: &str, add: &mut Add<'_>) {
         let pairs = ours.rounds.iter().zip(&theirs.rounds);
         let of_pairs = median(pairs.map(|(ours, theirs)| each(ours) / each(theirs)));
         println!(
-            "{what} vs {whose}: {of_medians:.3}; ratio of totals {of_totals:.3}, median of ratios \
-             {of_pairs:.3}"
+            "{} {what} vs {whose}: {of_medians:.3}; ratio of totals {of_totals:.3}, median of ratios \
+             {of_pairs:.3}",
+            ours.name
         );
         add(&format!("{what}_vs_{whose}_{part}"), of_medians);
     }

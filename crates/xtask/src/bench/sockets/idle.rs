@@ -64,7 +64,7 @@ fn row(programs: &Programs, kind: Kind, connections: usize) -> Result<Row, Strin
     let pid = running.server.pid();
     sleep(SETTLE);
     let before = resident(pid)?;
-    let shape = Shape { connections, rooms: 0, receive_buffer: 0 };
+    let shape = Shape { connections, rooms: 0, prefix: "", receive_buffer: 0 };
     let mut load = Load::sockets(programs, &running, shape)?;
     let (open, cpu_open) = (resident(pid)?, cpu_of_tree(pid));
     let said = load.ask(&format!("hold {HOLD_SECONDS}"))?;

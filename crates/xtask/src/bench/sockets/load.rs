@@ -18,6 +18,8 @@ pub(super) struct Shape {
     pub(super) connections: usize,
     /// 0: none; each has two subscriptions then.
     pub(super) rooms: usize,
+    /// The namespace of the rooms, with its colon; empty: none.
+    pub(super) prefix: &'static str,
     /// Bytes that the kernel keeps of what was not read; 0: as many as it likes.
     pub(super) receive_buffer: u32,
 }
@@ -72,6 +74,7 @@ impl Load {
             .args([command, "--address", &format!("127.0.0.1:{}", running.port)])
             .args(["--connections", &shape.connections.to_string()])
             .args(["--rooms", &shape.rooms.to_string()])
+            .args(["--prefix", shape.prefix])
             .args(["--tokens", &tokens.len().to_string()])
             .args(args)
             .stdin(Stdio::piped())

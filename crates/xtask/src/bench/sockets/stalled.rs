@@ -11,15 +11,16 @@ use super::{
 const ROUNDS: usize = 5;
 const SECONDS: u64 = 8;
 /// Publications a second, to all.
-const RATE: u64 = 20;
-/// Filling of a publication: enough that what is not read soon fills the kernel's buffers.
-const BYTES: usize = 2048;
-const CONNECTIONS: usize = 1_000;
+const RATE: u64 = 40;
+/// Filling of a publication: enough that in a window the kernel's buffers are filled for whoever
+/// reads no more, and then the server's queue, so that it closes the connection.
+const BYTES: usize = 8 * 1024;
+const CONNECTIONS: usize = 500;
 const STALLED: usize = CONNECTIONS / 100;
 
 pub(super) fn run(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
     let running = programs.start(Kind::Crosstown)?;
-    let shape = Shape { connections: CONNECTIONS, rooms: 1, receive_buffer: 16 * 1024 };
+    let shape = Shape { connections: CONNECTIONS, rooms: 1, prefix: "", receive_buffer: 32 * 1024 };
     let mut load = Load::sockets(programs, &running, shape)?;
     window(&mut load, &running, RATE, 2, BYTES)?;
     let (mut without, mut with) = (Vec::new(), Vec::new());

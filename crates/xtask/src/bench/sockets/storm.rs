@@ -15,7 +15,7 @@ const AWAY_SECONDS: &str = "3";
 
 pub(super) fn run(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
     let running = programs.start(Kind::Crosstown)?;
-    let shape = Shape { connections: 10_000, rooms: 1_000, receive_buffer: 0 };
+    let shape = Shape { connections: 10_000, rooms: 1_000, prefix: "", receive_buffer: 0 };
     let rounds = ROUNDS.to_string();
     let args = ["--rate", RATE, "--away", AWAY_SECONDS, "--rounds", &rounds];
     let mut load = Load::storm(programs, &running, shape, &args)?;
