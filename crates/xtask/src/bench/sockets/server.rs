@@ -2,6 +2,7 @@
 
 use crate::{
     bench::{filled, write},
+    install,
     process::{Server, free_ports},
 };
 use std::{
@@ -48,11 +49,26 @@ impl Kind {
 pub(super) struct Programs {
     crosstown: PathBuf,
     pub(super) loadgen: PathBuf,
-    socket_io: PathBuf,
-    sockudo: PathBuf,
+    peers: Option<Peers>,
     folder: PathBuf,
     /// Tokens for Crosstown, a line each.
     tokens: Vec<String>,
+}
+
+/// The servers that ours is compared with.
+pub(super) struct Peers {
+    socket_io: PathBuf,
+    sockudo: PathBuf,
+}
+
+impl Peers {
+    /// Installs what is missing; Sockudo takes some minutes to build.
+    ///
+    /// # Errors
+    /// What could not be installed.
+    pub(super) fn install() -> Result<Self, String> {
+        Ok(Self { socket_io: install::socket_io()?, sockudo: install::sockudo()? })
+    }
 }
 
 /// A server that runs.
@@ -66,12 +82,11 @@ impl Programs {
     pub(super) fn new(
         crosstown: PathBuf,
         loadgen: PathBuf,
-        socket_io: PathBuf,
-        sockudo: PathBuf,
+        peers: Option<Peers>,
         folder: PathBuf,
     ) -> Result<Self, String> {
         let tokens = Vec::new();
-        let mut programs = Self { crosstown, loadgen, socket_io, sockudo, folder, tokens };
+        let mut programs = Self { crosstown, loadgen, peers, folder, tokens };
         let config = programs.folder.join("tokens.toml");
         write(&config, &programs.config(1, 2)?)?;
         let made = Command::new(&programs.crosstown)
@@ -99,6 +114,7 @@ impl Programs {
     /// Starts one anew, on its core, with nothing in it.
     pub(super) fn start(&self, kind: Kind) -> Result<Running, String> {
         let [port, admin] = free_ports()?;
+        let peers = || self.peers.as_ref().ok_or("this part has no peers");
         let file = |name: &str| self.folder.join(format!("{}-{port}.{name}", kind.name()));
         let mut command = Command::new("taskset");
         command.args(["-c", CORE]);
@@ -109,13 +125,13 @@ impl Programs {
                 command.arg(&self.crosstown).args(["serve", "--config"]).arg(config);
             }
             Kind::SocketIo => {
-                command.arg("node").arg(&self.socket_io).arg(port.to_string());
+                command.arg("node").arg(&peers()?.socket_io).arg(port.to_string());
             }
             Kind::Sockudo => {
                 let config = file("toml");
                 let values = [("PORT", port.to_string())];
                 write(&config, &filled("sockets/sockudo.toml", &values)?)?;
-                command.arg(&self.sockudo).arg("--config").arg(config);
+                command.arg(&peers()?.sockudo).arg("--config").arg(config);
             }
         }
         let log = |name| File::create(file(name)).map_err(|error| error.to_string());
