@@ -2,7 +2,7 @@
 
 use super::{
     Add,
-    delivery::{Round, window},
+    delivery::{Round, counted, window},
     load::{Load, Shape},
     median,
     server::{Kind, Programs},
@@ -25,9 +25,9 @@ pub(super) fn run(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String>
     window(&mut load, &running, RATE, 2, BYTES)?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        without.push(window(&mut load, &running, RATE, SECONDS, BYTES)?);
+        without.push(counted(&mut load, &running, RATE, SECONDS, BYTES)?);
         load.ask(&format!("stall {STALLED}"))?;
-        with.push(window(&mut load, &running, RATE, SECONDS, BYTES)?);
+        with.push(counted(&mut load, &running, RATE, SECONDS, BYTES)?);
         load.ask("restore")?;
     }
     println!(
