@@ -1,110 +1,140 @@
-//! Many idle sockets.
+//! Many sockets that do as they are told, line by line.
 
-use futures_util::{SinkExt, StreamExt};
+use crate::{
+    SocketsArgs, Who,
+    crowd::Crowd,
+    place::Place,
+    publishers::{self, Publishers, Schedule},
+    wire::Seat,
+};
 use serde_json::{Value as Json, json};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
-    tungstenite::{Message, protocol::WebSocketConfig},
+use std::{io::BufRead, sync::atomic::Ordering::Relaxed, time::Duration};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
 };
 
-/// Connections that are being opened at a time.
-const OPENING: usize = 64;
-/// Time for a connection to open.
-const WITHIN: Duration = Duration::from_secs(60);
+/// How long what was published may be on its way after the last publication.
+const DRAIN: Duration = Duration::from_secs(3);
+/// From the command to the first publication.
+const LEAD: Duration = Duration::from_millis(20);
 
-#[derive(Default)]
-struct Counts {
-    open: AtomicUsize,
-    pings: AtomicUsize,
-    lost: AtomicUsize,
-}
-
-/// Opens a connection for each token, holds them, and tells how it went.
+/// Opens the connections and obeys standard input.
 ///
 /// # Errors
-/// The first connection that could not be opened, or how many were lost.
-pub(crate) async fn hold(
-    url: &str,
-    user: &str,
-    tokens: Vec<String>,
-    hold: Duration,
-) -> Result<(), String> {
-    let counts = Arc::new(Counts::default());
-    let (room, total) = (Arc::new(Semaphore::new(OPENING)), tokens.len());
-    let mut opening = Vec::with_capacity(total);
-    for (at, token) in tokens.into_iter().enumerate() {
-        let permit = room.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        let url = format!("{}/connection/websocket", url.replacen("http", "ws", 1));
-        let (counts, channel) = (counts.clone(), format!("#{user}-{}", at + 1));
-        opening.push(tokio::spawn(async move {
-            let opened = timeout(WITHIN, open(&url, &token, &channel)).await;
-            drop(permit);
-            let socket = opened.map_err(|_| "a connection did not open within a minute")??;
-            counts.open.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(answer_pings(socket, counts));
-            Ok::<_, String>(())
-        }));
-    }
-    for opened in opening {
-        opened.await.map_err(|error| error.to_string())??;
-    }
-    println!("{}", json!({ "open": counts.open.load(Ordering::Relaxed) }));
-    tokio::time::sleep(hold).await;
-    let lost = counts.lost.load(Ordering::Relaxed);
-    println!("{}", json!({ "lost": lost, "pings": counts.pings.load(Ordering::Relaxed) }));
-    if lost == 0 { Ok(()) } else { Err(format!("{lost} of {total} connections were lost")) }
-}
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-async fn open(url: &str, token: &str, channel: &str) -> Result<Socket, String> {
-    let small = WebSocketConfig::default().read_buffer_size(1024).write_buffer_size(0);
-    let connected = tokio_tungstenite::connect_async_with_config(url, Some(small), true).await;
-    let (mut socket, _) = connected.map_err(|error| format!("no socket: {error}"))?;
-    let commands = [
-        json!({ "id": 1, "connect": { "token": token } }),
-        json!({ "id": 2, "subscribe": { "channel": channel } }),
-        json!({ "id": 3, "subscribe": { "channel": "lobby" } }),
-    ];
-    for command in &commands {
-        let sent = socket.send(Message::text(command.to_string())).await;
-        sent.map_err(|error| format!("a command could not be sent: {error}"))?;
-        let mut answered = false;
-        while !answered {
-            let Some(Ok(message)) = socket.next().await else {
-                return Err("a socket closed while it was opened".into());
-            };
-            let Message::Text(text) = message else {
-                return Err(format!("a socket was closed: {message}"));
-            };
-            for line in text.split('\n') {
-                let reply: Json = serde_json::from_str(line).map_err(|error| error.to_string())?;
-                if let Some(error) = reply.get("error") {
-                    return Err(format!("{command} was refused: {error}"));
-                }
-                answered |= reply["id"] == command["id"];
+/// A connection that could not be opened, or a command that is none.
+pub(crate) async fn run(args: &SocketsArgs, tokens: Vec<String>) -> Result<(), String> {
+    let place =
+        Place { wire: args.wire, address: args.who.address, receive_buffer: args.receive_buffer };
+    let (seats, publishers) = seats(place, &args.who, tokens).await?;
+    let mut crowd = Crowd::open(place, seats).await?;
+    println!("{}", json!({ "open": args.who.connections }));
+    let mut commands = commands();
+    while let Some(command) = commands.recv().await {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<u64>().map_err(|_| format!("{command}?"));
+        let answer = match words.as_slice() {
+            ["hold", _] => {
+                sleep(Duration::from_secs(number(1)?)).await;
+                let tally = &crowd.tally;
+                json!({ "pings": tally.pings.load(Relaxed), "lost": tally.lost.load(Relaxed) })
             }
-        }
+            ["window", _, _, _] => {
+                let (rate, seconds) = (number(1)?, number(2)?);
+                let bytes = number(3)? as usize;
+                let schedule = Schedule { rate, count: rate * seconds, bytes };
+                let publishers = publishers.as_ref().ok_or("a window is over rooms")?;
+                window(&crowd, publishers, schedule).await
+            }
+            ["stall", _] => {
+                crowd.stall(number(1)? as usize);
+                json!({ "stalled": number(1)? })
+            }
+            ["restore"] => {
+                crowd.restore().await?;
+                json!({ "stalled": 0 })
+            }
+            _ => return Err(format!("`{command}` is no command")),
+        };
+        println!("{answer}");
     }
-    Ok(socket)
+    Ok(())
 }
 
-async fn answer_pings(mut socket: Socket, counts: Arc<Counts>) {
-    while let Some(Ok(message)) = socket.next().await {
-        if matches!(&message, Message::Text(text) if text.as_str() == "{}") {
-            counts.pings.fetch_add(1, Ordering::Relaxed);
-            if socket.send(Message::text("{}")).await.is_err() {
+/// Who sits where, and, if there are rooms, who publishes to them.
+///
+/// # Errors
+/// Too few tokens, or a publisher that could not be opened.
+pub(crate) async fn seats(
+    place: Place,
+    who: &Who,
+    tokens: Vec<String>,
+) -> Result<(Vec<Seat>, Option<Publishers>), String> {
+    let wire = place.wire;
+    let needed = who.connections + publishers::MOST.min(who.rooms);
+    // Wires without tokens take none.
+    let tokens = if who.tokens == 0 { vec![String::new(); needed] } else { tokens };
+    if tokens.len() < needed {
+        return Err(format!("{} tokens came, {needed} are needed", tokens.len()));
+    }
+    let (listeners, rest) = tokens.split_at(who.connections);
+    let seat = |(at, token): (usize, &String)| {
+        let channels = match who.rooms {
+            0 => wire.own_and_lobby("load", at + 1),
+            rooms => vec![wire.room(&who.prefix, at % rooms)],
+        };
+        Seat { token: token.clone(), channels }
+    };
+    let seats = listeners.iter().enumerate().map(seat).collect();
+    if who.rooms == 0 {
+        return Ok((seats, None));
+    }
+    let rooms = (0..who.rooms).map(|room| wire.room(&who.prefix, room)).collect();
+    let publishers = Publishers::open(place, rest, rooms).await?;
+    Ok((seats, Some(publishers)))
+}
+
+/// Publishes by schedule, and counts what comes until all came, or nothing more does.
+async fn window(crowd: &Crowd, publishers: &Publishers, schedule: Schedule) -> Json {
+    let tally = &crowd.tally;
+    let readers = crowd.readers();
+    let in_turn = publishers.channels().iter().map(|channel| readers[channel.as_str()]);
+    let readers: Vec<u64> = in_turn.collect();
+    let expected: u64 = (0..schedule.count).map(|at| readers[publishers.channel(at)]).sum();
+    let (delivered, lost) = (tally.delivered.load(Relaxed), tally.lost.load(Relaxed));
+    let refused = publishers.refused();
+    tally.take_latencies();
+    let sent = tally.now() + LEAD.as_micros() as u64;
+    let began = Instant::now();
+    publishers.run(schedule, began + LEAD, sent).await;
+    let last = Instant::now();
+    while tally.delivered.load(Relaxed) - delivered < expected && last.elapsed() < DRAIN {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let took = began.elapsed();
+    let latencies = tally.take_latencies();
+    json!({
+        "published": schedule.count,
+        "expected": expected,
+        "delivered": tally.delivered.load(Relaxed) - delivered,
+        "refused": publishers.refused() - refused,
+        "lost": tally.lost.load(Relaxed) - lost,
+        "seconds": took.as_secs_f64(),
+        "p50_us": latencies.quantile(0.5),
+        "p99_us": latencies.quantile(0.99),
+        "max_us": latencies.quantile(1.0),
+    })
+}
+
+/// The lines of standard input, as they come.
+fn commands() -> mpsc::Receiver<String> {
+    let (say, said) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if say.blocking_send(line).is_err() {
                 break;
             }
         }
-    }
-    counts.lost.fetch_add(1, Ordering::Relaxed);
+    });
+    said
 }

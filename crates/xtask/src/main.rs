@@ -6,6 +6,7 @@
 //! cargo xtask test [--long]  everything; the last line counts
 //! cargo xtask bench NAME     engines, gateway or sockets, against a named peer
 //! cargo xtask bench engines PART   rows of its table by `engine/operation`, or limits or nodes
+//! cargo xtask bench sockets PART   idle, fanout, rooms, storm or stalled
 //! ```
 
 mod bench;
@@ -27,9 +28,9 @@ fn main() -> ExitCode {
         ["check"] => check::run_all(),
         ["test", rest @ ..] => test::run_all(rest),
         ["bench", name] => bench::run(name, None),
-        ["bench", "engines", only] => bench::run("engines", Some(only)),
+        ["bench", name @ ("engines" | "sockets"), only] => bench::run(name, Some(only)),
         _ => Err("usage: cargo xtask install | check | test [--long] | \
-             bench engines [PART]|gateway|sockets"
+             bench engines [PART]|gateway|sockets [PART]"
             .into()),
     };
     match done {
