@@ -240,6 +240,7 @@ impl Mailboxes {
         after: Option<&str>,
     ) -> Result<Vec<Received<Letter>>, Problem> {
         let partition = of.open_to(caller)?;
+        after.map_or(Ok(()), named)?;
         self.bury_expired(&partition, caller).await?;
         let records = self.scan(&partition, "", after.unwrap_or(BEFORE_ENTRIES)).await?;
         let received = |(name, record)| Ok(Received { name, letter: letter::letter(&record)? });
@@ -320,6 +321,7 @@ impl Mailboxes {
         after: Option<&str>,
     ) -> Result<Vec<Received<Dead>>, Problem> {
         let partition = of.open_to(caller)?;
+        after.map_or(Ok(()), named)?;
         self.bury_expired(&partition, caller).await?;
         let after = format!("{DEAD}{}", after.unwrap_or_default());
         let records = self.scan(&partition, DEAD, &after).await?;

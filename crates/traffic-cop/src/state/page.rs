@@ -41,7 +41,8 @@ impl States {
         let position = head.map_or(Position::ZERO, |head| head.position);
         let epoch = self.epoch(partition, position).await?;
         let first = Key::new(BEFORE_ENTRIES).map_err(storage::problem)?;
-        let scan = self.store.scan(partition, b"", after.or(Some(&first)), limit).await;
+        let after = after.filter(|after| after.as_bytes() > first.as_bytes()).unwrap_or(&first);
+        let scan = self.store.scan(partition, b"", Some(after), limit).await;
         let scan = scan.map_err(storage::problem)?;
         if position != Position::ZERO && scan.position.incarnation != position.incarnation {
             return Err(storage::problem(store::Error::Lagged { position: scan.position }));

@@ -79,6 +79,14 @@ async fn letters_come_until_they_are_acknowledged() {
     assert_eq!(listed, json!({ "letters": [] }));
 }
 
+/// The epoch of bob's mailbox.
+async fn follow_epoch(bob: &mut Socket) -> Json {
+    let request = json!({ "channel": "mailbox:user:bob", "type": 1, "phase": 2 });
+    let stands = bob.ask("subscribe", request).await.unwrap();
+    bob.ask("unsubscribe", json!({ "channel": "mailbox:user:bob" })).await.unwrap();
+    stands["epoch"].clone()
+}
+
 #[tokio::test]
 async fn a_mailbox_is_open_to_its_owner() {
     let server = Server::start("");
@@ -112,6 +120,8 @@ async fn a_mailbox_is_open_to_its_owner() {
         ("mailbox.ack", json!({ "of": "user:ann", "letter": "0000000000000001" }), 403),
         ("mailbox.refuse", json!({ "letter": "0000000000000001" }), 404),
         ("mailbox.revive", json!({ "letter": "\u{1}" }), 404),
+        ("mailbox.list", json!({ "after": "\u{1}" }), 404),
+        ("mailbox.dead", json!({ "after": "x" }), 404),
     ] {
         let refused = bob.rpc(method, argument.clone()).await.unwrap_err();
         assert_eq!(refused["code"], code, "{method} {argument}");
@@ -121,4 +131,9 @@ async fn a_mailbox_is_open_to_its_owner() {
     let sent = bob.rpc("mailbox.send", json!({ "to": "user:bob", "data": 1 })).await.unwrap();
     let listed = bob.rpc("mailbox.list", json!({})).await.unwrap();
     assert_eq!(listed["letters"][0]["name"], sent["letter"]);
+    // What lies beside the letters is not theirs to see, wherever a page is said to begin.
+    let page = json!({ "channel": "mailbox:user:bob", "type": 1, "phase": 2, "cursor": "\u{1}",
+        "epoch": follow_epoch(&mut bob).await });
+    let page = bob.ask("subscribe", page).await.unwrap();
+    assert_eq!(page["state"].as_array().map(Vec::len), Some(1), "{page}");
 }
