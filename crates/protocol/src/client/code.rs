@@ -174,6 +174,8 @@ pub enum Unsubscribe {
     InsufficientState,
     /// The subscription's token has ended.
     Expired,
+    /// What the client has been told does not hold any more, or is not for it: begin anew.
+    StateInvalidated,
 }
 
 impl Unsubscribe {
@@ -184,6 +186,7 @@ impl Unsubscribe {
             Self::Server => (2000, "server unsubscribe"),
             Self::InsufficientState => (2500, "insufficient state"),
             Self::Expired => (2501, "expired"),
+            Self::StateInvalidated => (2502, "state invalidated"),
         }
     }
 }

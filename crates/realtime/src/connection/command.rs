@@ -274,9 +274,9 @@ impl Task<'_> {
             return Err(ErrorCode::PermissionDenied.with("the token is another principal's"));
         }
         let (expires, ttl) = self.lifetime(&fresh.caller);
-        if let Some(bound) = &mut *self.connection.bound.borrow_mut() {
-            bound.caller = fresh.caller;
-        }
+        let bound = Bound { caller: fresh.caller, ..bound.clone() };
+        *self.connection.bound.borrow_mut() = Some(bound.clone());
+        self.recheck_subscriptions(&bound).await;
         let version = concat!("crosstown ", env!("CARGO_PKG_VERSION")).into();
         let client = self.connection.id.to_string();
         Ok(Body::Refresh(RefreshResult { client, version, expires, ttl }))

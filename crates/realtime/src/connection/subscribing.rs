@@ -315,6 +315,27 @@ impl Task<'_> {
         Ok(Body::SubRefresh(SubRefreshResult { expires: until.is_some(), ttl }))
     }
 
+    /// Ends what the caller, as he is known now, may not follow as he does. The client begins it
+    /// anew, or is told why not.
+    pub(super) async fn recheck_subscriptions(&self, bound: &Bound) {
+        let stands = |held: &Subscription| {
+            let permitted = held.granted.is_some();
+            let admitted = self.admitted(bound, &held.channel, Wish::Subscribe, permitted);
+            admitted.is_ok_and(|admitted| {
+                self.reader(bound, &admitted.source).is_some() == held.reader.is_some()
+            })
+        };
+        let fallen: Vec<Channel> = {
+            let subscriptions = self.connection.subscriptions.borrow();
+            let fallen = subscriptions.iter().filter(|held| !stands(held));
+            fallen.map(|held| held.channel.clone()).collect()
+        };
+        for channel in fallen {
+            self.end_subscription(&channel).await;
+            self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated);
+        }
+    }
+
     /// Ends subscriptions whose token has ended.
     pub(super) async fn check_subscriptions(&self, now: Timestamp) {
         for channel in self.connection.overdue(now) {

@@ -191,3 +191,38 @@ async fn rules_and_capabilities_say_who_may_do_what() {
     assert!(socket.ask("connect", json!({ "token": refused })).await.is_err());
     assert_eq!(socket.close_code().await, 3500);
 }
+
+#[tokio::test]
+async fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
+    let server = Server::start(
+        "[[realtime.namespaces]]\nname = \"desk\"\nsubscribe = { roles = [\"lead\"] }\n\
+         [[state.rules]]\ndocument = \"pillar:*\"\nprefix = \"z/\"\nread = { roles = [\"lead\"] }\n",
+    );
+    let base = server.base();
+    let lead = server.token_with("acme", "ann", json!({ "roles": ["lead"] }));
+    let mut ann = Socket::connect(&base, &lead).await;
+    let map = json!({ "channel": "state:pillar:sales", "type": 1, "phase": 2 });
+    for request in [json!({ "channel": "desk:1" }), json!({ "channel": "room" }), map.clone()] {
+        ann.ask("subscribe", request).await.unwrap();
+    }
+    // One that allows the same changes nothing.
+    ann.ask("refresh", json!({ "token": lead })).await.unwrap();
+    ann.ask("ping", json!({})).await.unwrap();
+    assert_eq!(ann.push_now(), None);
+    ann.ask("refresh", json!({ "token": server.token("acme", "ann") })).await.unwrap();
+    let mut ended = [ann.push().await, ann.push().await]
+        .map(|push| (push["channel"].to_string(), push["unsubscribe"]["code"].clone()));
+    ended.sort_by(|a, b| a.0.cmp(&b.0));
+    let told = ["\"desk:1\"", "\"state:pillar:sales\""];
+    assert_eq!(ended, told.map(|channel| (channel.to_owned(), json!(2502))));
+    let again = ann.ask("subscribe", json!({ "channel": "desk:1" })).await.unwrap_err();
+    assert_eq!(again["code"], 103);
+    // What is left of the document is told.
+    ann.ask("subscribe", map).await.unwrap();
+    let mut other = Socket::connect(&base, &lead).await;
+    for key in ["z/1", "a/1"] {
+        let publish = json!({ "channel": "state:pillar:sales", "type": 1, "key": key, "data": 1 });
+        other.ask("publish", publish).await.unwrap();
+    }
+    assert_eq!(ann.push().await["pub"]["key"], "a/1");
+}
