@@ -1,7 +1,7 @@
 // Maps with npm `centrifuge`, the same in Node and in a browser: a document of ten thousand keys
 // is followed while it changes a thousand times a second, and every follower ends with the same.
 const same = (data) => data;
-const KEYS = 10_000, RATE = 1_000, UPDATES_MIN = 5_000;
+const KEYS = 10_000, RATE = 1_000, UPDATES_MIN = 5_000, WRITERS = 8;
 
 export async function maps(Centrifuge, options, { url, token, peerToken, transport, cut, restore,
   Peer = Centrifuge, data = { to: same, from: same }, peerUrl }) {
@@ -14,25 +14,27 @@ export async function maps(Centrifuge, options, { url, token, peerToken, transpo
     }
   };
   const socket = (base) => base.replace("http", "ws") + "/connection/websocket";
-  const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, timeout: 20_000, ...options };
+  const fast = { minReconnectDelay: 50, maxReconnectDelay: 300, timeout: 60_000, ...options };
   const endpoint = transport ? [{ transport, endpoint: `${url}/connection/${transport}` }] : socket(url);
   const connect = () => {
     const client = new Centrifuge(endpoint, { token, emulationEndpoint: `${url}/emulation`, ...fast });
     client.connect();
     return client;
   };
-  const peer = new Peer(socket(peerUrl), { token: peerToken, ...fast });
-  peer.connect();
-  await peer.ready(20_000);
+  // A node obeys one connection's commands one after the other, and those of several together.
+  const peers = Array.from({ length: WRITERS }, () => new Peer(socket(peerUrl), { token: peerToken, ...fast }));
+  const [peer] = peers;
+  for (const one of peers) one.connect();
+  await Promise.all(peers.map((one) => one.ready(20_000)));
 
   const document = "tenant:self", channel = `state:${document}`;
   const key = (n) => `key-${String(n).padStart(5, "0")}`;
-  for (let from = 0; from < KEYS; from += 32 * 8) {
-    await Promise.all(Array.from({ length: 8 }, async (_, at) => {
+  for (let from = 0; from < KEYS; from += 32 * WRITERS) {
+    await Promise.all(peers.map(async (one, at) => {
       const begin = from + at * 32;
       const steps = Array.from({ length: Math.max(0, Math.min(32, KEYS - begin)) },
         (_, step) => ({ op: "put", key: key(begin + step), value: { n: 0 } }));
-      if (steps.length > 0) await peer.rpc("state.transact", { document, steps });
+      if (steps.length > 0) await one.rpc("state.transact", { document, steps });
     }));
   }
   console.log(`${KEYS} keys written`);
@@ -64,6 +66,7 @@ export async function maps(Centrifuge, options, { url, token, peerToken, transpo
   };
   const change = (n) => {
     const which = key((n * 7919) % KEYS);
+    const peer = peers[n % WRITERS];
     if (n % 20 === 0) return send(peer.mapRemove(channel, which));
     if (n % 20 === 1) return send(peer.mapPublish(channel, `new-${n}`, { n }));
     if (n % 2 === 0) return send(peer.mapPublish(channel, which, { n }));
@@ -135,5 +138,5 @@ export async function maps(Centrifuge, options, { url, token, peerToken, transpo
   must(await refused === 107, "a map may be followed as a stream");
   console.log("a board is set and cleared");
   for (const { client } of followers) client.disconnect();
-  peer.disconnect();
+  for (const one of peers) one.disconnect();
 }
