@@ -178,6 +178,19 @@ async fn a_mailbox_is_bounded() {
     office.mailboxes.give_back(&ann, &own, &third, "").await.unwrap();
     let dead = office.mailboxes.dead(&ann, &own, None).await.unwrap();
     assert_eq!(dead.iter().map(|one| &one.name).collect::<Vec<_>>(), [&names[1], &third]);
+    // What is acknowledged makes room, and so does what has expired.
+    for n in 0..3 {
+        let name = send(json!(n)).await.unwrap().letter;
+        office.mailboxes.acknowledge(&ann, &own, &name).await.unwrap();
+    }
+    for _ in 0..2 {
+        let soon = json!({ "data": 1, "ttl": "1m" });
+        office.send(&crm, "user:ann", soon).await.unwrap();
+    }
+    assert_eq!(send(json!(4)).await.unwrap_err().code, Code::Overloaded);
+    office.clock.advance(Duration::from_secs(61));
+    assert!(office.waiting(&ann).await.is_empty());
+    send(json!(4)).await.unwrap();
 }
 
 #[tokio::test]
