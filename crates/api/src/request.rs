@@ -22,13 +22,6 @@ impl Deref for By {
     }
 }
 
-impl By {
-    /// Whether the caller may act for others of its tenant.
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.principal.kind == PrincipalKind::Service || self.has_role("admin")
-    }
-}
-
 impl<S: Sync> FromRequestParts<S> for By {
     type Rejection = Refusal;
 

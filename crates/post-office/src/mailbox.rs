@@ -13,10 +13,7 @@ mod letter;
 pub use address::Address;
 pub use letter::{Dead, Letter, Refused};
 
-use crate::mailbox::{
-    address::is_trusted,
-    letter::{DEAD, Register, key, name, named, read, register, sent_as, write},
-};
+use crate::mailbox::letter::{DEAD, Register, key, name, named, read, register, sent_as, write};
 use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
@@ -167,7 +164,8 @@ impl Mailboxes {
         new: NewLetter,
     ) -> Result<Sent, Problem> {
         let is_user = caller.principal.kind == PrincipalKind::User;
-        if is_user && !is_trusted(caller) && !self.config.users_send && *to != Address::of(caller) {
+        if is_user && !caller.is_trusted() && !self.config.users_send && *to != Address::of(caller)
+        {
             return Err(Problem::new(Code::Forbidden, "users send no letters to others"));
         }
         let partition = to.partition(caller)?;

@@ -5,7 +5,6 @@ pub(crate) mod entry;
 use crate::{
     Config, JoinLeave, Namespace, Parts, Recovery, Slow, broker,
     config::PERSONAL,
-    permission,
     presence::{self, Announce},
 };
 use post_office::Address;
@@ -20,7 +19,7 @@ use traffic_cop::{
     genesis::Genesis,
     state::{self, DocumentId},
 };
-use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId};
+use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
 const KIND: Kind = Kind::new("channel");
 /// How the channels of mailboxes begin.
@@ -209,7 +208,7 @@ fn is_capable(caller: &Caller, channel: &str, wish: Wish) -> bool {
     };
     caller.capabilities.iter().any(|capability| {
         let named = |name: &String| match capability.wildcard {
-            true => permission::is_named(name, channel),
+            true => pattern::is_named(name, channel),
             false => name == channel,
         };
         capability.allow.contains(&action) && capability.channels.iter().any(named)
@@ -429,8 +428,7 @@ impl Publications {
                 Some(head) => {
                     // Trims what has just become too old; the stream may hold a few more than
                     // its size while many publish at once.
-                    let held = head.streams.iter().find(|held| held.stream == *stream);
-                    let last = held.map_or(0, |held| held.last);
+                    let last = head.last(stream);
                     if last >= history_size {
                         let first = last + 2 - history_size;
                         commit = commit.write(Write::Trim { stream: stream.clone(), first });

@@ -6,7 +6,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::fmt;
-use types::{Caller, PrincipalKind, Role};
+use types::{Caller, PrincipalKind, Role, pattern};
 
 /// Who may: everybody of the tenant (`true`), nobody (`false`), or those of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,32 +54,10 @@ impl Those {
             // Taken apart first: a caller's name may hold a `*`.
             let parts: Vec<String> =
                 pattern.split('*').map(|part| part.replace("{user}", own)).collect();
-            fits(&parts, channel, |between| !between.contains(':'))
+            pattern::fits(&parts, channel, |between| !between.contains(':'))
         };
         (anybody || one_of_them) && (self.channels.is_empty() || self.channels.iter().any(named))
     }
-}
-
-/// Whether a capability's pattern, in which `*` stands for any characters, names `channel`.
-pub(crate) fn is_named(pattern: &str, channel: &str) -> bool {
-    let parts: Vec<&str> = pattern.split('*').collect();
-    fits(&parts, channel, |_| true)
-}
-
-/// Whether `name` consists of the parts, with something acceptable between them. Each part is
-/// taken where it comes first: what a later place leaves to the next one, an earlier leaves too.
-fn fits<T: AsRef<str>>(parts: &[T], name: &str, may_stand: impl Fn(&str) -> bool) -> bool {
-    let [first, middle @ .., last] = parts else {
-        return parts.first().is_some_and(|whole| whole.as_ref() == name);
-    };
-    let Some(mut rest) = name.strip_prefix(first.as_ref()) else { return false };
-    for part in middle {
-        match rest.split_once(part.as_ref()) {
-            Some((between, after)) if may_stand(between) => rest = after,
-            Some(_) | None => return false,
-        }
-    }
-    rest.strip_suffix(last.as_ref()).is_some_and(may_stand)
 }
 
 impl<'de> Deserialize<'de> for Allow {
@@ -159,22 +137,5 @@ mod tests {
         let error = toml::from_str::<Holds>("who = 1").map(|holds| holds.who).unwrap_err();
         assert!(error.to_string().contains("a table of `roles`"), "{error}");
         assert!(toml::from_str::<Holds>("who = { role = [] }").is_err());
-    }
-
-    #[test]
-    fn a_capability_names_channels_by_stars() {
-        for (pattern, channel, expected) in [
-            ("news:*", "news:today:1", true),
-            ("news:*", "news", false),
-            ("*", "anything:at all", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("a*bc*c", "abc", false),
-            ("*a*a", "a", false),
-            ("*ab*ab*", "xabyabz", true),
-            ("news", "news", true),
-        ] {
-            assert_eq!(is_named(pattern, channel), expected, "{pattern} {channel}");
-        }
     }
 }

@@ -44,6 +44,15 @@ pub struct Head {
     pub streams: Vec<StreamHead>,
 }
 
+impl Head {
+    /// The number of the last entry of a stream; 0 if nothing was appended.
+    #[must_use]
+    pub fn last(&self, stream: &StreamName) -> u64 {
+        let held = self.streams.iter().find(|held| held.stream == *stream);
+        held.map_or(0, |held| held.last)
+    }
+}
+
 /// A page of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanPage {

@@ -100,6 +100,12 @@ pub enum ChannelAction {
 }
 
 impl Caller {
+    /// Whether it may act for others of its tenant: a service, or an admin.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.principal.kind == PrincipalKind::Service || self.has_role("admin")
+    }
+
     /// Whether the credential grants `role`.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {

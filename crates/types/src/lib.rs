@@ -7,6 +7,7 @@
 mod caller;
 pub mod duration;
 mod id;
+pub mod pattern;
 mod session_id;
 mod time;
 

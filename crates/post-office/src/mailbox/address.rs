@@ -34,7 +34,7 @@ impl Address {
             Self::Principal(principal) => *principal == caller.principal,
             Self::Session(session) => Some(*session) == caller.session,
         };
-        if !own && !is_trusted(caller) {
+        if !own && !caller.is_trusted() {
             return Err(Problem::new(Code::Forbidden, "the mailbox is somebody else's"));
         }
         self.partition(caller)
@@ -45,10 +45,6 @@ impl Address {
         let partition = Partition::new(caller.tenant.clone(), KIND, &self.to_string());
         partition.map_err(traffic_cop::store_problem)
     }
-}
-
-pub(super) fn is_trusted(caller: &Caller) -> bool {
-    caller.principal.kind == PrincipalKind::Service || caller.has_role("admin")
 }
 
 impl fmt::Display for Address {

@@ -215,9 +215,7 @@ impl Shard {
                 problem(error)
             })?;
             followed.position = position;
-            let held =
-                head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
-            followed.last = held.map_or(0, |held| held.last);
+            followed.last = head.map_or(0, |head| head.last(stream));
         }
         if let Source::Members(partition, by) = &source {
             followed.members = Some(self.follow_members(channel, partition, *by).await?);

@@ -203,8 +203,7 @@ impl Way {
             Some(head) => head.position.incarnation,
             None => self.parts.genesis.incarnation(&self.partition).await.map_err(problem)?,
         };
-        let streams = head.iter().flat_map(|head| &head.streams);
-        let last: u64 = streams.filter(|held| held.stream == CHANGES).map(|held| held.last).sum();
+        let last = head.map_or(0, |head| head.last(&CHANGES));
         if epoch != format_epoch(incarnation) || offset > last {
             return Err(another_life());
         }

@@ -4,7 +4,7 @@ use crate::storage;
 use protocol::{Code, Problem};
 use std::{fmt, str::FromStr};
 use store::{Kind, Partition};
-use types::{Caller, PrincipalId, PrincipalKind, SessionId};
+use types::{Caller, PrincipalId, SessionId};
 
 const KIND: Kind = Kind::new("state");
 
@@ -66,8 +66,7 @@ impl DocumentId {
     /// # Errors
     /// `forbidden`.
     pub fn readable_by(&self, caller: &Caller) -> Result<Partition, Problem> {
-        let trusted = caller.principal.kind == PrincipalKind::Service || caller.has_role("admin");
-        let allowed = trusted
+        let allowed = caller.is_trusted()
             || match &self.0 {
                 Scope::Session(id) => caller.session == Some(*id),
                 Scope::User(id) => caller.principal.id == *id,
@@ -81,8 +80,7 @@ impl DocumentId {
     /// # Errors
     /// `forbidden`.
     pub fn writable_by(&self, caller: &Caller) -> Result<Partition, Problem> {
-        let trusted = caller.principal.kind == PrincipalKind::Service || caller.has_role("admin");
-        let allowed = trusted || !matches!(self.0, Scope::Service(_));
+        let allowed = caller.is_trusted() || !matches!(self.0, Scope::Service(_));
         let partition = self.readable_by(caller)?;
         if allowed { Ok(partition) } else { self.partition(caller, false) }
     }

@@ -36,8 +36,7 @@ impl States {
     ) -> Result<Page, Problem> {
         // The head first: the entries show what it tells of, or more.
         let head = self.store.head(partition).await.map_err(storage::problem)?;
-        let streams = head.iter().flat_map(|head| &head.streams);
-        let offset = streams.filter(|held| held.stream == CHANGES).map(|held| held.last).sum();
+        let offset = head.as_ref().map_or(0, |head| head.last(&CHANGES));
         let position = head.map_or(Position::ZERO, |head| head.position);
         let epoch = self.epoch(partition, position).await?;
         let first = Key::new(BEFORE_ENTRIES).map_err(storage::problem)?;

@@ -5,7 +5,7 @@
 
 use crate::state::{Merge, Schema, Who};
 use serde::Deserialize;
-use types::Caller;
+use types::{Caller, pattern::is_named};
 
 /// Rules of one configuration.
 const RULES_MAX: usize = 64;
@@ -46,7 +46,7 @@ pub struct Rule {
 
 impl Rule {
     fn covers(&self, document: &str, key: &str) -> bool {
-        key.starts_with(&self.prefix) && fits(&self.document, document)
+        key.starts_with(&self.prefix) && is_named(&self.document, document)
     }
 }
 
@@ -81,7 +81,7 @@ impl Rules {
     /// Whether there may be entries of the document that `caller` may not read.
     pub(super) fn hides(&self, caller: &Caller, document: &str) -> bool {
         let excludes = |rule: &Rule| rule.read.as_ref().is_some_and(|who| !who.includes(caller));
-        self.0.iter().any(|rule| excludes(rule) && fits(&rule.document, document))
+        self.0.iter().any(|rule| excludes(rule) && is_named(&rule.document, document))
     }
 
     /// What the value of an entry has to look like.
@@ -92,7 +92,7 @@ impl Rules {
     /// The rules that limit the document.
     pub(super) fn limits<'a>(&'a self, document: &'a str) -> impl Iterator<Item = &'a Rule> {
         let limits = |rule: &&Rule| rule.keys_max.is_some() || rule.bytes_max.is_some();
-        self.0.iter().filter(limits).filter(move |rule| fits(&rule.document, document))
+        self.0.iter().filter(limits).filter(move |rule| is_named(&rule.document, document))
     }
 
     fn covering<'a, 'n>(
@@ -143,22 +143,6 @@ pub(super) fn check(rules: &[Rule]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether `pattern`, in which `*` stands for any characters, names `name`. Each part is taken
-/// where it comes first: what a later place leaves to the next one, an earlier leaves too.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.split_once(part) {
-            Some((_, after)) => name = after,
-            None => return false,
-        }
-    }
-    name.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +167,7 @@ mod tests {
             ("user:a*a", "user:a", false),
             ("*:x*y", "pillar:xxyy", true),
         ] {
-            assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(is_named(pattern, name), expected, "{pattern} {name}");
         }
     }
 

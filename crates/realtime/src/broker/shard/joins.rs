@@ -36,10 +36,9 @@ pub(crate) fn push(channel: &Channel, joined: &Joined) -> Push {
 
 impl Joins {
     fn at(partition: Partition, head: Option<&Head>) -> Self {
-        let streams = head.iter().flat_map(|head| &head.streams);
-        let last = streams.filter(|held| held.stream == JOINS).map(|held| held.last).next();
+        let last = head.map_or(0, |head| head.last(&JOINS));
         let position = head.map_or(Position::ZERO, |head| head.position);
-        Self { partition, position, last: last.unwrap_or_default() }
+        Self { partition, position, last }
     }
 }
 

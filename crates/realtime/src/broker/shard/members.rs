@@ -101,8 +101,7 @@ impl Members {
     async fn compare(&mut self, store: &SharedStore) -> Result<Vec<Publication>, store::Error> {
         // The head first: the records show what it tells of, or more.
         let head = store.head(&self.partition).await?;
-        let streams = head.iter().flat_map(|head| &head.streams);
-        let last = streams.filter(|held| held.stream == JOINS).map(|held| held.last).sum();
+        let last = head.as_ref().map_or(0, |head| head.last(&JOINS));
         let mut there = HashMap::new();
         let mut after = None;
         loop {
