@@ -6,8 +6,10 @@ mod command;
 mod map;
 mod opening;
 mod orders;
+mod outlet;
 mod reader;
 mod slow;
+mod socket;
 mod stream;
 mod subscribing;
 mod task;
@@ -22,7 +24,10 @@ use crate::{
     Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::{map::Collected, opening::Opening, orders::Errand, reader::Reader, slow::Fate},
+    connection::{
+        map::Collected, opening::Opening, orders::Errand, outlet::Outlet, reader::Reader,
+        slow::Fate,
+    },
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -37,6 +42,7 @@ use protocol::{
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -48,6 +54,10 @@ pub(crate) struct Connection {
     pub(crate) encoding: Encoding,
     origin: Origin,
     queue: Queue,
+    /// By which the hub writes, when nothing waits; missing if a stream carries the connection.
+    out: Option<Rc<Outlet>>,
+    /// The hub's turn in which it did so last.
+    turn: Cell<u32>,
     closing: Cell<Option<Disconnect>>,
     /// While the server's own subscriptions begin: the answer to `connect`.
     opening: RefCell<Option<Box<Opening>>>,
@@ -160,12 +170,20 @@ struct Waiting {
 }
 
 impl Connection {
-    fn new(id: ConnectionId, encoding: Encoding, origin: Origin, queue_bytes_max: usize) -> Self {
+    fn new(
+        id: ConnectionId,
+        encoding: Encoding,
+        origin: Origin,
+        queue_bytes_max: usize,
+        out: Option<Rc<Outlet>>,
+    ) -> Self {
         Self {
             id,
             encoding,
             origin,
             queue: Queue::new(queue_bytes_max),
+            out,
+            turn: Cell::new(0),
             closing: Cell::new(None),
             opening: RefCell::default(),
             bound: RefCell::default(),
@@ -208,6 +226,8 @@ impl Connection {
         let State::Waiting(waiting) = &mut subscriptions[at].state else { return None };
         let Waiting { command, recovering, strict, .. } = **waiting;
         let collected = waiting.collected.take();
+        // Whoever publishes names it by the same copy.
+        subscriptions[at].channel = channel.clone();
         match outcome {
             Ok(start) if strict && !start.recovered => {
                 subscriptions[at].state = State::Live { life: start.life, offset: start.offset };
@@ -305,14 +325,15 @@ impl Connection {
         Ended { channel: held.channel, life, dialect, moved }
     }
 
-    /// Queues a publication, unless the connection has it already. Tells what is no more if its
-    /// subscription ends instead.
+    /// Sends a publication in the hub's `turn`, unless the connection has it already. Tells what
+    /// is no more if its subscription ends instead.
     pub(crate) fn deliver(
         &self,
         channel: &Channel,
         frames: &Frames,
         offset: u64,
         about: &About,
+        turn: u32,
     ) -> Option<Ended> {
         if self.closing.get().is_some() {
             return None;
@@ -339,7 +360,10 @@ impl Connection {
                 held.waiting = None;
                 let based = std::mem::replace(&mut held.based, true);
                 drop(subscriptions);
-                self.push_one_of(frames, dialect, based);
+                match frames.get(dialect, based) {
+                    Some(frame) => self.send(frame, turn),
+                    None => self.close(Disconnect::InsufficientState),
+                }
                 None
             }
             Fate::Wait => {
@@ -401,6 +425,23 @@ impl Connection {
 
     fn reply(&self, id: u32, body: Body) {
         self.push(Frame::of(&Reply { id, body }, self.encoding));
+    }
+
+    /// Writes a frame at once if it can be; else queues it. Only the first of a hub's turn is
+    /// written so: if more come, the connection's task joins them.
+    fn send(&self, frame: &Frame, turn: u32) {
+        if let Some(out) = &self.out
+            && self.turn.replace(turn) != turn
+            && self.queue.is_empty()
+            && !self.is_opening()
+        {
+            match out.try_begin(frame.framed()) {
+                Some(true) => return,
+                Some(false) => return self.queue.wake(),
+                None => {}
+            }
+        }
+        self.push(frame.clone());
     }
 
     fn push(&self, frame: Frame) {

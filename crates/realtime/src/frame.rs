@@ -3,28 +3,56 @@
 use bytes::Bytes;
 use protocol::client::{Body, Encoding, Publication, Push, Reply, Told};
 use std::sync::Arc;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    self,
+    coding::{Data, OpCode},
+};
 
-/// One reply or push, or several that are joined.
+/// One reply or push, or several that are joined, as one message of a WebSocket. It is framed
+/// once, since what a server sends is not masked (RFC 6455, section 5.1): whoever is sent it
+/// shares the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Frame {
-    Text(Utf8Bytes),
-    Binary(Bytes),
+pub(crate) struct Frame {
+    framed: Bytes,
+    /// Bytes of `framed` before the message.
+    head: u8,
+    encoding: Encoding,
 }
 
 impl Frame {
+    /// A message of this encoding.
+    pub(crate) fn new(encoding: Encoding, message: impl Into<Bytes>) -> Self {
+        let code = match encoding {
+            Encoding::Json => Data::Text,
+            Encoding::Protobuf => Data::Binary,
+        };
+        let frame = frame::Frame::message(message, OpCode::Data(code), true);
+        let head = frame.len() - frame.payload().len();
+        let mut framed = Vec::with_capacity(frame.len());
+        frame.format(&mut framed).expect("memory takes what is written");
+        let head = u8::try_from(head).expect("a frame's head is at most 14 bytes");
+        Self { framed: framed.into(), head, encoding }
+    }
+
     pub(crate) fn of(reply: &Reply, encoding: Encoding) -> Self {
         match encoding {
-            Encoding::Json => Self::Text(reply.to_json().into()),
-            Encoding::Protobuf => Self::Binary(reply.to_protobuf().into()),
+            Encoding::Json => Self::new(encoding, reply.to_json()),
+            Encoding::Protobuf => Self::new(encoding, reply.to_protobuf()),
         }
     }
 
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The message.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Binary(bytes) => bytes,
-        }
+        &self.framed[usize::from(self.head)..]
+    }
+
+    /// The message behind its head.
+    pub(crate) fn framed(&self) -> &Bytes {
+        &self.framed
     }
 
     pub(crate) fn len(&self) -> usize {

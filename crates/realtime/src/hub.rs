@@ -17,7 +17,7 @@ use protocol::{
 };
 use slab::Slab;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     net::IpAddr,
     rc::Rc,
@@ -33,6 +33,8 @@ use traffic_cop::connections::{Answered, Question};
 use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
+/// Subscribers that a publication is written to before others go on.
+const AT_ONCE: usize = 64;
 /// Subscriptions that are shown of a connection.
 const SUBSCRIPTIONS_SHOWN: usize = 64;
 
@@ -67,6 +69,8 @@ pub(crate) struct Hub {
     connections: RefCell<Slab<Rc<Connection>>>,
     /// The places of the subscribers of each channel.
     channels: RefCell<HashMap<Channel, Vec<usize>, RandomState>>,
+    /// Changes whenever the hub has nothing to do.
+    turn: Cell<u32>,
 }
 
 impl CoreSockets {
@@ -81,8 +85,8 @@ impl CoreSockets {
             node.broker.add_core(&sender);
             cores.len() - 1
         };
-        let hub =
-            Rc::new(Hub { core, connections: RefCell::default(), channels: RefCell::default() });
+        let (connections, channels) = Default::default();
+        let hub = Rc::new(Hub { core, connections, channels, turn: Cell::new(1) });
         let sockets = Self { node, hub };
         tokio::task::spawn_local(run(sockets.clone(), inbox));
         sockets
@@ -176,7 +180,7 @@ impl CoreSockets {
 async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
     let hub = sockets.hub.clone();
     let now = || sockets.node.parts.clock.now();
-    while let Some(message) = inbox.recv().await {
+    while let Some(message) = hub.next(&mut inbox).await {
         match message {
             ToCore::Subscribed { follower, channel, outcome } => {
                 if let Some(ended) = hub.subscribed(&follower, channel, outcome, now()) {
@@ -184,7 +188,7 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                 }
             }
             ToCore::Publication { channel, frames, offset, about } => {
-                for ended in hub.publish(&channel, &frames, offset, &about) {
+                for ended in hub.publish(&channel, &frames, offset, &about).await {
                     sockets.forget(ended).await;
                 }
             }
@@ -279,32 +283,52 @@ impl Hub {
         ended
     }
 
+    /// What is to be done next.
+    async fn next(&self, inbox: &mut mpsc::Receiver<ToCore>) -> Option<ToCore> {
+        if let Ok(message) = inbox.try_recv() {
+            return Some(message);
+        }
+        self.turn.set(self.turn.get().wrapping_add(1));
+        inbox.recv().await
+    }
+
     /// Tells which subscriptions are no more.
-    fn publish(
+    async fn publish(
         &self,
         channel: &Channel,
         frames: &Frames,
         offset: u64,
         about: &About,
     ) -> Vec<Ended> {
-        self.each(channel, |connection| connection.deliver(channel, frames, offset, about))
+        let turn = self.turn.get();
+        let deliver = |one: &Connection| one.deliver(channel, frames, offset, about, turn);
+        // Who comes while the hub lets others go on, is told of later publications only: the hub
+        // itself enters it. Who goes is not found any more, or not subscribed.
+        let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
+        let mut all = Vec::new();
+        for places in places.chunks(AT_ONCE) {
+            all.extend(self.act_on(channel, places, deliver));
+            if places.len() == AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        }
+        all
     }
 
-    /// Does something with each subscriber of a channel, and tells which subscriptions it ended.
-    fn each(&self, channel: &Channel, act: impl Fn(&Connection) -> Option<Ended>) -> Vec<Ended> {
-        let mut channels = self.channels.borrow_mut();
-        let Some(places) = channels.get_mut(channel) else { return Vec::new() };
-        let connections = self.connections.borrow();
+    /// Does something with subscribers of a channel, and tells which subscriptions it ended.
+    fn act_on(
+        &self,
+        channel: &Channel,
+        places: &[usize],
+        act: impl Fn(&Connection) -> Option<Ended>,
+    ) -> Vec<Ended> {
         let mut all = Vec::new();
-        places.retain(|place| {
-            let Some(connection) = connections.get(*place) else { return false };
-            let ended = act(connection);
-            let stays = ended.is_none();
-            all.extend(ended);
-            stays
-        });
-        if places.is_empty() {
-            channels.remove(channel);
+        for place in places {
+            let connection = self.connections.borrow().get(*place).cloned();
+            if let Some(ended) = connection.and_then(|connection| act(&connection)) {
+                self.unsubscribed(channel, *place);
+                all.push(ended);
+            }
         }
         all
     }
@@ -319,7 +343,8 @@ impl Hub {
     }
 
     fn lost(&self, channel: &Channel) -> Vec<Ended> {
-        self.each(channel, |connection| connection.lost(channel))
+        let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
+        self.act_on(channel, &places, |connection| connection.lost(channel))
     }
 
     fn answer(&self, question: &Question, node: &str) -> Answered {

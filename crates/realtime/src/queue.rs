@@ -1,15 +1,22 @@
 //! What waits to be written to one connection: bounded in bytes.
 
 use crate::frame::Frame;
-use bytes::BytesMut;
-use std::{cell::RefCell, collections::VecDeque};
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
+use protocol::client::Encoding;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    task::Poll,
+};
 
 /// A connection's frames, in the order in which they were queued.
 #[derive(Debug)]
 pub(crate) struct Queue {
     waiting: RefCell<Waiting>,
-    woken: Notify,
+    /// Whether the connection's task has something to do.
+    rung: Cell<bool>,
+    task: AtomicWaker,
     bytes_max: usize,
 }
 
@@ -37,7 +44,13 @@ pub(crate) struct Full;
 
 impl Queue {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { waiting: RefCell::default(), woken: Notify::new(), bytes_max }
+        let (waiting, rung, task) = (RefCell::default(), Cell::new(false), AtomicWaker::new());
+        Self { waiting, rung, task, bytes_max }
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.borrow().frames.is_empty()
     }
 
     /// Whether the client is behind.
@@ -63,7 +76,7 @@ impl Queue {
         waiting.bytes += frame.len();
         waiting.frames.push_back(frame);
         drop(waiting);
-        self.woken.notify_one();
+        self.wake();
         Ok(())
     }
 
@@ -78,41 +91,44 @@ impl Queue {
             waiting.frames.shrink_to(0);
             return Some(first);
         }
-        Some(match first {
-            Frame::Text(first) => {
-                let mut joined = String::from(first.as_str());
-                while let Some(Frame::Text(next)) = waiting.next_within(most, joined.len() + 1) {
-                    joined.push('\n');
-                    joined.push_str(&next);
-                }
-                Frame::Text(joined.into())
-            }
-            Frame::Binary(first) => {
-                let mut joined = BytesMut::from(first);
-                while let Some(Frame::Binary(next)) = waiting.next_within(most, joined.len()) {
-                    joined.extend_from_slice(&next);
-                }
-                Frame::Binary(joined.freeze())
-            }
-        })
+        let encoding = first.encoding();
+        let between: &[u8] = match encoding {
+            Encoding::Json => b"\n",
+            Encoding::Protobuf => b"",
+        };
+        let mut joined = first.as_bytes().to_vec();
+        while let Some(next) = waiting.next_within(most, joined.len() + between.len()) {
+            joined.extend_from_slice(between);
+            joined.extend_from_slice(next.as_bytes());
+        }
+        Some(Frame::new(encoding, joined))
     }
 
     pub(crate) fn wake(&self) {
-        self.woken.notify_one();
+        if !self.rung.replace(true) {
+            self.task.wake();
+        }
     }
 
     /// Waits until something was pushed, or [`Self::wake`] called.
     pub(crate) async fn woken(&self) {
-        self.woken.notified().await;
+        poll_fn(|cx| {
+            if self.rung.take() {
+                return Poll::Ready(());
+            }
+            self.task.register(cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
-    fn check(frame: fn(&'static str) -> Frame, joined: &'static str) {
+    fn check(encoding: Encoding, joined: &'static str) {
+        let frame = |message: &'static str| Frame::new(encoding, message);
         let queue = Queue::new(10);
         for text in ["abcd", "efgh"] {
             queue.push(frame(text)).unwrap();
@@ -129,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_bounded_and_keeps_its_order() {
-        check(|text| Frame::Text(text.into()), "abcd\nefgh");
-        check(|text| Frame::Binary(Bytes::from_static(text.as_bytes())), "abcdefgh");
+        check(Encoding::Json, "abcd\nefgh");
+        check(Encoding::Protobuf, "abcdefgh");
     }
 }

@@ -152,6 +152,9 @@ impl Shard {
         } else {
             self.forget_unless_wanted(&channel);
         }
+        // One copy of its name for all subscribers.
+        let known = self.channels.get_key_value(&channel).map(|(known, _)| known.clone());
+        let channel = known.unwrap_or(channel);
         let answer = ToCore::Subscribed { follower, channel, outcome };
         let _ = self.cores[core].send(answer).await;
     }

@@ -33,7 +33,7 @@ pub(crate) struct Streaming {
 pub(crate) async fn serve(sockets: &CoreSockets, streaming: Streaming) {
     let Streaming { form, first, caller, ip, out, place: (session, inbox) } = streaming;
     let name = Some(session.name.clone());
-    let task = Task::begin(sockets, form.encoding(), caller, ip, name);
+    let task = Task::begin(sockets, form.encoding(), caller, ip, name, None);
     let mut served = Served { task, form, inbox, out };
     let why = served.run(first).await;
     drop(session);
@@ -135,13 +135,14 @@ fn write(form: Form, frame: &Frame) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::client::Encoding;
 
     #[test]
     fn replies_are_apart_in_every_form() {
-        let text = Frame::Text("{}\n{\"id\":1}".into());
+        let text = Frame::new(Encoding::Json, "{}\n{\"id\":1}");
         assert_eq!(write(Form::Events, &text), "data: {}\n\ndata: {\"id\":1}\n\n");
         assert_eq!(write(Form::Lines, &text), "{}\n{\"id\":1}\n");
-        let binary = Frame::Binary(Bytes::from_static(b"\x00\x01\n"));
+        let binary = Frame::new(Encoding::Protobuf, &b"\x00\x01\n"[..]);
         assert_eq!(write(Form::Binary, &binary), &b"\x00\x01\n"[..]);
     }
 }

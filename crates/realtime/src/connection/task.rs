@@ -3,7 +3,9 @@
 
 use crate::{
     CoreSockets,
-    connection::{Closed, Connection, Origin, charging::KnownCharge, command::Flow},
+    connection::{
+        Closed, Connection, Origin, charging::KnownCharge, command::Flow, outlet::Outlet,
+    },
     frame::Frame,
 };
 use protocol::client::{Body, Commands, Disconnect, Encoding};
@@ -69,12 +71,13 @@ impl<'a> Task<'a> {
         offered: Option<Arc<Caller>>,
         ip: IpAddr,
         emulated: Option<Arc<str>>,
+        out: Option<Rc<Outlet>>,
     ) -> Self {
         let queue_bytes_max = sockets.node.config.queue_bytes_max;
         let since = sockets.node.parts.clock.now();
         let origin = Origin { ip, since, emulated: emulated.is_some() };
         let id = sockets.node.connection_id();
-        let connection = Connection::new(id, encoding, origin, queue_bytes_max);
+        let connection = Connection::new(id, encoding, origin, queue_bytes_max, out);
         let connection = Rc::new(connection);
         let place = sockets.hub.enter(connection.clone());
         let timer = Timer::new(sockets);

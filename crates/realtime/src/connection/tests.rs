@@ -9,7 +9,7 @@ fn origin() -> Origin {
 
 /// A connection with one subscription that stands.
 fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
-    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024);
+    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024, None);
     let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
     let subscription = Subscription {
         channel: channel.clone(),
@@ -53,9 +53,9 @@ fn a_publication_comes_once_and_in_the_connections_encoding() {
     let protobuf =
         Dialect { map: false, delta: false, compact: false, encoding: Encoding::Protobuf };
     let frames = push(&channel, |_| true);
-    connection.deliver(&channel, &frames, 3, &About::default());
+    connection.deliver(&channel, &frames, 3, &About::default(), 1);
     assert_eq!(connection.queue.take(1024), None, "the client has it already");
-    connection.deliver(&channel, &frames, 4, &About::default());
+    connection.deliver(&channel, &frames, 4, &About::default(), 1);
     assert_eq!(connection.queue.take(1024).as_ref(), frames.get(protobuf, false));
     // Without a frame for it, the client has to start again: nothing is left out silently.
     connection.deliver(
@@ -63,6 +63,7 @@ fn a_publication_comes_once_and_in_the_connections_encoding() {
         &push(&channel, |dialect| dialect != protobuf),
         5,
         &About::default(),
+        1,
     );
     assert_eq!(connection.closing.get(), Some(Disconnect::InsufficientState));
 }
@@ -82,7 +83,7 @@ fn a_difference_comes_only_to_those_who_have_what_it_differs_from() {
         r#"{"push":{"id":5,"pub":{"data":"what differs","offset":4,"delta":true}}}"#,
     ];
     for (offset, told) in (4..).zip(told) {
-        connection.deliver(&channel, &frames, offset, &About::default());
+        connection.deliver(&channel, &frames, offset, &About::default(), 1);
         let frame = connection.queue.take(1024).unwrap();
         assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), told);
     }
@@ -102,7 +103,7 @@ fn a_map_is_told_of_entries_and_a_stream_of_changes() {
         connection.subscriptions.borrow_mut()[0].map = map;
         let forms = Forms { told: told.clone(), delta: None, update: Some(update.clone()) };
         let frames = Frames::of_publication(channel.name(), forms, 5, |_| true);
-        connection.deliver(&channel, &frames, 4, &About::default());
+        connection.deliver(&channel, &frames, 4, &About::default(), 1);
         let frame = connection.queue.take(1024).unwrap();
         assert_eq!(std::str::from_utf8(frame.as_bytes()).unwrap(), expected);
     }
@@ -126,23 +127,23 @@ fn values_that_wait_for_a_slow_client_are_few() {
     };
     // As long as the client is not behind, nothing waits.
     for frames in [value(600), value(100), value(200)] {
-        connection.deliver(&channel, &frames, 0, &About::default());
+        connection.deliver(&channel, &frames, 0, &About::default(), 1);
     }
     let taken = |most| connection.queue.take(most).map(|frame| frame.len());
     assert!(taken(1).is_some_and(|bytes| bytes > 600));
     assert!(connection.release(), "the newest of those that waited");
     assert!(taken(1).is_some_and(|bytes| (200..300).contains(&bytes)));
     assert!(!connection.release() && taken(1).is_none());
-    connection.deliver(&channel, &value(600), 0, &About::default());
-    connection.deliver(&channel, &value(300), 0, &About::default());
+    connection.deliver(&channel, &value(600), 0, &About::default(), 1);
+    connection.deliver(&channel, &value(300), 0, &About::default(), 1);
     assert_eq!(connection.closing.get(), None);
-    connection.deliver(&other, &value(300), 0, &About::default());
+    connection.deliver(&other, &value(300), 0, &About::default(), 1);
     assert_eq!(connection.closing.get(), Some(Disconnect::Slow));
 }
 
 #[test]
 fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
-    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024);
+    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, None);
     let channel = |name| Channel::new(&TenantId::new("acme").unwrap(), name).unwrap();
     connection.open(1, ConnectResult::default(), 2);
     connection.reply(2, Body::Ping(Empty {}));

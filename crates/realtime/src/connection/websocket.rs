@@ -4,25 +4,30 @@ use crate::{
     CoreSockets,
     connection::{
         Closed,
+        outlet::Outlet,
+        socket::Socket,
         task::{MESSAGE_BYTES, Task},
     },
-    frame::Frame,
 };
+#[cfg(feature = "echo")]
+use crate::frame::Frame;
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use protocol::client::{Commands, Disconnect, Encoding};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::TcpStream,
-    time::{sleep_until, timeout},
+    time::{Sleep, sleep_until, timeout},
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        error::{CapacityError, ProtocolError},
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
+use tokio_tungstenite::tungstenite::{
+    self, Message,
+    error::{CapacityError, ProtocolError},
+    protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
 };
 use types::Caller;
 
@@ -37,8 +42,6 @@ fn socket_config(sockets: &CoreSockets) -> WebSocketConfig {
         .max_frame_size(Some(config.message_bytes_max))
 }
 
-type Socket = WebSocketStream<TcpStream>;
-
 /// Serves a connection until it ends.
 pub(crate) async fn serve(
     sockets: &CoreSockets,
@@ -48,18 +51,19 @@ pub(crate) async fn serve(
     caller: Option<Arc<Caller>>,
     ip: IpAddr,
 ) {
-    let config = Some(socket_config(sockets));
-    let received = received.to_vec();
-    let socket = Socket::from_partially_read(stream, received, Role::Server, config).await;
-    let task = Task::begin(sockets, encoding, caller, ip, None);
-    let mut served = Served { task, socket };
-    let why = served.run().await;
+    let (socket, out) = Socket::new(stream, &received, socket_config(sockets));
+    drop(received);
+    let task = Task::begin(sockets, encoding, caller, ip, None, Some(out.clone()));
+    let timer = sleep_until(task.timer.at);
+    let mut served = Served { task, socket, out };
+    let why = served.run(pin!(timer)).await;
     served.task.end(why).await;
 }
 
 struct Served<'a> {
     task: Task<'a>,
     socket: Socket,
+    out: Rc<Outlet>,
 }
 
 enum Event {
@@ -69,13 +73,16 @@ enum Event {
 }
 
 impl Served<'_> {
-    async fn run(&mut self) -> Closed {
+    async fn run(&mut self, mut timer: Pin<&mut Sleep>) -> Closed {
         loop {
+            if timer.deadline() != self.task.timer.at {
+                timer.as_mut().reset(self.task.timer.at);
+            }
             let event = tokio::select! {
                 biased;
                 () = self.task.connection.queue.woken() => Event::Queue,
                 message = self.socket.next() => Event::Message(message),
-                () = sleep_until(self.task.timer.at) => Event::Timer,
+                () = timer.as_mut() => Event::Timer,
             };
             match event {
                 Event::Queue => self.task.run_errands().await,
@@ -101,16 +108,10 @@ impl Served<'_> {
     /// Writes what waits, then closes if that was asked for.
     async fn flush(&mut self) -> Option<Closed> {
         let within = self.task.sockets.node.config.write_timeout;
-        while let Some(frame) = self.task.next_frame() {
-            let message = match frame {
-                Frame::Text(text) => Message::Text(text),
-                Frame::Binary(bytes) => Message::Binary(bytes),
-            };
-            match timeout(within, self.socket.send(message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Some(Closed::ByClient),
-                Err(_) => return Some(self.close(Disconnect::Slow).await),
-            }
+        match timeout(within, self.write_out()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Some(Closed::ByClient),
+            Err(_) => return Some(self.close(Disconnect::Slow).await),
         }
         match self.task.connection.closing.get() {
             Some(why) => Some(self.close(why).await),
@@ -118,12 +119,23 @@ impl Served<'_> {
         }
     }
 
+    async fn write_out(&mut self) -> Result<(), tungstenite::Error> {
+        if self.out.is_torn() {
+            self.socket.flush().await?;
+        }
+        self.out.finish().await?;
+        while let Some(frame) = self.task.next_frame() {
+            self.out.write(frame.framed().clone()).await?;
+        }
+        Ok(())
+    }
+
     async fn close(&mut self, why: Disconnect) -> Closed {
         let (code, reason) = why.parts();
         let code = CloseCode::from(code);
         let frame = CloseFrame { code, reason: reason.into() };
         // A client that does not read gets no close frame, only the end of the connection.
-        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+        let _ = timeout(Duration::from_secs(1), self.socket.close(frame)).await;
         // The client's own close frame ends the TCP connection in order (RFC 6455, 7.1.1).
         let drained = async { while let Some(Ok(_)) = self.socket.next().await {} };
         let _ = timeout(Duration::from_secs(1), drained).await;
@@ -150,7 +162,7 @@ impl Served<'_> {
             | tungstenite::Error::HttpFormat(_) => return Closed::ByClient,
         };
         let frame = CloseFrame { code, reason: "".into() };
-        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+        let _ = timeout(Duration::from_secs(1), self.socket.close(frame)).await;
         Closed::Broken
     }
 }
@@ -161,17 +173,22 @@ pub(crate) async fn echo(stream: TcpStream, received: Bytes) {
     // The largest message of the cases for performance has 16 MiB.
     let bytes_max = Some(32 * 1024 * 1024);
     let config = WebSocketConfig::default().max_message_size(bytes_max).max_frame_size(bytes_max);
-    let config = Some(config);
-    let mut socket =
-        Socket::from_partially_read(stream, received.to_vec(), Role::Server, config).await;
+    let (mut socket, out) = Socket::new(stream, &received, config);
     while let Some(Ok(message)) = socket.next().await {
-        let answered = match message {
-            Message::Text(_) | Message::Binary(_) => socket.send(message).await,
+        let frame = match message {
+            Message::Text(text) => Frame::new(Encoding::Json, text),
+            Message::Binary(bytes) => Frame::new(Encoding::Protobuf, bytes),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
-                socket.flush().await
+                if socket.flush().await.is_err() {
+                    break;
+                }
+                continue;
             }
         };
-        if answered.is_err() {
+        if out.is_torn() && socket.flush().await.is_err() {
+            break;
+        }
+        if out.write(frame.framed().clone()).await.is_err() {
             break;
         }
     }
