@@ -12,13 +12,13 @@ pub(crate) use shard::joined_push;
 
 use crate::{
     Config, Parts, Recovery,
-    channel::{Channel, Source},
+    channel::{Channel, Source, Ways},
     frame::Dialect,
     hub::ToCore,
 };
 use ahash::RandomState;
 use protocol::{Code, Problem, client::Publication};
-use store::Position;
+use store::Incarnation;
 use tokio::sync::mpsc;
 use traffic_cop::state;
 
@@ -43,6 +43,13 @@ pub(crate) enum Task {
         life: u64,
     },
     AddCore(mpsc::Sender<ToCore>),
+    /// A publication that is in no store: of the live tier in this life of its channel, or `None`:
+    /// kept nowhere.
+    Published {
+        channel: Channel,
+        epoch: Option<Incarnation>,
+        publication: Publication,
+    },
 }
 
 /// A connection wants to follow a channel.
@@ -95,10 +102,10 @@ pub(crate) struct Start {
 }
 
 impl Broker {
-    pub(crate) fn start(config: &Config, parts: &Parts) -> Self {
+    pub(crate) fn start(config: &Config, parts: &Parts, ways: &Ways) -> Self {
         let start = |index| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
-            let shard = shard::Shard::new(config, parts, index);
+            let shard = shard::Shard::new(config, parts, ways, index);
             parts.control.spawn(shard.run(inbox));
             sender
         };
@@ -128,6 +135,27 @@ impl Broker {
         let _ = self.send(channel, end).await;
     }
 
+    /// Tells those who are subscribed of a publication that is kept nowhere.
+    pub(crate) async fn pass(
+        &self,
+        channel: Channel,
+        publication: Publication,
+    ) -> Result<(), Problem> {
+        let task = Task::Published { channel: channel.clone(), epoch: None, publication };
+        self.send(channel, task).await
+    }
+
+    /// Tells those who are subscribed of a publication that the live tier keeps.
+    pub(crate) async fn append(
+        &self,
+        channel: Channel,
+        epoch: Incarnation,
+        publication: Publication,
+    ) -> Result<(), Problem> {
+        let task = Task::Published { channel: channel.clone(), epoch: Some(epoch), publication };
+        self.send(channel, task).await
+    }
+
     async fn send(&self, channel: Channel, task: Task) -> Result<(), Problem> {
         let shard = (self.hasher.hash_one(&channel) as usize) % SHARDS;
         let gone = |_| Problem::new(Code::Draining, "the node is shutting down");
@@ -145,7 +173,7 @@ pub(crate) fn no_map() -> Problem {
     Problem::new(Code::BadRequest, "the channel is not a map")
 }
 
-/// A position's epoch as clients know it.
-pub(crate) fn epoch(position: Position) -> String {
-    state::format_epoch(position.incarnation)
+/// An epoch as clients know it.
+pub(crate) fn epoch(incarnation: Incarnation) -> String {
+    state::format_epoch(incarnation)
 }

@@ -1,38 +1,41 @@
 //! Channels: their names, who may do what in them, and publishing.
 
 pub(crate) mod entry;
+mod kept;
+mod publishing;
+
+use kept::damaged;
+pub(crate) use kept::{from_json, kept, to_json};
+pub use publishing::Publications;
 
 use crate::{
-    Config, JoinLeave, Namespace, Parts, Recovery, Slow, broker,
+    Config, JoinLeave, Namespace, Recovery, Slow, Tier, broker,
     config::PERSONAL,
+    live::{Keep, Live},
     presence::{self, Announce},
 };
 use post_office::Address;
 use protocol::{
     Code, Problem,
-    client::{ClientInfo, Data, Publication, Subscribed, filter::Tags},
+    client::{Publication, Subscribed},
 };
-use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
-use store::{Commit, Kind, Partition, SharedFanout, StreamName, Write};
-use traffic_cop::{
-    genesis::Genesis,
-    state::{self, DocumentId},
-};
+use store::{Kind, Partition, SharedFanout, StreamName};
+use traffic_cop::state::{self, DocumentId};
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
+/// Histories of the hot tier.
 const KIND: Kind = Kind::new("channel");
+/// Histories of the durable tier.
+const DURABLE: Kind = Kind::new("channel-durable");
 /// How the channels of mailboxes begin.
 pub(crate) const MAILBOX: &str = "mailbox:";
 /// The entries of channels that are maps.
 const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
 const PASSING: Kind = Kind::new("passing");
-/// Publications that wait in a brief stream for other nodes to see them.
-const BRIEF: u64 = 64;
 /// The stream of a channel's publications.
 pub(crate) const PUBLICATIONS: StreamName = StreamName::new("publications");
-const ATTEMPTS: usize = 8;
 
 /// A channel of a tenant.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -80,8 +83,10 @@ pub(crate) enum Source {
     /// The same where there is no fan-out between nodes: a stream of the last few in this
     /// partition, which nobody recovers from.
     Brief(Partition),
+    /// The memory of this node; a stream of this partition where channels are several nodes'.
+    Live(Partition, Keep),
     /// A stream of this partition.
-    History(Partition),
+    History(Partition, Keep),
     /// The changes of the document in this partition.
     Document(Partition),
     /// The changes of the entries in this partition: a map that is no document.
@@ -114,8 +119,8 @@ impl Source {
         static PUBLISHED: StreamName = PUBLICATIONS;
         static CHANGED: StreamName = state::CHANGES;
         match self {
-            Self::Passing(_) | Self::Members(..) => None,
-            Self::Brief(partition) | Self::History(partition) => Some((partition, &PUBLISHED)),
+            Self::Passing(_) | Self::Live(..) | Self::Members(..) => None,
+            Self::Brief(partition) | Self::History(partition, _) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
         }
     }
@@ -124,7 +129,7 @@ impl Source {
     pub(crate) fn is_recoverable(&self) -> bool {
         match self {
             Self::Passing(_) | Self::Brief(_) | Self::Members(..) => false,
-            Self::History(_) | Self::Document(_) | Self::Map(_) => true,
+            Self::Live(..) | Self::History(..) | Self::Document(_) | Self::Map(_) => true,
         }
     }
 
@@ -132,22 +137,35 @@ impl Source {
     pub(crate) fn entries(&self) -> Option<&Partition> {
         match self {
             Self::Document(partition) | Self::Map(partition) => Some(partition),
-            Self::Passing(_) | Self::Brief(_) | Self::History(_) | Self::Members(..) => None,
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::Live(..)
+            | Self::History(..)
+            | Self::Members(..) => None,
         }
     }
 
-    /// This source for a node with or without a fan-out.
-    pub(crate) fn by(self, live: Option<&SharedFanout>) -> Self {
-        match self {
-            Self::Passing(partition) if live.is_none() => Self::Brief(partition),
-            Self::Passing(_)
-            | Self::Brief(_)
-            | Self::History(_)
-            | Self::Document(_)
-            | Self::Map(_)
-            | Self::Members(..) => self,
+    /// This source as a node has it.
+    pub(crate) fn by(self, ways: &Ways) -> Self {
+        match (self, ways) {
+            (Self::Passing(partition), Ways::Stored) => Self::Brief(partition),
+            (Self::Live(partition, keep), Ways::Stored | Ways::FannedOut(_)) => {
+                Self::History(partition, keep)
+            }
+            (source, _) => source,
         }
     }
+}
+
+/// How publications that are in no store get to those who are subscribed.
+#[derive(Clone)]
+pub(crate) enum Ways {
+    /// All are at this node, which keeps the histories of the live tier.
+    Here(Live),
+    /// By a fan-out between nodes.
+    FannedOut(SharedFanout),
+    /// There is none: by a store after all.
+    Stored,
 }
 
 /// What a caller wants with a channel.
@@ -301,10 +319,13 @@ pub(crate) fn admit(
 
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {
     let partition = |kind| Partition::new(channel.tenant().clone(), kind, channel.name());
-    let source = match namespace.history_size {
+    let keep = Keep { size: namespace.history_size, ttl: namespace.history_ttl };
+    let source = match (keep.size, namespace.tier) {
         _ if namespace.map => partition(MAP).map(Source::Map),
-        0 => partition(PASSING).map(Source::Passing),
-        _ => partition(KIND).map(Source::History),
+        (0, _) => partition(PASSING).map(Source::Passing),
+        (_, Tier::Live) => partition(KIND).map(|partition| Source::Live(partition, keep)),
+        (_, Tier::Hot) => partition(KIND).map(|partition| Source::History(partition, keep)),
+        (_, Tier::Durable) => partition(DURABLE).map(|partition| Source::History(partition, keep)),
     };
     Ok(Admitted {
         source: source.map_err(broker::problem)?,
@@ -318,158 +339,15 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
     })
 }
 
-/// A publication as the stream keeps it, behind a version byte.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    data: Data,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    info: Option<ClientInfo>,
-    #[serde(default, skip_serializing_if = "Tags::is_empty")]
-    tags: Tags,
-}
-
-const VERSION: u8 = 1;
-
-fn damaged() -> Problem {
-    Problem::new(Code::Internal, "a stored publication cannot be read")
-}
-
-/// Reads a publication as a stream or the fan-out carries it.
-pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
-    let Some((&VERSION, json)) = bytes.split_first() else { return Err(damaged()) };
-    let Kept { data, info, tags } = serde_json::from_slice(json).map_err(|_| damaged())?;
-    Ok(Publication { data, info, offset, tags, ..Publication::default() })
-}
-
 /// Reads an entry of a channel's source, as its stream tells it.
 pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publication, Problem> {
     match source {
         Source::Document(_) => entry::change(entry),
         Source::Map(_) => entry::update(entry),
-        Source::History(_) => kept(&entry.value, entry.sequence),
+        Source::History(..) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),
-        Source::Members(..) => Err(damaged()),
+        Source::Live(..) | Source::Members(..) => Err(damaged()),
     }
-}
-
-/// Publishes to channels, for sockets and for HTTP.
-#[derive(Clone)]
-pub struct Publications {
-    config: Arc<Config>,
-    store: store::SharedStore,
-    live: Option<SharedFanout>,
-    genesis: Genesis,
-}
-
-impl Publications {
-    pub(crate) fn new(config: &Config, parts: &Parts) -> Self {
-        let (store, live, genesis) =
-            (parts.store.clone(), parts.live.clone(), parts.genesis.clone());
-        Self { config: Arc::new(config.clone()), store, live, genesis }
-    }
-
-    /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is
-    /// durable, if the channel keeps history, and its offset there; 0 if it keeps none, once
-    /// every node that can be reached was told.
-    ///
-    /// # Errors
-    /// `forbidden`, `not_found`, `bad_request`, `body_too_large`, or those of the store.
-    pub async fn publish(
-        &self,
-        caller: &Caller,
-        channel: &str,
-        data: Data,
-        tags: Tags,
-        client: &str,
-    ) -> Result<u64, Problem> {
-        check_tags(&tags)?;
-        let channel = Channel::new(&caller.tenant, channel)?;
-        let source = admit(&self.config, caller, &channel, Wish::Publish, false)?.source;
-        let info =
-            ClientInfo { user: caller.principal.id.as_str().to_owned(), client: client.to_owned() };
-        let kept = Kept { data: one_line(data)?, info: Some(info), tags };
-        let mut value = vec![VERSION];
-        serde_json::to_writer(&mut value, &kept).expect("a publication is JSON");
-        match (source, &self.live) {
-            (Source::Passing(topic), Some(live)) => {
-                live.publish(&topic.into(), value.into()).await.map_err(broker::problem)?;
-                Ok(0)
-            }
-            (Source::Passing(partition) | Source::Brief(partition), _) => {
-                self.append(&partition, value, BRIEF).await?;
-                Ok(0)
-            }
-            (Source::Document(_) | Source::Map(_) | Source::Members(..), _) => {
-                let detail = "the channel is a map: publish to one of its keys";
-                Err(Problem::new(Code::BadRequest, detail))
-            }
-            (Source::History(partition), _) => {
-                let namespace = self.config.namespace(channel.name()).unwrap_or_default();
-                let size = namespace.history_size;
-                self.append(&partition, value, size).await
-            }
-        }
-    }
-
-    async fn append(
-        &self,
-        partition: &Partition,
-        value: Vec<u8>,
-        history_size: u64,
-    ) -> Result<u64, Problem> {
-        let stream = &PUBLICATIONS;
-        for _ in 0..ATTEMPTS {
-            let mut commit = Commit::new(partition.clone());
-            match self.store.head(partition).await.map_err(broker::problem)? {
-                None => {
-                    let begin = self.genesis.begin(partition).await.map_err(broker::problem)?;
-                    commit = commit.write(begin);
-                }
-                Some(head) => {
-                    // Trims what has just become too old; the stream may hold a few more than
-                    // its size while many publish at once.
-                    let last = head.last(stream);
-                    if last >= history_size {
-                        let first = last + 2 - history_size;
-                        commit = commit.write(Write::Trim { stream: stream.clone(), first });
-                    }
-                }
-            }
-            match self.store.commit(commit.append(stream.clone(), value.clone())).await {
-                Ok(done) => return Ok(done.sequences.first().copied().unwrap_or_default()),
-                Err(store::Error::Conflict { .. }) => {} // Somebody else began it.
-                Err(error) => return Err(broker::problem(error)),
-            }
-        }
-        Err(Problem::new(Code::Overloaded, "too many publish to the channel at once"))
-    }
-}
-
-/// Tags of one publication.
-const TAGS_MAX: usize = 16;
-/// Bytes of a tag's name or value.
-const TAG_BYTES_MAX: usize = 256;
-
-fn check_tags(tags: &Tags) -> Result<(), Problem> {
-    let long = |text: &String| text.len() > TAG_BYTES_MAX;
-    if tags.len() > TAGS_MAX
-        || tags.iter().any(|(name, value)| name.is_empty() || long(name) || long(value))
-    {
-        let detail = "a publication has at most 16 tags, of names and values of up to 256 bytes";
-        return Err(Problem::new(Code::BadRequest, detail));
-    }
-    Ok(())
-}
-
-/// JSON without line ends: they separate replies.
-fn one_line(data: Data) -> Result<Data, Problem> {
-    if !data.get().contains(['\n', '\r']) {
-        return Ok(data);
-    }
-    let value: serde_json::Value = serde_json::from_str(data.get())
-        .map_err(|_| Problem::new(Code::BadRequest, "`data` is not JSON"))?;
-    serde_json::value::to_raw_value(&value)
-        .map_err(|_| Problem::new(Code::Internal, "`data` cannot be written"))
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ pub struct Config {
     /// Publications that a client may recover after it was away; beyond it, and beyond half of
     /// `queue_bytes_max`, it is told that it lost some.
     pub recover_max: usize,
+    /// Bytes of memory for the histories of the live tier; those that nobody has used for longest
+    /// make room for others.
+    pub live_bytes_max: usize,
     /// How long somebody is taken to be present after the node that holds the connection was
     /// last heard of, 1 s to 1 h. Presence is renewed three times as often.
     #[serde(with = "types::duration")]
@@ -79,6 +82,7 @@ impl Default for Config {
             pong_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(10),
             recover_max: 1_000,
+            live_bytes_max: 256 * 1024 * 1024,
             presence_ttl: Duration::from_secs(60),
             origins: Vec::new(),
             personal_channels: false,
@@ -128,6 +132,9 @@ impl Config {
             }
             if name.starts_with('$') {
                 return Err(format!("the namespace `{name}` is reserved: it begins with `$`"));
+            }
+            if namespace.history_ttl.is_some_and(|ttl| ttl < Duration::from_secs(1)) {
+                return Err(format!("`history_ttl` of the namespace `{name}` must be at least 1s"));
             }
             if name.contains(':') || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_graphic())
             {
@@ -181,6 +188,12 @@ pub struct Namespace {
     pub map: bool,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
     pub history_size: u64,
+    /// How long they are kept after the last one, 1 s or more; forever, or until there is no
+    /// more room for them, if this is left out.
+    #[serde(deserialize_with = "types::duration::optional")]
+    pub history_ttl: Option<Duration>,
+    /// What they outlive.
+    pub tier: Tier,
     /// What is recovered.
     pub recovery: Recovery,
     /// Whether clients that ask for it are told what differs from the last publication.
@@ -196,6 +209,20 @@ pub struct Namespace {
     pub presence_map: bool,
     /// Who is told of those who come and go.
     pub join_leave: JoinLeave,
+}
+
+/// What publications outlive, and so when one is acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Connections, and an orderly restart of the node: they are in its memory. Where several
+    /// nodes share their stores: as `hot`.
+    #[default]
+    Live,
+    /// The node, as far as `stores.hot` has it.
+    Hot,
+    /// The node, as far as `stores.durable` has it.
+    Durable,
 }
 
 /// What a client recovers that comes back to a channel.
@@ -260,6 +287,8 @@ impl Default for Namespace {
             anonymous: false,
             map: false,
             history_size: 100,
+            history_ttl: None,
+            tier: Tier::Live,
             recovery: Recovery::Stream,
             delta: false,
             filter: false,

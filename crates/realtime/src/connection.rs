@@ -3,6 +3,7 @@
 
 mod charging;
 mod command;
+mod history;
 mod map;
 mod opening;
 mod orders;

@@ -21,6 +21,7 @@ mod control;
 mod frame;
 mod handshake;
 mod hub;
+mod live;
 mod permission;
 mod places;
 mod presence;
@@ -29,14 +30,15 @@ mod rpc;
 mod streams;
 
 pub use channel::Publications;
-pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, WhenFull};
+pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, Tier, WhenFull};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use permission::{Allow, Those};
 pub use streams::Form;
 
 use crate::{
-    admission::Admission, broker::Broker, places::Places, presence::Presence, streams::Emulated,
+    admission::Admission, broker::Broker, channel::Ways, live::Live, places::Places,
+    presence::Presence, streams::Emulated,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -79,8 +81,8 @@ pub struct Parts {
     pub analytics: Arc<Analytics>,
     /// Where channels keep their history.
     pub store: SharedStore,
-    /// How publications of channels without history reach other nodes; `None`: by the store.
-    pub live: Option<SharedFanout>,
+    /// How publications that no store keeps reach those who are subscribed.
+    pub reach: Reach,
     /// The first incarnation of channels.
     pub genesis: Genesis,
     /// This node's name among those that share its stores.
@@ -91,11 +93,24 @@ pub struct Parts {
     pub control: Handle,
 }
 
+/// How publications that no store keeps reach those who are subscribed.
+#[derive(Clone)]
+pub enum Reach {
+    /// This is the only node: it hands them on, and keeps the histories of the live tier.
+    Here,
+    /// To all nodes by a fan-out.
+    FannedOut(SharedFanout),
+    /// To all nodes through the store.
+    Stored,
+}
+
 /// The sockets of a node.
 pub struct Realtime {
     parts: Parts,
     config: Config,
     broker: Broker,
+    ways: Ways,
+    publications: Publications,
     presence: Presence,
     emulated: Emulated,
     admission: Admission,
@@ -109,7 +124,12 @@ impl Realtime {
     /// Sockets by `config`. Starts the broker on the control runtime.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Arc<Self> {
-        let broker = Broker::start(&config, &parts);
+        let ways = match &parts.reach {
+            Reach::Here => Ways::Here(Live::new(config.live_bytes_max, parts.clock.clone())),
+            Reach::FannedOut(fanout) => Ways::FannedOut(fanout.clone()),
+            Reach::Stored => Ways::Stored,
+        };
+        let broker = Broker::start(&config, &parts, &ways);
         let presence = Presence::start(&config, &parts);
         // Nodes share channels, so that their connections must not share names.
         let first = u64::from_be_bytes(clock::random(&*parts.clock));
@@ -118,9 +138,11 @@ impl Realtime {
             emulated: Emulated::default(),
             admission: Admission::new(config.open_rate),
             places: Places::default(),
+            publications: Publications::new(&config, &parts, ways.clone(), broker.clone()),
             parts,
             config,
             broker,
+            ways,
             cores: Mutex::default(),
             next_connection: AtomicU64::new(first),
             open: AtomicUsize::new(0),
@@ -130,7 +152,7 @@ impl Realtime {
     /// Channels, for publishing by HTTP.
     #[must_use]
     pub fn publications(&self) -> Publications {
-        Publications::new(&self.config, &self.parts)
+        self.publications.clone()
     }
 
     /// The number of open connections.
@@ -172,6 +194,31 @@ impl Realtime {
             return Err(Problem::new(Code::BodyTooLarge, detail));
         }
         self.emulated.hand_on(session, commands).await
+    }
+
+    /// Takes the histories of the live tier out of the store, where [`Self::park`] has put them.
+    /// To be done before anybody connects.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn unpark(&self) -> Result<(), store::Error> {
+        if let Ways::Here(live) = &self.ways {
+            let histories = live.unpark(&*self.parts.store).await?;
+            tracing::debug!(histories, "the live tier is back");
+        }
+        Ok(())
+    }
+
+    /// Puts the histories of the live tier into the store, once nobody publishes any more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn park(&self) -> Result<(), store::Error> {
+        if let Ways::Here(live) = &self.ways {
+            let histories = live.park(&*self.parts.store).await?;
+            tracing::debug!(histories, "the live tier is parked");
+        }
+        Ok(())
     }
 
     /// Waits until it is written who is gone, once the connections have ended.

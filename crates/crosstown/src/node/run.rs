@@ -3,7 +3,13 @@
 use crate::{
     config::{Config, ShutdownConfig},
     key_server::KeyServer,
-    node::{admin, cluster::Cluster, holders::AllNodes, members, mounts, stores::Stores},
+    node::{
+        admin,
+        cluster::Cluster,
+        holders::AllNodes,
+        members, mounts,
+        stores::{Stores, chain},
+    },
 };
 use api::admin::Vitals;
 use async_trait::async_trait;
@@ -19,7 +25,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{BUCKETS, Bucket, SharedFanout, SharedStore};
+use store::{BUCKETS, Bucket, SharedStore};
 use store_embedded::EmbeddedStore;
 use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
@@ -117,7 +123,7 @@ impl Node {
                 limits: limits.clone(),
                 analytics: analytics.clone(),
                 store: store.clone(),
-                live: stores.live.clone().map(|live| live as SharedFanout),
+                reach: stores.reach(),
                 node: match &cluster {
                     Some(cluster) => cluster.node(),
                     None => ledger::NodeId::draw(&clock).to_string(),
@@ -127,6 +133,7 @@ impl Node {
                 control: control.clone(),
             },
         );
+        control.block_on(realtime.unpark()).map_err(|error| chain(&error))?;
         revocations.set_connections(realtime.clone());
         let peers = cluster.as_ref().map(|cluster| {
             cluster.serve_streams(realtime.clone());
@@ -246,6 +253,9 @@ impl Node {
         }
         if tokio::time::timeout(SETTLE, self.realtime.settle()).await.is_err() {
             tracing::warn!("who was present here stays so until that expires");
+        }
+        if let Err(error) = self.realtime.park().await {
+            tracing::warn!(%error, "channels of the live tier begin another life");
         }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;

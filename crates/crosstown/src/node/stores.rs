@@ -2,11 +2,12 @@
 
 use crate::stores::{Engine, Engines, Live};
 use clock::SharedClock;
+use realtime::Reach;
 use std::sync::Arc;
 use store::{Capabilities, Partition, SharedFanout, SharedStore, Store, Tier, Tiers};
 use store_embedded::EmbeddedStore;
 use store_guard::{GuardedFanout, GuardedStore};
-use store_memory::{MemoryFanout, MemoryStore};
+use store_memory::MemoryStore;
 use store_postgres::PostgresStore;
 use store_redis::{RedisFanout, RedisStore};
 
@@ -16,8 +17,10 @@ pub(super) struct Stores {
     pub(super) all: SharedStore,
     /// What `/health` tells of, by tier.
     pub(super) tiers: Vec<(&'static str, Arc<GuardedStore>)>,
-    /// `None`: what passes goes through the store.
+    /// The fan-out between nodes, if there is one.
     pub(super) live: Option<Arc<GuardedFanout>>,
+    /// Whether this node is the only one.
+    is_alone: bool,
     embedded: Vec<Arc<EmbeddedStore>>,
 }
 
@@ -48,18 +51,26 @@ impl Stores {
             }
             [] => return Err("no store is configured".into()),
         };
+        let is_alone = matches!(live, Live::Here);
         let live = match live {
-            Live::Here => Some((Arc::new(MemoryFanout::default()) as SharedFanout, false)),
+            Live::Here | Live::Stored => None,
             Live::Redis(url) => {
                 let options = store_redis::Options::default();
                 let fanout = RedisFanout::open(&url, options, clock.clone()).await;
-                Some((Arc::new(fanout.map_err(|error| chain(&error))?) as SharedFanout, true))
+                let fanout: SharedFanout = Arc::new(fanout.map_err(|error| chain(&error))?);
+                Some(GuardedFanout::new(fanout, true, guard, clock.clone()))
             }
-            Live::Stored => None,
         };
-        let live =
-            live.map(|(live, is_shared)| GuardedFanout::new(live, is_shared, guard, clock.clone()));
-        Ok(Self { all, tiers, live, embedded })
+        Ok(Self { all, tiers, live, is_alone, embedded })
+    }
+
+    /// How publications that no store keeps reach those who are subscribed.
+    pub(super) fn reach(&self) -> Reach {
+        match &self.live {
+            Some(fanout) => Reach::FannedOut(fanout.clone()),
+            None if self.is_alone => Reach::Here,
+            None => Reach::Stored,
+        }
     }
 
     /// The guards' work, until dropped.

@@ -141,7 +141,7 @@ impl Layers {
             limits: Arc::new(Limits::new(Vec::new(), None)),
             analytics: Arc::new(Analytics::default()),
             store: self.store.clone(),
-            live: None,
+            reach: realtime::Reach::Stored,
             node: "bench".into(),
             genesis: self.genesis.clone(),
             clock: self.clock.clone(),

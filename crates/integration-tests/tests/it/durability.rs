@@ -38,6 +38,7 @@ queue_bytes_max = 67108864
 [[realtime.namespaces]]
 name = \"\"
 history_size = 1000000
+tier = \"hot\"
 ";
 
 /// What the workers of a round share.

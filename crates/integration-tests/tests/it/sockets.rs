@@ -66,7 +66,9 @@ async fn what_fits_no_queue_is_lost_rather_than_tried_again_and_again() {
 
 #[tokio::test]
 async fn recovery_is_all_or_nothing() {
-    let mut server = Server::start("[[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\n");
+    let mut server = Server::start(
+        "[[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\ntier = \"hot\"\n",
+    );
     let base = server.base();
     let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
     let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
@@ -108,6 +110,32 @@ async fn recovery_is_all_or_nothing() {
         (history["publications"].as_array().unwrap().len(), &history["offset"]),
         (2, &json!(4))
     );
+}
+
+#[tokio::test]
+async fn the_live_tier_outlives_an_orderly_restart_and_says_what_a_crash_has_lost() {
+    let mut server = Server::start("");
+    let base = server.base();
+    let history = json!({ "channel": "news", "limit": 9 });
+    let recover = |offset: u64, epoch: &serde_json::Value| json!({ "channel": "news", "recover": true, "epoch": epoch, "offset": offset });
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    for n in 1..=3 {
+        ann.ask("publish", json!({ "channel": "news", "data": n })).await.unwrap();
+    }
+    let before = ann.ask("history", history.clone()).await.unwrap();
+    for (stop, is_kept) in [(Server::stop as fn(&mut Server), true), (Server::kill, false)] {
+        stop(&mut server);
+        server.start_again();
+        let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+        let came_back = bob.ask("subscribe", recover(1, &before["epoch"])).await.unwrap();
+        let recovered = came_back["recovered"].as_bool().unwrap_or(false);
+        let missed = came_back["publications"].as_array().map_or(0, Vec::len);
+        assert_eq!((recovered, missed), (is_kept, if is_kept { 2 } else { 0 }));
+        assert_eq!(came_back["epoch"] == before["epoch"], is_kept);
+        if is_kept {
+            assert_eq!(bob.ask("history", history.clone()).await.unwrap(), before);
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,11 @@ pub(crate) use joins::push as joined_push;
 use crate::{
     Config, Parts, Recovery,
     broker::{Follower, Recover, SHARDS, Start, Subscribe, Task, epoch, problem},
-    channel::{self, Channel, Source, entry},
+    channel::{self, Channel, Source, Ways, entry},
     connection::About,
     frame::{Dialect, Forms, Frames, Speakers},
     hub::ToCore,
+    live::{Live, Standing},
 };
 use ahash::RandomState;
 use protocol::{
@@ -20,7 +21,7 @@ use protocol::{
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use store::{
-    Head, Partition, Position, SharedFanout, SharedStore, Subscription, Told, Topic, Watcher,
+    Head, Incarnation, Partition, Position, SharedStore, Subscription, Told, Topic, Watcher,
 };
 use tokio::{
     sync::mpsc,
@@ -36,7 +37,7 @@ const PASSED: usize = 1024;
 
 pub(super) struct Shard {
     store: SharedStore,
-    live: Option<SharedFanout>,
+    ways: Ways,
     genesis: Genesis,
     watcher: Watcher,
     cores: Vec<mpsc::Sender<ToCore>>,
@@ -85,11 +86,11 @@ struct Followed {
 }
 
 impl Shard {
-    pub(super) fn new(config: &Config, parts: &Parts, index: usize) -> Self {
+    pub(super) fn new(config: &Config, parts: &Parts, ways: &Ways, index: usize) -> Self {
         let (pass, passed) = mpsc::channel(PASSED);
         Self {
             store: parts.store.clone(),
-            live: parts.live.clone(),
+            ways: ways.clone(),
             genesis: parts.genesis.clone(),
             watcher: store::watch(parts.store.clone()),
             cores: Vec::new(),
@@ -117,6 +118,9 @@ impl Shard {
                     Some(Task::Subscribe(subscribe)) => self.subscribe(subscribe).await,
                     Some(Task::Unsubscribe { channel, core, dialect, life }) => {
                         self.unsubscribe(&channel, core, dialect, life);
+                    }
+                    Some(Task::Published { channel, epoch, publication }) => {
+                        self.published(&channel, epoch, publication).await;
                     }
                 },
                 Some((channel, publication)) = self.passed.recv() => {
@@ -187,11 +191,11 @@ impl Shard {
     async fn follow(&mut self, wanted: &Subscribe) -> Result<(), Problem> {
         let channel = &wanted.channel;
         self.lives += 1;
-        let source = wanted.source.clone().by(self.live.as_ref());
-        let listener = match (&source, &self.live) {
-            (Source::Passing(partition), Some(live)) => {
+        let source = wanted.source.clone().by(&self.ways);
+        let listener = match (&source, &self.ways) {
+            (Source::Passing(partition), Ways::FannedOut(fanout)) => {
                 let topics = [Topic::from(partition.clone())];
-                let subscription = live.subscribe(&topics).await.map_err(problem)?;
+                let subscription = fanout.subscribe(&topics).await.map_err(problem)?;
                 let listening = listen(subscription, channel.clone(), self.pass.clone());
                 Some(AbortOnDropHandle::new(tokio::spawn(listening)))
             }
@@ -219,6 +223,11 @@ impl Shard {
             })?;
             followed.position = position;
             followed.last = head.map_or(0, |head| head.last(stream));
+        }
+        if let (Source::Live(..), Ways::Here(live)) = (&source, &self.ways) {
+            let Standing { epoch: incarnation, last, .. } = live.standing(channel);
+            followed.position = Position { incarnation, revision: 0 };
+            followed.last = last;
         }
         if let Source::Members(partition, by) = &source {
             followed.members = Some(self.follow_members(channel, partition, *by).await?);
@@ -267,7 +276,7 @@ impl Shard {
             life: followed.life,
             number,
             recoverable: true,
-            epoch: epoch(followed.position),
+            epoch: epoch(followed.position.incarnation),
             offset: followed.last,
             ..Start::default()
         }
@@ -287,8 +296,9 @@ impl Shard {
         map: bool,
     ) -> Result<Option<Vec<Publication>>, Problem> {
         let Some(followed) = self.channels.get(channel) else { return Ok(None) };
-        let stream = followed.source.stream().filter(|_| followed.source.is_recoverable());
-        let Some((partition, stream)) = stream else { return Ok(None) };
+        if !followed.source.is_recoverable() {
+            return Ok(None);
+        }
         let from_start = known.epoch.is_empty() && known.offset == 0;
         let too_far = start.offset.saturating_sub(known.offset) > self.recover_max as u64;
         if (known.epoch != start.epoch && !from_start) || known.offset > start.offset || too_far {
@@ -297,28 +307,24 @@ impl Shard {
         let (mut missed, mut bytes) = (Vec::new(), 0);
         let mut next = known.offset + 1;
         while next <= start.offset {
-            let entries = match self.store.read(partition, stream, next, READ).await {
-                Ok(entries) => entries,
-                Err(store::Error::Trimmed { .. }) => return Ok(None),
-                Err(error) => return Err(problem(error)),
-            };
-            for entry in entries.iter().take_while(|entry| entry.sequence <= start.offset) {
-                if entry.sequence != next {
-                    return Ok(None);
-                }
-                bytes += entry.value.len();
-                missed.push(match map {
-                    true => entry::update(entry)?,
-                    false => channel::publication(&followed.source, entry)?,
-                });
-                next += 1;
-            }
+            let some = self.entries(channel, followed, next, READ, map).await?;
             // An answer that fits no queue would close the connection, and so again and again.
-            if entries.is_empty() || bytes > self.recover_bytes_max {
+            let Some(some) = some.filter(|_| bytes <= self.recover_bytes_max) else {
+                return Ok(None);
+            };
+            if some.is_empty() {
                 return Ok(None);
             }
+            for publication in some.into_iter().take_while(|one| one.offset <= start.offset) {
+                if publication.offset != next {
+                    return Ok(None);
+                }
+                bytes += publication.data.get().len();
+                missed.push(publication);
+                next += 1;
+            }
         }
-        Ok(Some(missed))
+        Ok((bytes <= self.recover_bytes_max).then_some(missed))
     }
 
     /// The newest publication, unless the client has it; `None` if there is none.
@@ -332,26 +338,93 @@ impl Shard {
             return Ok(Some(Vec::new()));
         }
         let Some(followed) = self.channels.get(channel) else { return Ok(None) };
-        let stream = followed.source.stream().filter(|_| followed.source.is_recoverable());
-        let Some((partition, stream)) = stream else { return Ok(None) };
-        if start.offset == 0 {
+        if !followed.source.is_recoverable() || start.offset == 0 {
             return Ok(None);
         }
-        match self.store.read(partition, stream, start.offset, 1).await {
-            Ok(entries) => {
-                let newest = entries.iter().find(|entry| entry.sequence == start.offset);
-                let newest = newest.map(|entry| channel::publication(&followed.source, entry));
-                Ok(newest.transpose()?.map(|publication| vec![publication]))
+        // Where newer ones have taken its place meanwhile, they are on their way as live ones.
+        let found = self.entries(channel, followed, start.offset, 1, false).await?;
+        let newest = found.into_iter().flatten().find(|one| one.offset == start.offset);
+        Ok(newest.map(|publication| vec![publication]))
+    }
+
+    /// What a channel that is followed keeps from the offset `from` on, at most so many; `None`
+    /// if not all from there on is kept.
+    async fn entries(
+        &self,
+        channel: &Channel,
+        followed: &Followed,
+        from: u64,
+        limit: usize,
+        map: bool,
+    ) -> Result<Option<Vec<Publication>>, Problem> {
+        let source = &followed.source;
+        let read = match (source, &self.ways) {
+            (Source::Live(..), Ways::Here(live)) => {
+                live.read(channel, followed.position.incarnation, from, limit).map(Ok)
             }
-            // Newer ones have come meanwhile: they are on their way as live ones.
-            Err(store::Error::Trimmed { .. }) => Ok(None),
+            (_, _) => {
+                let Some((partition, stream)) = source.stream() else { return Ok(None) };
+                let read = self.store.read(partition, stream, from, limit).await;
+                let told = |entry: &store::Entry| match map {
+                    true => entry::update(entry),
+                    false => channel::publication(source, entry),
+                };
+                read.map(|entries| entries.iter().map(told).collect())
+            }
+        };
+        match read {
+            Ok(publications) => publications.map(Some),
+            Err(store::Error::Trimmed { .. } | store::Error::Lagged { .. }) => Ok(None),
             Err(error) => Err(problem(error)),
+        }
+    }
+
+    /// Hands on a publication that is in no store: of the live tier in this life of its channel,
+    /// or kept nowhere.
+    async fn published(
+        &mut self,
+        channel: &Channel,
+        epoch: Option<Incarnation>,
+        publication: Publication,
+    ) {
+        let Some(followed) = self.channels.get_mut(channel) else { return };
+        let is_next = epoch.is_none_or(|epoch| {
+            epoch == followed.position.incarnation && publication.offset == followed.last + 1
+        });
+        if is_next {
+            followed.last = publication.offset;
+            self.hand_over(channel, publication, None).await;
+        } else {
+            self.catch_up(channel).await;
+        }
+    }
+
+    /// Hands what the live tier has of a channel to the cores.
+    async fn catch_up_live(&mut self, channel: &Channel, live: &Live) {
+        while let Some(followed) = self.channels.get(channel) {
+            let incarnation = followed.position.incarnation;
+            match live.read(channel, incarnation, followed.last + 1, READ) {
+                Ok(some) if some.is_empty() => return,
+                Ok(some) => {
+                    for publication in some {
+                        self.published(channel, Some(incarnation), publication).await;
+                    }
+                }
+                Err(store::Error::Trimmed { first }) if followed.is_value => {
+                    self.skip(channel, None, first - 1);
+                }
+                Err(_) => return self.lost(channel, followed.position).await,
+            }
         }
     }
 
     /// Hands what was appended to a channel to the cores.
     async fn catch_up(&mut self, channel: &Channel) {
         while let Some(followed) = self.channels.get(channel) {
+            if let (Source::Live(..), Ways::Here(live)) = (&followed.source, &self.ways) {
+                let live = live.clone();
+                return Box::pin(self.catch_up_live(channel, &live)).await;
+            }
             let Some((partition, stream)) = followed.source.stream() else { return };
             let read = match self.store.head(partition).await {
                 Ok(Some(head)) if head.position.incarnation != followed.position.incarnation => {

@@ -59,7 +59,8 @@ pub(crate) fn writable(
         Source::Map(partition) => Ok(partition),
         Source::Passing(_)
         | Source::Brief(_)
-        | Source::History(_)
+        | Source::Live(..)
+        | Source::History(..)
         | Source::Document(_)
         | Source::Members(..) => Err(broker::no_map()),
     }

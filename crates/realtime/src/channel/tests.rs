@@ -64,11 +64,3 @@ fn who_may_do_what() {
     let nobody = Caller { credential: CredentialKind::Anonymous, ..ann };
     check(&nobody, "room", Wish::Subscribe, Err(Code::Forbidden));
 }
-
-#[test]
-fn data_is_one_line() {
-    let data =
-        |text: &str| Data::from(serde_json::value::RawValue::from_string(text.into()).unwrap());
-    assert_eq!(one_line(data("{\n\"a\":\r\n 1}")).unwrap().get(), r#"{"a":1}"#);
-    assert_eq!(one_line(data(r#"{ "a": "\n" }"#)).unwrap().get(), r#"{ "a": "\n" }"#);
-}

@@ -1,9 +1,11 @@
 //! What a client's commands do.
 
 use crate::{
-    channel::{self, Admitted, Channel, Source, Wish},
+    channel::{self, Admitted, Channel, Wish},
     connection::{
-        Bound, seconds,
+        Bound,
+        history::history,
+        seconds,
         subscribing::partly,
         task::{Due, Task},
     },
@@ -15,8 +17,8 @@ use protocol::{
     Code, Problem,
     client::{
         Body, ChannelRequest, Command, Commands, ConnectRequest, ConnectResult, Disconnect, Empty,
-        Error, ErrorCode, HistoryRequest, HistoryResult, PublishRequest, RefreshRequest,
-        RefreshResult, RpcRequest, RpcResult, Subscribed, Unreadable, filter::Tags,
+        Error, ErrorCode, HistoryRequest, PublishRequest, RefreshRequest, RefreshResult,
+        RpcRequest, RpcResult, Subscribed, Unreadable, filter::Tags,
     },
 };
 use serde_json::value::RawValue;
@@ -27,9 +29,6 @@ use traffic_cop::{
     state::Operation,
 };
 use types::{Caller, CredentialKind, PrincipalKind};
-
-/// Publications that one `history` answers at most.
-const HISTORY_MAX: usize = 1_000;
 
 /// Whether the connection goes on after a command.
 pub(super) enum Flow {
@@ -314,12 +313,17 @@ impl Task<'_> {
         let Some(data) = request.data else {
             return Err(ErrorCode::BadRequest.with("`data` is missing"));
         };
-        let publications = self.sockets.node.publications();
-        let (caller, client) = (bound.caller.clone(), self.connection.id.to_string());
-        let publish = async move {
-            publications.publish(&caller, &request.channel, data, Tags::new(), &client).await
+        let publications = &self.sockets.node.publications;
+        let client = self.connection.id.to_string();
+        let prepared =
+            publications.prepare(&bound.caller, &request.channel, data, Tags::new(), &client);
+        let refused = |problem: Problem| Error::from(&problem);
+        let publishing = prepared.map_err(refused)?;
+        let done = match publishing.is_here() {
+            true => publishing.carry_out().await,
+            false => self.control(publishing.carry_out()).await,
         };
-        self.control(publish).await.map_err(|problem| Error::from(&problem))?;
+        done.map_err(refused)?;
         Ok(Body::Publish(Empty {}))
     }
 
@@ -362,12 +366,13 @@ impl Task<'_> {
     }
 
     async fn history(&self, bound: &Bound, request: HistoryRequest) -> Result<Body, Error> {
-        let (_, Admitted { source, .. }) = self.admit(bound, &request.channel, Wish::History)?;
+        let (channel, Admitted { source, .. }) =
+            self.admit(bound, &request.channel, Wish::History)?;
         if self.reader(bound, &source).is_some() {
             return Err(partly());
         }
-        let parts = self.sockets.node.parts.clone();
-        let read = async move { history(&parts, &source, &request).await };
+        let node = self.sockets.node.clone();
+        let read = async move { history(&node, &channel, source, &request).await };
         match self.control(read).await {
             Ok(result) => Ok(Body::History(result)),
             Err(problem) => Err(Error::from(&problem)),
@@ -416,61 +421,4 @@ impl Task<'_> {
             Err(_) => Err(ErrorCode::Internal.to_error()),
         }
     }
-}
-
-async fn history(
-    parts: &crate::Parts,
-    source: &Source,
-    request: &HistoryRequest,
-) -> Result<HistoryResult, Problem> {
-    let Some((partition, stream)) = source.stream() else {
-        return Err(Problem::new(Code::NotImplemented, "the channel keeps no history"));
-    };
-    let head = parts.store.head(partition).await.map_err(traffic_cop::store_problem)?;
-    let incarnation = match &head {
-        Some(head) => head.position.incarnation,
-        None => {
-            let beginning = parts.genesis.incarnation(partition).await;
-            beginning.map_err(traffic_cop::store_problem)?
-        }
-    };
-    let held = head.iter().flat_map(|head| &head.streams).find(|held| held.stream == *stream);
-    let (first, last) = held.map_or((1, 0), |held| (held.first, held.last));
-    let epoch = traffic_cop::state::format_epoch(incarnation);
-    let mut answer = HistoryResult { publications: Vec::new(), epoch, offset: last };
-    if let Some(since) = &request.since
-        && !since.epoch.is_empty()
-        && since.epoch != answer.epoch
-    {
-        return Err(Problem::new(Code::Lagged, "the channel has begun another life"));
-    }
-    let limit = usize::try_from(request.limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX) as u64;
-    let since = request.since.as_ref().map(|since| since.offset);
-    // The range of offsets, inclusive.
-    let (from, to) = if request.reverse {
-        let to = since.map_or(last, |offset| offset.saturating_sub(1).min(last));
-        ((to + 1).saturating_sub(limit).max(first), to)
-    } else {
-        let from = since.map_or(first, |offset| (offset + 1).max(first));
-        (from, last.min(from.saturating_add(limit).saturating_sub(1)))
-    };
-    if limit > 0 && from <= to {
-        let mut next = from;
-        while next <= to {
-            let most = usize::try_from(to - next + 1).unwrap_or(HISTORY_MAX);
-            let read = parts.store.read(partition, stream, next, most).await;
-            let entries = read.map_err(traffic_cop::store_problem)?;
-            for entry in &entries {
-                answer.publications.push(channel::publication(source, entry)?);
-                next = entry.sequence + 1;
-            }
-            if entries.is_empty() {
-                break;
-            }
-        }
-        if request.reverse {
-            answer.publications.reverse();
-        }
-    }
-    Ok(answer)
 }

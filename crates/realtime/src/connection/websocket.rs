@@ -1,5 +1,7 @@
 //! A WebSocket as the transport of a connection.
 
+#[cfg(feature = "echo")]
+use crate::frame::Frame;
 use crate::{
     CoreSockets,
     connection::{
@@ -9,8 +11,6 @@ use crate::{
         task::{MESSAGE_BYTES, Task},
     },
 };
-#[cfg(feature = "echo")]
-use crate::frame::Frame;
 use bytes::Bytes;
 use protocol::client::{Commands, Disconnect, Encoding};
 use std::{

@@ -129,7 +129,7 @@ async fn serve(
         limits: Arc::new(Limits::new(Vec::new(), None)),
         analytics: Arc::new(Analytics::default()),
         store,
-        live: None,
+        reach: realtime::Reach::Stored,
         node: "here".into(),
         genesis,
         clock,

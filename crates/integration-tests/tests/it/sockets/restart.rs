@@ -86,11 +86,22 @@ impl Follower {
 }
 
 #[tokio::test]
-async fn a_thousand_clients_resume_when_their_node_restarts() {
-    let config = "[realtime]\nclose_rate = 1000\n\
-                  [[realtime.namespaces]]\nname = \"room\"\nhistory_size = 10000\n\
-                  [shutdown]\nannounce = \"0s\"\n";
-    let mut server = Server::start(config);
+async fn a_thousand_clients_resume_when_their_node_restarts_in_order() {
+    resume("live", Server::stop).await;
+}
+
+#[tokio::test]
+async fn a_thousand_clients_resume_when_their_node_is_killed() {
+    resume("hot", Server::kill).await;
+}
+
+async fn resume(tier: &str, stop: fn(&mut Server)) {
+    let config = format!(
+        "[realtime]\nclose_rate = 1000\n\
+         [[realtime.namespaces]]\nname = \"room\"\nhistory_size = 10000\ntier = \"{tier}\"\n\
+         [shutdown]\nannounce = \"0s\"\n"
+    );
+    let mut server = Server::start(&config);
     let (sender, mut ready) = watch::channel(0);
     let sender = Arc::new(sender);
     let mut followers = JoinSet::new();
@@ -132,8 +143,6 @@ async fn a_thousand_clients_resume_when_their_node_restarts() {
     });
     for times in 1..=2 {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        // In order the first time, and at once the second.
-        let stop = if times == 1 { Server::stop } else { Server::kill };
         let before = *ready.borrow();
         stop(&mut server);
         server.start_again();

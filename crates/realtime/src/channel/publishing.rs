@@ -1,0 +1,201 @@
+//! Publishing to channels.
+
+use crate::{
+    Config, Parts,
+    broker::{self, Broker},
+    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, kept::written},
+    live::Keep,
+};
+use protocol::{
+    Code, Problem,
+    client::{ClientInfo, Data, Publication, filter::Tags},
+};
+use std::sync::Arc;
+use store::{Commit, Partition, Write};
+use traffic_cop::genesis::Genesis;
+use types::Caller;
+
+/// Publications that wait in a brief stream for other nodes to see them.
+const BRIEF: Keep = Keep { size: 64, ttl: None };
+const ATTEMPTS: usize = 8;
+
+/// Publishes to channels, for sockets and for HTTP. Cheap to clone.
+#[derive(Clone)]
+pub struct Publications(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    store: store::SharedStore,
+    ways: Ways,
+    genesis: Genesis,
+    broker: Broker,
+}
+
+/// A publication that its publisher may make.
+pub(crate) struct Publishing {
+    publications: Publications,
+    channel: Channel,
+    source: Source,
+    publication: Publication,
+}
+
+impl Publications {
+    pub(crate) fn new(config: &Config, parts: &Parts, ways: Ways, broker: Broker) -> Self {
+        let (config, store, genesis) = (config.clone(), parts.store.clone(), parts.genesis.clone());
+        Self(Arc::new(Inner { config, store, ways, genesis, broker }))
+    }
+
+    /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is
+    /// kept as the channel's tier has it, and its offset; 0 if the channel keeps no history,
+    /// once every node that can be reached was told.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `bad_request`, `body_too_large`, or those of the store.
+    pub async fn publish(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        data: Data,
+        tags: Tags,
+        client: &str,
+    ) -> Result<u64, Problem> {
+        self.prepare(caller, channel, data, tags, client)?.carry_out().await
+    }
+
+    /// A publication of the caller, which is still to be carried out.
+    pub(crate) fn prepare(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        data: Data,
+        tags: Tags,
+        client: &str,
+    ) -> Result<Publishing, Problem> {
+        check_tags(&tags)?;
+        let channel = Channel::new(&caller.tenant, channel)?;
+        let source = admit(&self.0.config, caller, &channel, Wish::Publish, false)?.source;
+        let user = caller.principal.id.as_str().to_owned();
+        let info = Some(ClientInfo { user, client: client.to_owned() });
+        let data = one_line(data)?;
+        let publication = Publication { data, info, tags, ..Publication::default() };
+        let source = source.by(&self.0.ways);
+        Ok(Publishing { publications: self.clone(), channel, source, publication })
+    }
+}
+
+impl Publishing {
+    /// Whether it waits for no store.
+    pub(crate) fn is_here(&self) -> bool {
+        let passes = matches!(self.source, Source::Live(..) | Source::Passing(_));
+        passes && matches!(self.publications.0.ways, Ways::Here(_))
+    }
+
+    /// Publishes, and returns the offset; see [`Publications::publish`].
+    pub(crate) async fn carry_out(self) -> Result<u64, Problem> {
+        let Self { publications: Publications(inner), channel, source, publication } = self;
+        match (source, &inner.ways) {
+            (Source::Passing(_), Ways::Here(_)) => {
+                inner.broker.pass(channel, publication).await?;
+                Ok(0)
+            }
+            (Source::Live(_, keep), Ways::Here(live)) => {
+                let (epoch, publication) = live.append(&channel, publication, keep);
+                let offset = publication.offset;
+                inner.broker.append(channel, epoch, publication).await?;
+                Ok(offset)
+            }
+            (Source::Passing(topic), Ways::FannedOut(fanout)) => {
+                let message = written(&publication).into();
+                fanout.publish(&topic.into(), message).await.map_err(broker::problem)?;
+                Ok(0)
+            }
+            (Source::Passing(partition) | Source::Brief(partition), _) => {
+                inner.append(&partition, &publication, BRIEF).await?;
+                Ok(0)
+            }
+            (Source::Document(_) | Source::Map(_) | Source::Members(..), _) => {
+                let detail = "the channel is a map: publish to one of its keys";
+                Err(Problem::new(Code::BadRequest, detail))
+            }
+            (Source::Live(partition, keep) | Source::History(partition, keep), _) => {
+                inner.append(&partition, &publication, keep).await
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn append(
+        &self,
+        partition: &Partition,
+        publication: &Publication,
+        keep: Keep,
+    ) -> Result<u64, Problem> {
+        let stream = &PUBLICATIONS;
+        let value = written(publication);
+        for _ in 0..ATTEMPTS {
+            let mut commit = Commit::new(partition.clone());
+            match self.store.head(partition).await.map_err(broker::problem)? {
+                None => {
+                    let begin = self.genesis.begin(partition).await.map_err(broker::problem)?;
+                    commit = commit.write(begin);
+                }
+                Some(head) => {
+                    // Trims what has just become too old; the stream may hold a few more than
+                    // its size while many publish at once.
+                    let last = head.last(stream);
+                    if last >= keep.size {
+                        let first = last + 2 - keep.size;
+                        commit = commit.write(Write::Trim { stream: stream.clone(), first });
+                    }
+                }
+            }
+            match self.store.commit(commit.append(stream.clone(), value.clone())).await {
+                Ok(done) => return Ok(done.sequences.first().copied().unwrap_or_default()),
+                Err(store::Error::Conflict { .. }) => {} // Somebody else began it.
+                Err(error) => return Err(broker::problem(error)),
+            }
+        }
+        Err(Problem::new(Code::Overloaded, "too many publish to the channel at once"))
+    }
+}
+
+/// Tags of one publication.
+const TAGS_MAX: usize = 16;
+/// Bytes of a tag's name or value.
+const TAG_BYTES_MAX: usize = 256;
+
+fn check_tags(tags: &Tags) -> Result<(), Problem> {
+    let long = |text: &String| text.len() > TAG_BYTES_MAX;
+    if tags.len() > TAGS_MAX
+        || tags.iter().any(|(name, value)| name.is_empty() || long(name) || long(value))
+    {
+        let detail = "a publication has at most 16 tags, of names and values of up to 256 bytes";
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    Ok(())
+}
+
+/// JSON without line ends: they separate replies.
+fn one_line(data: Data) -> Result<Data, Problem> {
+    if !data.get().contains(['\n', '\r']) {
+        return Ok(data);
+    }
+    let value: serde_json::Value = serde_json::from_str(data.get())
+        .map_err(|_| Problem::new(Code::BadRequest, "`data` is not JSON"))?;
+    serde_json::value::to_raw_value(&value)
+        .map_err(|_| Problem::new(Code::Internal, "`data` cannot be written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_one_line() {
+        let data =
+            |text: &str| Data::from(serde_json::value::RawValue::from_string(text.into()).unwrap());
+        assert_eq!(one_line(data("{\n\"a\":\r\n 1}")).unwrap().get(), r#"{"a":1}"#);
+        assert_eq!(one_line(data(r#"{ "a": "\n" }"#)).unwrap().get(), r#"{ "a": "\n" }"#);
+    }
+}
