@@ -3,7 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use std::{collections::VecDeque, time::Duration};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{self, Message},
@@ -37,8 +37,29 @@ impl Socket {
     pub async fn try_open(base: &str) -> Result<Self, tungstenite::Error> {
         let url = format!("{}/connection/websocket", base.replacen("http", "ws", 1));
         let (socket, _) = tokio_tungstenite::connect_async(url).await?;
+        Ok(Self::over(socket))
+    }
+
+    fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
         let (pushes, replies) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { socket, next_id: 1, pushes, replies, closed: None })
+        Self { socket, next_id: 1, pushes, replies, closed: None }
+    }
+
+    /// Connects with `token`, and has the kernel keep little of what is not read: it would take
+    /// more and more.
+    ///
+    /// # Panics
+    /// If the node does not accept it.
+    pub async fn connect_slowly(base: &str, token: &str) -> Self {
+        let address = base.strip_prefix("http://").expect("an address");
+        let tcp = TcpSocket::new_v4().expect("a socket");
+        tcp.set_recv_buffer_size(64 * 1024).expect("a small buffer");
+        let stream = tcp.connect(address.parse().expect("an address")).await.expect("a node");
+        let url = format!("ws://{address}/connection/websocket");
+        let opened = tokio_tungstenite::client_async(url, MaybeTlsStream::Plain(stream)).await;
+        let mut socket = Self::over(opened.expect("a socket").0);
+        socket.ask("connect", json!({ "token": token })).await.expect("a connection");
+        socket
     }
 
     /// Opens a socket and connects with `token`.

@@ -23,7 +23,8 @@ use tokio::sync::mpsc;
 use traffic_cop::state;
 
 const SHARDS: usize = 4;
-const SHARD_INBOX: usize = 1024;
+/// Tasks that wait for a shard, publications among them.
+const SHARD_INBOX: usize = 256;
 
 /// Fans publications out to the cores. Cheap to clone.
 #[derive(Clone)]
