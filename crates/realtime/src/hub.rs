@@ -110,17 +110,15 @@ impl CoreSockets {
 
     /// Serves one accepted WebSocket until it closes. `received` are bytes that were read
     /// already; `caller` is whom the upgrade request proved, if anybody.
-    pub async fn serve(
+    pub fn serve(
         self,
         stream: TcpStream,
-        received: Bytes,
+        received: &Bytes,
         encoding: Encoding,
         caller: Option<Arc<Caller>>,
         ip: IpAddr,
-    ) {
-        self.node.open.fetch_add(1, Ordering::Relaxed);
-        connection::serve(&self, stream, received, encoding, caller, ip).await;
-        self.node.open.fetch_sub(1, Ordering::Relaxed);
+    ) -> impl Future<Output = ()> + use<> {
+        connection::serve(self, stream, received, encoding, caller, ip)
     }
 
     /// Serves a stream until nobody takes its body any more, or it ends. `first` are the

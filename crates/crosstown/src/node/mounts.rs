@@ -144,13 +144,13 @@ impl Mount for Sockets {
                 return tracing::error!("an upgraded connection is not the gateway's");
             };
             // Nothing of HTTP is left of the connection; it counts as one until it ends.
-            let _permit = socket.permit;
-            // The future that serves is started afresh, so that this one's room is not kept.
+            let (_permit, stream, early) = (socket.permit, socket.stream, socket.early);
             if echo {
-                serve_echo(sockets, socket.stream, socket.early).await;
-            } else {
-                sockets.serve(socket.stream, socket.early, encoding, caller, ip).await;
+                return Box::pin(serve_echo(sockets, stream, early)).await;
             }
+            let serving = sockets.serve(stream, &early, encoding, caller, ip);
+            drop(early);
+            serving.await;
         });
         Box::pin(std::future::ready(response.map(|()| Body::Empty)))
     }

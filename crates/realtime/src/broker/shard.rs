@@ -41,7 +41,7 @@ pub(super) struct Shard {
     genesis: Genesis,
     watcher: Watcher,
     cores: Vec<mpsc::Sender<ToCore>>,
-    channels: HashMap<Channel, Followed, RandomState>,
+    channels: HashMap<Channel, Box<Followed>, RandomState>,
     /// What is made of a partition's changes.
     by_partition: HashMap<Partition, Vec<(Channel, Feed)>, RandomState>,
     /// What came by the fan-out, and where the listeners to it put it.
@@ -150,6 +150,8 @@ impl Shard {
             && let Some(followed) = self.channels.get_mut(&channel)
         {
             if followed.subscribers.len() <= core {
+                let more = core + 1 - followed.subscribers.len();
+                followed.subscribers.reserve_exact(more);
                 followed.subscribers.resize(core + 1, [0; Dialect::COUNT]);
             }
             followed.subscribers[core][dialect.index()] += 1;
@@ -232,7 +234,7 @@ impl Shard {
         if let Source::Members(partition, by) = &source {
             followed.members = Some(self.follow_members(channel, partition, *by).await?);
         }
-        self.channels.insert(channel.clone(), followed);
+        self.channels.insert(channel.clone(), Box::new(followed));
         Ok(())
     }
 
@@ -540,12 +542,12 @@ impl Shard {
 
     fn forget_unless_wanted(&mut self, channel: &Channel) {
         let is_unwanted = |followed: &Followed| !followed.subscribers.iter().any(is_anybody);
-        if self.channels.get(channel).is_some_and(is_unwanted) {
+        if self.channels.get(channel).is_some_and(|followed| is_unwanted(followed)) {
             self.forget(channel);
         }
     }
 
-    fn forget(&mut self, channel: &Channel) -> Option<Followed> {
+    fn forget(&mut self, channel: &Channel) -> Option<Box<Followed>> {
         let followed = self.channels.remove(channel)?;
         let published = followed.source.stream().map(|(partition, _)| partition);
         let joined = followed.joins.as_ref().map(|joins| &joins.partition);

@@ -18,7 +18,7 @@ pub(super) struct KnownCharge {
     charge: Option<Charge>,
 }
 
-impl Task<'_> {
+impl Task {
     /// Charges a command; the error if a limit refuses it. To end something, and to answer or
     /// send a ping, is free.
     pub(super) async fn charged(&mut self, bound: &Bound, command: &Command) -> Option<Error> {

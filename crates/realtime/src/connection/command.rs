@@ -36,7 +36,7 @@ pub(super) enum Flow {
     Close(Disconnect),
 }
 
-impl Task<'_> {
+impl Task {
     /// Obeys the commands of one message, in order.
     pub(super) async fn receive(&mut self, commands: Commands<'_>) -> Flow {
         for command in commands {
@@ -75,7 +75,10 @@ impl Task<'_> {
         let bound = self.connection.bound.borrow().clone();
         let Some(bound) = bound else {
             return match command.connect {
-                Some(connect) => self.connect(id, connect).await,
+                Some(connect) => match self.turn().await {
+                    Ok(()) => Box::pin(self.connect(id, connect)).await,
+                    Err(problem) => self.refused(id, &problem),
+                },
                 None => Flow::Close(Disconnect::BadRequest),
             };
         };
@@ -85,27 +88,28 @@ impl Task<'_> {
             }
             return Flow::GoOn;
         }
+        // What a command has to remember while it waits, it keeps off those who wait for others.
         let answer = if let Some(request) = command.subscribe {
-            match self.subscribe(id, &bound, request).await {
+            match Box::pin(self.subscribe(id, &bound, request)).await {
                 Ok(()) => return Flow::GoOn, // The broker answers.
                 Err(error) => Err(error),
             }
         } else if let Some(request) = command.unsubscribe {
-            self.unsubscribe(&bound, &request).await
+            Box::pin(self.unsubscribe(&bound, &request)).await
         } else if let Some(request) = command.sub_refresh {
-            self.sub_refresh(&bound, request).await
+            Box::pin(self.sub_refresh(&bound, request)).await
         } else if let Some(request) = command.publish {
-            self.publish(&bound, request).await
+            Box::pin(self.publish(&bound, request)).await
         } else if let Some(request) = command.history {
-            self.history(&bound, request).await
+            Box::pin(self.history(&bound, request)).await
         } else if let Some(request) = command.presence {
-            self.presence(&bound, &request).await
+            Box::pin(self.presence(&bound, &request)).await
         } else if let Some(request) = command.presence_stats {
-            self.presence_stats(&bound, &request).await
+            Box::pin(self.presence_stats(&bound, &request)).await
         } else if let Some(request) = command.rpc {
-            self.rpc(&bound, request).await
+            Box::pin(self.rpc(&bound, request)).await
         } else if let Some(request) = command.refresh {
-            self.refresh(&bound, request).await
+            Box::pin(self.refresh(&bound, request)).await
         } else if command.ping.is_some() {
             Ok(Body::Ping(Empty {}))
         } else if command.send.is_some() {
@@ -148,16 +152,21 @@ impl Task<'_> {
         self.control(self.sockets.node.parts.identity.clone().identify(token)).await
     }
 
-    async fn connect(&mut self, id: u32, request: ConnectRequest) -> Flow {
+    /// Waits until one more connection may open.
+    async fn turn(&self) -> Result<(), Problem> {
         let node = &self.sockets.node;
         match node.admission.turn(node.parts.clock.elapsed()) {
-            Some(Duration::ZERO) => {}
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => {
-                let detail = "too many connections open at once";
-                return self.refused(id, &Problem::new(Code::Overloaded, detail));
+            Some(Duration::ZERO) => Ok(()),
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
             }
+            None => Err(Problem::new(Code::Overloaded, "too many connections open at once")),
         }
+    }
+
+    async fn connect(&mut self, id: u32, request: ConnectRequest) -> Flow {
+        let node = &self.sockets.node;
         let caller = if request.token.is_empty() {
             self.offered.take().or_else(|| node.parts.identity.anonymous())
         } else {

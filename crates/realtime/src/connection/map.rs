@@ -57,7 +57,7 @@ enum Step {
     Caught(Collected, String, u64),
 }
 
-impl Task<'_> {
+impl Task {
     /// Leads a client on its way to a map, one command at a time.
     pub(super) async fn lead_on(
         &self,

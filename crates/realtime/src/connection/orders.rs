@@ -90,7 +90,7 @@ fn message(data: Data, encoding: Encoding) -> Frame {
     Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
 }
 
-impl Task<'_> {
+impl Task {
     /// Does what was left to this task.
     pub(super) async fn run_errands(&self) {
         let errands = self.connection.errands.borrow_mut().take();

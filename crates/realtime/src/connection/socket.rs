@@ -3,6 +3,7 @@
 use crate::connection::outlet::Outlet;
 use bytes::Bytes;
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io::{self, ErrorKind, Read, Write},
     pin::Pin,
@@ -17,6 +18,9 @@ use tokio_tungstenite::tungstenite::{
     Error, Message,
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
+
+/// Bytes that are read from the kernel at once.
+const AT_ONCE: usize = 16 * 1024;
 
 /// The server's side of a WebSocket. Reads messages; what the protocol itself answers (a pong,
 /// a close) it writes by itself, and all other frames go by its [`Outlet`].
@@ -36,7 +40,8 @@ impl Socket {
         let out = Rc::new(Outlet::new(write));
         let part = received.to_vec();
         let codec = WebSocketContext::from_partially_read(part, Role::Server, Some(config));
-        (Self { codec, wire: Wire { read, out: out.clone(), waker: Waker::noop().clone() } }, out)
+        let (early, waker) = (Bytes::new(), Waker::noop().clone());
+        (Self { codec, wire: Wire { read, early, out: out.clone(), waker } }, out)
     }
 
     /// The next message; `None` once the socket is closed in order. May be dropped and called
@@ -81,18 +86,43 @@ impl Socket {
 /// when that is possible again is known.
 struct Wire {
     read: OwnedReadHalf,
+    /// What was read and the codec has not asked for yet.
+    early: Bytes,
     out: Rc<Outlet>,
     waker: Waker,
 }
 
+thread_local! {
+    /// What the sockets of a core read into: the codec asks for little at a time, so that an
+    /// idle socket keeps little.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; AT_ONCE].into());
+}
+
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(buffer);
-        let mut cx = Context::from_waker(&self.waker);
-        match Pin::new(&mut self.read).poll_read(&mut cx, &mut buffer) {
-            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
-            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        if self.early.is_empty() {
+            let mut cx = Context::from_waker(&self.waker);
+            let read = READ.with_borrow_mut(|all| {
+                let mut all = ReadBuf::new(all);
+                let read = Pin::new(&mut self.read).poll_read(&mut cx, &mut all);
+                let (now, early) = all.filled().split_at(all.filled().len().min(buffer.len()));
+                buffer[..now.len()].copy_from_slice(now);
+                if !early.is_empty() {
+                    self.early = Bytes::copy_from_slice(early);
+                }
+                read.map_ok(|()| now.len())
+            });
+            return match read {
+                Poll::Ready(read) => read,
+                Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+            };
         }
+        let some = self.early.split_to(self.early.len().min(buffer.len()));
+        if self.early.is_empty() {
+            self.early = Bytes::new();
+        }
+        buffer[..some.len()].copy_from_slice(&some);
+        Ok(some.len())
     }
 }
 

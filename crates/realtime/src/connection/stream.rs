@@ -33,7 +33,7 @@ pub(crate) struct Streaming {
 pub(crate) async fn serve(sockets: &CoreSockets, streaming: Streaming) {
     let Streaming { form, first, caller, ip, out, place: (session, inbox) } = streaming;
     let name = Some(session.name.clone());
-    let task = Task::begin(sockets, form.encoding(), caller, ip, name, None);
+    let task = Task::begin(sockets.clone(), form.encoding(), caller, ip, name, None);
     let mut served = Served { task, form, inbox, out };
     let why = served.run(first).await;
     drop(session);
@@ -43,8 +43,8 @@ pub(crate) async fn serve(sockets: &CoreSockets, streaming: Streaming) {
     drop(out);
 }
 
-struct Served<'a> {
-    task: Task<'a>,
+struct Served {
+    task: Task,
     form: Form,
     inbox: mpsc::Receiver<Bytes>,
     out: mpsc::Sender<Bytes>,
@@ -57,7 +57,7 @@ enum Event {
     Timer,
 }
 
-impl Served<'_> {
+impl Served {
     async fn run(&mut self, first: Bytes) -> Closed {
         self.take(&first).await;
         loop {

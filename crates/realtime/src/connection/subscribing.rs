@@ -49,7 +49,7 @@ pub(super) struct Beginning {
     pub(super) collected: Option<Collected>,
 }
 
-impl Task<'_> {
+impl Task {
     /// Begins a subscription that the client asks for. The broker answers.
     pub(super) async fn subscribe(
         &self,
@@ -82,7 +82,7 @@ impl Task<'_> {
             }
             (Some(Subscribed::Stream), _) if beginning.reader.is_some() => Err(partly()),
             (Some(Subscribed::Stream), _) => self.begin_subscription(beginning).await,
-            (Some(Subscribed::Map), _) => self.lead_on(bound, beginning).await,
+            (Some(Subscribed::Map), _) => Box::pin(self.lead_on(bound, beginning)).await,
             (Some(Subscribed::Clients | Subscribed::Users), _) => {
                 Err(ErrorCode::BadRequest.with("the channel is another kind of map, or none"))
             }

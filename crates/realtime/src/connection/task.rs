@@ -19,8 +19,8 @@ pub(super) const MESSAGE_BYTES: usize = 16 * 1024;
 const TOUCH: Duration = Duration::from_secs(600);
 
 /// The connection's one task, its transport apart.
-pub(super) struct Task<'a> {
-    pub(super) sockets: &'a CoreSockets,
+pub(super) struct Task {
+    pub(super) sockets: CoreSockets,
     pub(super) connection: Rc<Connection>,
     pub(super) place: usize,
     /// Whom the first request proved; used if `connect` brings no token.
@@ -63,10 +63,10 @@ impl Timer {
     }
 }
 
-impl<'a> Task<'a> {
+impl Task {
     /// Enters a connection among those of its core.
     pub(super) fn begin(
-        sockets: &'a CoreSockets,
+        sockets: CoreSockets,
         encoding: Encoding,
         offered: Option<Arc<Caller>>,
         ip: IpAddr,
@@ -80,7 +80,7 @@ impl<'a> Task<'a> {
         let connection = Connection::new(id, encoding, origin, queue_bytes_max, out);
         let connection = Rc::new(connection);
         let place = sockets.hub.enter(connection.clone());
-        let timer = Timer::new(sockets);
+        let timer = Timer::new(&sockets);
         Self { sockets, connection, place, offered, timer, ip, known: None, emulated }
     }
 

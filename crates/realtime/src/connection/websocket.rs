@@ -17,7 +17,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
@@ -31,37 +31,43 @@ use tokio_tungstenite::tungstenite::{
 };
 use types::Caller;
 
+/// What each socket keeps to read into; more is there while more comes.
+const READ_BYTES: usize = 128;
+
 fn socket_config(sockets: &CoreSockets) -> WebSocketConfig {
     let config = &sockets.node.config;
     // Small buffers: an idle connection has to cost little.
     WebSocketConfig::default()
-        .read_buffer_size(1024)
+        .read_buffer_size(READ_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(config.queue_bytes_max.max(MESSAGE_BYTES) * 2)
         .max_message_size(Some(config.message_bytes_max))
         .max_frame_size(Some(config.message_bytes_max))
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(
-    sockets: &CoreSockets,
+/// Serves a connection until it ends. `received` was read of its stream already.
+pub(crate) fn serve(
+    sockets: CoreSockets,
     stream: TcpStream,
-    received: Bytes,
+    received: &Bytes,
     encoding: Encoding,
     caller: Option<Arc<Caller>>,
     ip: IpAddr,
-) {
-    let (socket, out) = Socket::new(stream, &received, socket_config(sockets));
-    drop(received);
+) -> impl Future<Output = ()> + use<> {
+    let (socket, out) = Socket::new(stream, received, socket_config(&sockets));
+    sockets.node.open.fetch_add(1, Ordering::Relaxed);
     let task = Task::begin(sockets, encoding, caller, ip, None, Some(out.clone()));
-    let timer = sleep_until(task.timer.at);
     let mut served = Served { task, socket, out };
-    let why = served.run(pin!(timer)).await;
-    served.task.end(why).await;
+    // There are many of these: it holds nothing but what is served, once.
+    async move {
+        let timer = sleep_until(served.task.timer.at);
+        let why = served.run(pin!(timer)).await;
+        Box::pin(served.end(why)).await;
+    }
 }
 
-struct Served<'a> {
-    task: Task<'a>,
+struct Served {
+    task: Task,
     socket: Socket,
     out: Rc<Outlet>,
 }
@@ -72,7 +78,7 @@ enum Event {
     Timer,
 }
 
-impl Served<'_> {
+impl Served {
     async fn run(&mut self, mut timer: Pin<&mut Sleep>) -> Closed {
         loop {
             if timer.deadline() != self.task.timer.at {
@@ -96,7 +102,7 @@ impl Served<'_> {
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
                 ))) => {}
                 Event::Message(Some(Ok(Message::Close(_))) | None) => return Closed::ByClient,
-                Event::Message(Some(Err(error))) => return self.broken(error).await,
+                Event::Message(Some(Err(error))) => return Box::pin(self.broken(error)).await,
                 Event::Timer => self.task.timer_due().await,
             }
             if let Some(ended) = self.flush().await {
@@ -111,12 +117,18 @@ impl Served<'_> {
         match timeout(within, self.write_out()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Some(Closed::ByClient),
-            Err(_) => return Some(self.close(Disconnect::Slow).await),
+            Err(_) => return Some(Box::pin(self.close(Disconnect::Slow)).await),
         }
         match self.task.connection.closing.get() {
-            Some(why) => Some(self.close(why).await),
+            Some(why) => Some(Box::pin(self.close(why)).await),
             None => None,
         }
+    }
+
+    async fn end(self, why: Closed) {
+        let node = self.task.sockets.node.clone();
+        self.task.end(why).await;
+        node.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn write_out(&mut self) -> Result<(), tungstenite::Error> {

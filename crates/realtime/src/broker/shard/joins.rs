@@ -2,7 +2,7 @@
 //!
 //! Nobody was promised these: what was trimmed before it was read is skipped.
 
-use super::{Feed, Followed, READ, Shard};
+use super::{Feed, READ, Shard};
 use crate::{
     broker::problem,
     channel::Channel,
@@ -63,7 +63,8 @@ impl Shard {
     /// Hands on who came and went since the last time.
     pub(super) async fn catch_up_joins(&mut self, channel: &Channel) {
         loop {
-            let Some(Followed { joins: Some(joins), .. }) = self.channels.get_mut(channel) else {
+            let followed = self.channels.get_mut(channel);
+            let Some(joins) = followed.and_then(|followed| followed.joins.as_mut()) else {
                 return;
             };
             let read = match self.store.head(&joins.partition).await {

@@ -19,8 +19,8 @@ const LOAD_BUSY_MAX: f64 = 0.8;
 /// And what share of its core a server.
 const BUSY_MAX: f64 = 0.95;
 
-/// The namespace of `crosstown.toml` that keeps nothing.
-const LIVE: &str = "live:";
+/// The namespace of `crosstown.toml` that writes to the disk.
+const HOT: &str = "hot:";
 
 /// One publication for 10,000 connections, twice a second.
 pub(super) fn fanout(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
@@ -31,7 +31,7 @@ pub(super) fn fanout(programs: &Programs, add: &mut Add<'_>) -> Result<u64, Stri
 /// 1,000 rooms of 10, a publication a second in each.
 pub(super) fn rooms(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String> {
     let [ours, others @ ..] = Kind::ALL.map(|kind| (kind, ""));
-    let subjects: Vec<_> = [ours, (Kind::Crosstown, LIVE)].into_iter().chain(others).collect();
+    let subjects: Vec<_> = [ours, (Kind::Crosstown, HOT)].into_iter().chain(others).collect();
     compare(programs, add, "rooms", &subjects, 1_000, 1_000)
 }
 
@@ -145,7 +145,7 @@ fn compare(
         let running = programs.start(kind)?;
         let shape = Shape { connections: CONNECTIONS, rooms, prefix, receive_buffer: 0 };
         let load = Load::sockets(programs, &running, shape)?;
-        let name = format!("{}{}", kind.name(), if prefix == LIVE { "-live" } else { "" });
+        let name = format!("{}{}", kind.name(), if prefix == HOT { "-hot" } else { "" });
         subjects.push(Subject { name, load, running, rounds: Vec::new() });
     }
     for subject in &mut subjects {

@@ -10,8 +10,12 @@ use std::{thread::sleep, time::Duration};
 
 /// Longer than the time between two pings.
 const HOLD_SECONDS: u64 = 30;
-/// From the start of a server until its memory is read for the first time.
+/// From the start of a server to its first connections, and from their end until its memory is
+/// read for the first time.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Connections that come and go before that: the first ones also bring in the code that serves
+/// them, and the first pages of the allocator, once.
+const FIRST: usize = 200;
 
 /// Whose connections, how many, and the figure's name.
 const ROWS: [(Kind, usize, &str); 5] = [
@@ -62,10 +66,12 @@ pub(super) fn run(programs: &Programs, add: &mut Add<'_>) -> Result<u64, String>
 fn row(programs: &Programs, kind: Kind, connections: usize) -> Result<Row, String> {
     let running = programs.start(kind)?;
     let pid = running.server.pid();
+    let shape = |connections| Shape { connections, rooms: 0, prefix: "", receive_buffer: 0 };
+    sleep(SETTLE);
+    drop(Load::sockets(programs, &running, shape(FIRST))?);
     sleep(SETTLE);
     let before = resident(pid)?;
-    let shape = Shape { connections, rooms: 0, prefix: "", receive_buffer: 0 };
-    let mut load = Load::sockets(programs, &running, shape)?;
+    let mut load = Load::sockets(programs, &running, shape(connections))?;
     let (open, cpu_open) = (resident(pid)?, cpu_of_tree(pid));
     let said = load.ask(&format!("hold {HOLD_SECONDS}"))?;
     let (end, cpu) = (resident(pid)?, cpu_of_tree(pid).since(cpu_open));
