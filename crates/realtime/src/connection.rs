@@ -3,10 +3,12 @@
 
 mod charging;
 mod command;
+mod durable;
 mod map;
 mod opening;
 mod orders;
 mod reader;
+mod resuming;
 mod slow;
 mod stream;
 mod subscribing;
@@ -22,7 +24,10 @@ use crate::{
     Slow,
     broker::{Start, joined_push},
     channel::Channel,
-    connection::{map::Collected, opening::Opening, orders::Errand, reader::Reader, slow::Fate},
+    connection::{
+        durable::Durable, map::Collected, opening::Opening, orders::Errand, reader::Reader,
+        slow::Fate,
+    },
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
@@ -37,9 +42,11 @@ use protocol::{
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
+use traffic_cop::session::Ground;
 use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
@@ -88,6 +95,8 @@ pub(crate) struct Ended {
 pub(crate) struct Bound {
     pub(crate) caller: Arc<Caller>,
     pub(crate) session: SessionId,
+    /// What the session keeps, if it is durable.
+    durable: Option<Rc<Durable>>,
     /// Looks out for the end of the session.
     _hold: traffic_cop::identity::Hold,
 }
@@ -119,10 +128,38 @@ struct Subscription {
 
 /// Why a connection may be subscribed to a channel.
 struct Granted {
-    /// The server subscribed it, by itself.
-    by_server: bool,
+    /// Who subscribed it.
+    by: By,
+    ground: Ground,
     /// When the token that allows it ends.
     until: Option<Timestamp>,
+}
+
+/// Who has subscribed a connection to a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Client,
+    /// The server, by itself.
+    Server,
+    /// Likewise, since the session kept it: the client may take it over.
+    Session,
+}
+
+impl Granted {
+    /// By a token.
+    fn by_token(until: Option<Timestamp>) -> Self {
+        Self { by: By::Client, ground: Ground::Token, until }
+    }
+
+    /// By the server, on other grounds than the namespace.
+    fn by_server(ground: Ground) -> Self {
+        Self { by: By::Server, ground, until: None }
+    }
+
+    /// Whether it is more than the namespace allows by itself.
+    fn permits(&self) -> bool {
+        self.ground != Ground::Namespace
+    }
 }
 
 impl Subscription {
@@ -131,7 +168,12 @@ impl Subscription {
     }
 
     fn is_by_server(&self) -> bool {
-        self.granted.as_ref().is_some_and(|granted| granted.by_server)
+        self.granted.as_ref().is_some_and(|granted| granted.by != By::Client)
+    }
+
+    /// Whether it stands on more than the namespace.
+    fn is_permitted(&self) -> bool {
+        self.granted.as_ref().is_some_and(|granted| granted.permits())
     }
 
     fn is_overdue(&self, now: Timestamp) -> bool {
@@ -208,6 +250,12 @@ impl Connection {
         let State::Waiting(waiting) = &mut subscriptions[at].state else { return None };
         let Waiting { command, recovering, strict, .. } = **waiting;
         let collected = waiting.collected.take();
+        if let Some(durable) = self.durable() {
+            match &outcome {
+                Ok(start) => durable.began(channel, start.life, &start.epoch),
+                Err(_) => durable.failed(channel),
+            }
+        }
         match outcome {
             Ok(start) if strict && !start.recovered => {
                 subscriptions[at].state = State::Live { life: start.life, offset: start.offset };
@@ -279,6 +327,11 @@ impl Connection {
                 Some(self.ended(held))
             }
         }
+    }
+
+    /// What its session keeps, if that is durable.
+    fn durable(&self) -> Option<Rc<Durable>> {
+        self.bound.borrow().as_ref()?.durable.clone()
     }
 
     /// How others see the connection, once it is bound.

@@ -1,3 +1,4 @@
+mod durable;
 mod filters;
 mod limits;
 mod mailboxes;

@@ -3,7 +3,9 @@
 use crate::{
     channel::{self, Admitted, Channel, Source, Wish},
     connection::{
-        Bound, seconds,
+        Bound,
+        durable::wants_to_resume,
+        seconds,
         subscribing::partly,
         task::{Due, Task},
     },
@@ -124,6 +126,12 @@ impl Task<'_> {
         if self.timer.what == Due::Pong {
             let config = &self.sockets.node.config;
             self.timer.next(Due::Ping, config.ping_interval - config.pong_timeout / 2);
+            if let Some(durable) = self.connection.durable() {
+                durable.ponged();
+                if durable.has_changed() {
+                    durable.write_later();
+                }
+            }
         }
         Flow::GoOn
     }
@@ -192,29 +200,41 @@ impl Task<'_> {
                 }
             }
         };
+        let durable = match self.durable(&caller, session).await {
+            Ok(durable) => durable,
+            Err(problem) => return self.refused(id, &problem),
+        };
         let (expires, ttl) = self.lifetime(&caller);
-        let data = RawValue::from_string(format!("{{\"session\":\"{session}\"}}"));
-        let result = ConnectResult {
+        let mut result = ConnectResult {
             client: self.connection.id.to_string(),
             version: concat!("crosstown ", env!("CARGO_PKG_VERSION")).into(),
             expires,
             ttl,
-            data: data.ok(),
             ping: seconds(node.config.ping_interval),
-            pong: self.emulated.is_none(),
+            // What a durable session's client has shows in its answer.
+            pong: self.emulated.is_none() || durable.is_some(),
             session: self.emulated.as_deref().unwrap_or_default().to_owned(),
             node: self.emulated.as_ref().map_or("", |_| &node.parts.node).to_owned(),
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
         let bound = match node.parts.sessions.hold(&caller.tenant, session) {
-            Ok(hold) => Bound { caller, session, _hold: hold },
+            Ok(hold) => Bound { caller, session, durable, _hold: hold },
             Err(problem) => return self.refused(id, &problem),
         };
-        let beginnings = match self.by_server(&bound, request.subs) {
-            Ok(beginnings) => beginnings,
+        let begun = if wants_to_resume(request.data.as_deref()) {
+            // Rare, and kept off the connection.
+            Box::pin(self.resume(&bound, request.subs)).await
+        } else {
+            self.by_server(&bound, &mut { request.subs }).map(|begun| (begun, None))
+        };
+        let (beginnings, resumed) = match begun {
+            Ok(begun) => begun,
             Err(problem) => return self.refused(id, &problem),
         };
+        let resumed = resumed.map_or_else(String::new, |resumed| format!(",\"resumed\":{resumed}"));
+        let data = RawValue::from_string(format!("{{\"session\":\"{session}\"{resumed}}}"));
+        result.data = data.ok();
         match node.places.enter(&bound.caller, self.connection.id, &node.config) {
             Ok(None) => {}
             Ok(Some(oldest)) => {
