@@ -47,7 +47,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::session::Ground;
-use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
+use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -227,6 +227,12 @@ impl Connection {
     pub(crate) fn is_bound_to(&self, tenant: &TenantId, session: SessionId) -> bool {
         let bound = self.bound.borrow();
         bound.as_ref().is_some_and(|b| b.session == session && b.caller.tenant == *tenant)
+    }
+
+    pub(crate) fn is_of(&self, tenant: &TenantId, principal: &Principal) -> bool {
+        let bound = self.bound.borrow();
+        let caller = bound.as_ref().map(|bound| &bound.caller);
+        caller.is_some_and(|by| by.tenant == *tenant && by.principal == *principal)
     }
 
     pub(crate) fn is_waiting(&self, channel: &Channel, ticket: u64) -> bool {

@@ -60,7 +60,7 @@ use traffic_cop::{
     session::Sessions,
     state::SharedStates,
 };
-use types::{ConnectionId, SessionId, TenantId};
+use types::{ConnectionId, Principal, SessionId, TenantId};
 
 /// What the sockets need from the rest of the node.
 #[derive(Clone)]
@@ -200,6 +200,17 @@ impl Connections for Realtime {
             for core in cores {
                 let close = hub::ToCore::CloseSession { tenant: tenant.clone(), session };
                 let _ = core.send(close).await;
+            }
+        });
+    }
+
+    fn close_all_of(&self, tenant: &TenantId, principal: &Principal) {
+        let cores = self.cores.lock().clone();
+        let (tenant, principal) = (tenant.clone(), principal.clone());
+        self.parts.control.spawn(async move {
+            for core in cores {
+                let (tenant, principal) = (tenant.clone(), principal.clone());
+                let _ = core.send(hub::ToCore::CloseAllOf { tenant, principal }).await;
             }
         });
     }

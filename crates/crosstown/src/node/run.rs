@@ -25,7 +25,7 @@ use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
     analytics::{Analytics, History},
     genesis::Genesis,
-    identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
+    identity::{Blocks, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     limit::{Limits, Shared},
     session::Sessions,
     state::States,
@@ -137,6 +137,7 @@ impl Node {
             states,
             channels: Arc::new(Channels(realtime.publications())),
             mailboxes,
+            blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
             analytics: analytics.clone(),
             clock: clock.clone(),

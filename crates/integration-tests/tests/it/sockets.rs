@@ -1,3 +1,4 @@
+mod blocks;
 mod durable;
 mod filters;
 mod limits;

@@ -244,7 +244,12 @@ impl Task<'_> {
             }
             Err(NoPlace) => return Flow::Close(Disconnect::ConnectionLimit),
         }
+        let caller = bound.caller.clone();
         *self.connection.bound.borrow_mut() = Some(bound);
+        // From here on a block finds the connection. One that came before is seen now.
+        if let Err(problem) = node.parts.identity.refuse_blocked(&caller) {
+            return self.refused(id, &problem);
+        }
         // The first ping comes at a moment of its own, so that connections that came together
         // do not ping together ever after.
         let half = node.config.ping_interval / 2;

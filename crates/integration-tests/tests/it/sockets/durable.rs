@@ -145,8 +145,11 @@ async fn what_the_client_has_not_confirmed_comes_again() {
     for n in 1..=3 {
         publish(&press, "news:1", n).await;
     }
-    // The node pings, and the client reads neither publications nor the ping.
-    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    // The node pings, and the client reads neither publications nor the ping, until it is closed.
+    let ann = server.client("acme", "ann");
+    while ann.get::<Json>("/crosstown/v1/connections").await.unwrap()["count"] != 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(offset_kept(&server, &session, "news:1").await, 0);
     server.kill();
     server.start_again();
