@@ -15,6 +15,7 @@
 mod admission;
 mod broker;
 mod channel;
+mod closings;
 mod config;
 mod connection;
 mod control;
@@ -36,7 +37,8 @@ pub use permission::{Allow, Those};
 pub use streams::Form;
 
 use crate::{
-    admission::Admission, broker::Broker, places::Places, presence::Presence, streams::Emulated,
+    admission::Admission, broker::Broker, closings::Closings, places::Places, presence::Presence,
+    streams::Emulated,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -100,6 +102,7 @@ pub struct Realtime {
     emulated: Emulated,
     admission: Admission,
     places: Places,
+    closings: Closings,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -118,6 +121,7 @@ impl Realtime {
             emulated: Emulated::default(),
             admission: Admission::new(config.open_rate),
             places: Places::default(),
+            closings: Closings::default(),
             parts,
             config,
             broker,
@@ -137,6 +141,13 @@ impl Realtime {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have ended since the start: the close code (0: closed by its client), its
+    /// reason, and how many.
+    #[must_use]
+    pub fn closings(&self) -> Vec<(u16, &'static str, u64)> {
+        self.closings.all()
     }
 
     /// Closes every connection with 3001, which asks clients to come back: each at a moment of

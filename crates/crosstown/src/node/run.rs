@@ -264,6 +264,7 @@ impl Node {
         Arc::new(move || Vitals {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
+            closings: realtime.closings(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
         })

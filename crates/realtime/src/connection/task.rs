@@ -96,11 +96,12 @@ impl<'a> Task<'a> {
         for ended in sockets.hub.leave(place) {
             sockets.forget(ended).await;
         }
-        let why = match why {
-            Closed::ByClient => "closed by the client",
-            Closed::ByUs(why) => why.parts().1,
-            Closed::Broken => "broken framing",
+        let (code, why) = match why {
+            Closed::ByClient => (0, "closed by the client"),
+            Closed::ByUs(why) => why.parts(),
+            Closed::Broken => (1002, "broken framing"),
         };
+        sockets.node.closings.count(code, why);
         tracing::debug!(connection = %connection.id, why, "a connection has ended");
     }
 
