@@ -69,6 +69,10 @@ impl Task<'_> {
             return Ok(None);
         }
         let node = &self.sockets.node;
+        if node.places.refuse(caller, &node.config) {
+            // Who is refused takes nothing over.
+            return Err(Problem::new(Code::SessionLimit, "there are too many connections"));
+        }
         let (sessions, control) = (node.parts.sessions.clone(), node.parts.control.clone());
         let (tenant, principal) = (caller.tenant.clone(), caller.principal.clone());
         let (asked, connection) = (sessions.clone(), self.connection.id.to_string());
@@ -153,7 +157,11 @@ impl Task<'_> {
         if kept.filter.is_some() && (tf.is_none() || !admitted.filter) {
             return refuse(Code::NotImplemented, "the namespace takes no filters any more");
         }
-        let request = SubscribeRequest { tf, join_leave: kept.join_leave, ..request };
+        // What the client says of it is where it is, and no more.
+        let SubscribeRequest { recover, epoch, offset, .. } = request;
+        let join_leave = kept.join_leave;
+        let request =
+            SubscribeRequest { recover, epoch, offset, tf, join_leave, ..Default::default() };
         let granted = Granted { by: By::Session, ground: kept.ground, until: kept.until };
         let granted = Some(Box::new(granted));
         let (command, reader, collected) = (0, None, None);
@@ -214,9 +222,14 @@ impl Task<'_> {
     }
 
     /// Lets the client begin by itself what its session has resumed. Unless it says from where, it
-    /// goes on from where the session is, so that nothing is missed between the two.
-    pub(super) async fn take_over(&self, channel: &Channel, request: &mut SubscribeRequest) {
-        let Some(durable) = self.connection.durable() else { return };
+    /// goes on from where the session is, so that nothing is missed between the two. False if there
+    /// is nothing to take over.
+    pub(super) async fn take_over(
+        &self,
+        channel: &Channel,
+        request: &mut SubscribeRequest,
+    ) -> bool {
+        let Some(durable) = self.connection.durable() else { return false };
         let at = match self.connection.find_mut(channel).as_deref() {
             Some(held) if held.is_resumed() => match held.state {
                 State::Live { life, offset } => {
@@ -228,7 +241,7 @@ impl Task<'_> {
                     durable.position(channel.name())
                 }
             },
-            Some(_) | None => return,
+            Some(_) | None => return false,
         };
         let is_stream = request.kind == Subscribed::Stream.number();
         if let Some(KeptPosition { epoch, offset }) = at.filter(|_| is_stream && !request.recover) {
@@ -236,6 +249,7 @@ impl Task<'_> {
             durable.goes_on(channel.name());
         }
         self.end_subscription(channel).await;
+        true
     }
 }
 

@@ -71,12 +71,12 @@ impl Task<'_> {
         let admitted = self.admitted(bound, &channel, Wish::Subscribe, permitted);
         let admitted = admitted.map_err(refused)?;
         let kind = Subscribed::read(request.kind);
-        self.take_over(&channel, &mut request).await;
+        let taken = self.take_over(&channel, &mut request).await.then(|| channel.clone());
         let (command, collected) = (id, None);
         let reader = self.reader(bound, &admitted.source);
         let beginning =
             Beginning { command, channel, admitted, request, granted, reader, collected };
-        match (kind, &beginning.admitted.source) {
+        let begun = match (kind, &beginning.admitted.source) {
             (Some(kind), Source::Members(_, by)) if kind == by.kind() => {
                 let collected = Some(Collected::of(kind));
                 self.begin_subscription(Beginning { collected, ..beginning }).await
@@ -91,7 +91,12 @@ impl Task<'_> {
                 Err(ErrorCode::BadRequest.with("the channel is another kind of map, or none"))
             }
             (None, _) => Err(ErrorCode::NotAvailable.to_error()),
+        };
+        if let Some(channel) = taken.filter(|_| begun.is_err()) {
+            // What was resumed is no more, and nothing stands in its place.
+            self.connection.unsubscribed(&channel, Unsubscribe::Server);
         }
+        begun
     }
 
     /// What of a document is to be left out for the caller.
@@ -259,7 +264,6 @@ impl Task<'_> {
             self.connection.take_subscription(&channel);
             return Err(Error::from(&problem));
         }
-
         if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
             && let Err(problem) = self.sockets.node.presence.tell(moved).await
         {

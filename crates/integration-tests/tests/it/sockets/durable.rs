@@ -13,7 +13,7 @@ const CONFIG: &str = "[realtime]\nping_interval = \"1s\"\npong_timeout = \"400ms
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 1000\n\
     [[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\n\
     [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n\
-    [[realtime.namespaces]]\nname = \"ticks\"\nfilter = true\n\
+    [[realtime.namespaces]]\nname = \"ticks\"\nfilter = true\ndelta = true\n\
     [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\n";
 
 struct Session {
@@ -403,4 +403,40 @@ async fn a_session_resumes_on_another_node() {
     assert_eq!(told(&connected["subs"]["news:1"]), [json!(2)]);
     publish(&press, "news:1", 3).await;
     assert_eq!(socket.push().await["pub"]["data"], 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_takes_nothing_over() {
+    let config = CONFIG.replacen("[realtime]\n", "[realtime]\nconnections_per_user_max = 1\n", 1);
+    let server = Server::start(&config);
+    let session = durable(&server).await;
+    let press = press(&server).await;
+    let mut socket = Socket::connect(&server.base(), &session.token).await;
+    let mut refused = Socket::open(&server.base()).await;
+    let connect = json!({ "token": session.token, "data": { "resume": true } });
+    refused.ask("connect", connect).await.unwrap_err();
+    assert_eq!(refused.close_code().await, 3504);
+    socket.ask("subscribe", json!({ "channel": "news:1" })).await.unwrap();
+    publish(&press, "news:1", 1).await;
+    settled(&server, &session, &mut socket, "news:1", 1).await;
+}
+
+#[tokio::test]
+async fn a_client_names_positions_as_it_likes_and_is_not_locked_out() {
+    let server = Server::start(CONFIG);
+    let session = durable(&server).await;
+    let mut socket = Socket::connect(&server.base(), &session.token).await;
+    let tf = json!({ "key": "n", "cmp": "ex" });
+    socket.ask("subscribe", json!({ "channel": "ticks:1", "tf": tf })).await.unwrap();
+    let mut socket = Socket::open(&server.base()).await;
+    // A difference and a filter do not go together: such a subscription would never begin.
+    let named = json!({ "ticks:1": { "delta": "fossil", "recover": true, "epoch": "x" } });
+    let connect = json!({ "token": session.token, "data": { "resume": true }, "subs": named });
+    let connected = socket.ask("connect", connect).await.unwrap();
+    let ticks = &connected["subs"]["ticks:1"];
+    assert_eq!((&ticks["was_recovering"], &ticks["recovered"]), (&json!(true), &json!(null)));
+    // What is taken over and does not begin is no more, and this is told.
+    let bad = json!({ "channel": "ticks:1", "type": 9 });
+    assert_eq!(socket.ask("subscribe", bad).await.unwrap_err()["code"], 108);
+    assert_eq!(socket.push().await["unsubscribe"]["code"], 2000);
 }
