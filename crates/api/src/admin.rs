@@ -35,12 +35,15 @@ use traffic_cop::{
 use types::TenantId;
 
 /// How the node is at this moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Vitals {
     /// Open client connections.
     pub connections: usize,
     /// Open client-protocol sockets.
     pub sockets: usize,
+    /// Client-protocol sockets that have ended since the start: the close code (0: closed by the
+    /// client), its reason, and how many.
+    pub closings: Vec<(u16, &'static str, u64)>,
     /// Requests being answered.
     pub in_flight: usize,
     /// Whether the node is shutting down.

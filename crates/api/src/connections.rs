@@ -110,15 +110,17 @@ struct Back {
     /// Whether the client is to come back.
     #[serde(default)]
     reconnect: bool,
+    /// Why, for the log.
+    reason: Option<String>,
 }
 
 async fn disconnect(
     State(holders): State<SharedHolders>,
     by: By,
     Path(id): Path<String>,
-    Wanted(Back { reconnect }): Wanted<Back>,
+    Wanted(Back { reconnect, reason }): Wanted<Back>,
 ) -> Answer {
-    let order = Some(Order::Disconnect { reconnect });
+    let order = Some(Order::Disconnect { reconnect, reason });
     match ask(&holders, &by, one(id), order, 0).await?.count {
         0 => unknown(),
         _ => no_content(),

@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod answer;
+mod blocks;
 mod channels;
 mod connections;
 mod mailboxes;
@@ -25,7 +26,8 @@ use protocol::{Problem, client::filter::Tags};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use traffic_cop::{
-    analytics::Analytics, connections::Holders, session::Sessions, state::SharedStates,
+    analytics::Analytics, connections::Holders, identity::Blocks, session::Sessions,
+    state::SharedStates,
 };
 use types::Caller;
 
@@ -53,6 +55,8 @@ pub struct Parts {
     pub channels: Arc<dyn Channels>,
     /// Mailboxes.
     pub mailboxes: Arc<Mailboxes>,
+    /// Who is kept out.
+    pub blocks: Blocks,
     /// Whoever holds the connections.
     pub holders: Arc<dyn Holders>,
     /// Traffic.
@@ -70,6 +74,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(state::routes(parts.states.clone()))
         .merge(channels::routes(parts.channels.clone()))
         .merge(connections::routes(parts.holders.clone()))
+        .merge(blocks::routes(parts.blocks.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()

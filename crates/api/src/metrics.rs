@@ -16,9 +16,10 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
-    let Vitals { connections, sockets, in_flight, draining } = (parts.vitals)();
+    let Vitals { connections, sockets, closings, in_flight, draining } = (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
+    closed(&mut text, &closings);
     gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();
@@ -89,6 +90,15 @@ fn shared_limits(text: &mut String, limits: &Limits) {
 
 fn gauge(text: &mut String, name: &str, help: &str, value: usize) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+}
+
+fn closed(text: &mut String, closings: &[(u16, &'static str, u64)]) {
+    let name = "crosstown_sockets_closed_total";
+    let help = "Client-protocol sockets that have ended, by close code; 0: closed by the client.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (code, why, count) in closings {
+        let _ = writeln!(text, "{name}{{code=\"{code}\",reason=\"{why}\"}} {count}");
+    }
 }
 
 type Route = (RouteName, Figures, Histogram);

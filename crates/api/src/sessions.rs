@@ -13,7 +13,7 @@ use http::StatusCode;
 use protocol::Code;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use traffic_cop::session::{NewSession, Session, Sessions, Update};
+use traffic_cop::session::{KeptSubscription, NewSession, Session, Sessions, Update};
 use types::{Principal, PrincipalId, PrincipalKind, SessionId};
 
 pub(crate) fn routes(sessions: Arc<Sessions>) -> Router {
@@ -62,9 +62,28 @@ async fn create(
     json_with(StatusCode::CREATED, Created { session, token })
 }
 
+/// A session, and what it keeps if it is durable.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    session: Session,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions: Option<Vec<KeptSubscription>>,
+}
+
+impl Shown {
+    async fn of(sessions: &Sessions, session: Session) -> Result<Self, Refusal> {
+        let subscriptions = match session.durable {
+            true => Some(sessions.kept(&session.tenant, session.id).await?),
+            false => None,
+        };
+        Ok(Self { session, subscriptions })
+    }
+}
+
 #[derive(Serialize)]
 struct Listed {
-    sessions: Vec<Session>,
+    sessions: Vec<Shown>,
 }
 
 async fn list(
@@ -73,11 +92,16 @@ async fn list(
     Wanted(whose): Wanted<Whose>,
 ) -> Answer {
     let principal = whose.principal(&by)?;
-    json(Listed { sessions: sessions.list(&by.tenant, &principal).await? })
+    let mut listed = Vec::new();
+    for session in sessions.list(&by.tenant, &principal).await? {
+        listed.push(Shown::of(&sessions, session).await?);
+    }
+    json(Listed { sessions: listed })
 }
 
 async fn read(State(sessions): State<Arc<Sessions>>, by: By, Path(id): Path<String>) -> Answer {
-    json(own(&sessions, &by, &id).await?)
+    let session = own(&sessions, &by, &id).await?;
+    json(Shown::of(&sessions, session).await?)
 }
 
 async fn update(

@@ -3,12 +3,14 @@
 
 mod charging;
 mod command;
+mod durable;
 mod history;
 mod map;
 mod opening;
 mod orders;
 mod outlet;
 mod reader;
+mod resuming;
 mod slow;
 mod socket;
 mod stream;
@@ -26,8 +28,8 @@ use crate::{
     broker::{Start, joined_push},
     channel::Channel,
     connection::{
-        map::Collected, opening::Opening, orders::Errand, outlet::Outlet, reader::Reader,
-        slow::Fate,
+        durable::Durable, map::Collected, opening::Opening, orders::Errand, outlet::Outlet,
+        reader::Reader, slow::Fate,
     },
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
@@ -47,7 +49,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
+use traffic_cop::session::Ground;
+use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -99,6 +102,8 @@ pub(crate) struct Ended {
 pub(crate) struct Bound {
     pub(crate) caller: Arc<Caller>,
     pub(crate) session: SessionId,
+    /// What the session keeps, if it is durable.
+    durable: Option<Rc<Durable>>,
     /// Looks out for the end of the session.
     _hold: traffic_cop::identity::Hold,
 }
@@ -130,10 +135,38 @@ struct Subscription {
 
 /// Why a connection may be subscribed to a channel.
 struct Granted {
-    /// The server subscribed it, by itself.
-    by_server: bool,
+    /// Who subscribed it.
+    by: By,
+    ground: Ground,
     /// When the token that allows it ends.
     until: Option<Timestamp>,
+}
+
+/// Who has subscribed a connection to a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Client,
+    /// The server, by itself.
+    Server,
+    /// Likewise, since the session kept it: the client may take it over.
+    Session,
+}
+
+impl Granted {
+    /// By a token.
+    fn by_token(until: Option<Timestamp>) -> Self {
+        Self { by: By::Client, ground: Ground::Token, until }
+    }
+
+    /// By the server, on other grounds than the namespace.
+    fn by_server(ground: Ground) -> Self {
+        Self { by: By::Server, ground, until: None }
+    }
+
+    /// Whether it is more than the namespace allows by itself.
+    fn permits(&self) -> bool {
+        self.ground != Ground::Namespace
+    }
 }
 
 impl Subscription {
@@ -142,7 +175,12 @@ impl Subscription {
     }
 
     fn is_by_server(&self) -> bool {
-        self.granted.as_ref().is_some_and(|granted| granted.by_server)
+        self.granted.as_ref().is_some_and(|granted| granted.by != By::Client)
+    }
+
+    /// Whether it stands on more than the namespace.
+    fn is_permitted(&self) -> bool {
+        self.granted.as_ref().is_some_and(|granted| granted.permits())
     }
 
     fn is_overdue(&self, now: Timestamp) -> bool {
@@ -206,6 +244,12 @@ impl Connection {
         bound.as_ref().is_some_and(|b| b.session == session && b.caller.tenant == *tenant)
     }
 
+    pub(crate) fn is_of(&self, tenant: &TenantId, principal: &Principal) -> bool {
+        let bound = self.bound.borrow();
+        let caller = bound.as_ref().map(|bound| &bound.caller);
+        caller.is_some_and(|by| by.tenant == *tenant && by.principal == *principal)
+    }
+
     pub(crate) fn is_waiting(&self, channel: &Channel, ticket: u64) -> bool {
         let subscriptions = self.subscriptions.borrow();
         subscriptions.iter().any(|held| {
@@ -229,6 +273,12 @@ impl Connection {
         let collected = waiting.collected.take();
         // Whoever publishes names it by the same copy.
         subscriptions[at].channel = channel.clone();
+        if let Some(durable) = self.durable() {
+            match &outcome {
+                Ok(start) => durable.began(channel, start.life, &start.epoch),
+                Err(_) => durable.failed(channel),
+            }
+        }
         match outcome {
             Ok(start) if strict && !start.recovered => {
                 subscriptions[at].state = State::Live { life: start.life, offset: start.offset };
@@ -300,6 +350,11 @@ impl Connection {
                 Some(self.ended(held))
             }
         }
+    }
+
+    /// What its session keeps, if that is durable.
+    fn durable(&self) -> Option<Rc<Durable>> {
+        self.bound.borrow().as_ref()?.durable.clone()
     }
 
     /// How others see the connection, once it is bound.

@@ -11,7 +11,7 @@ impl Realtime {
     /// Closes a connection that another one takes the place of.
     pub(crate) async fn make_room(&self, tenant: TenantId, connection: ConnectionId) {
         let of = Selector { connection: Some(connection.to_string()), ..Selector::default() };
-        let order = Some(Order::Disconnect { reconnect: false });
+        let order = Some(Order::Disconnect { reconnect: false, reason: None });
         let _ = self.answer(Question { tenant, of, order, limit: 0 }).await;
     }
 

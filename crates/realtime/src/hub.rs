@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use traffic_cop::connections::{Answered, Question};
-use types::{Caller, ConnectionId, SessionId, TenantId, Timestamp};
+use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
 /// Subscribers that a publication is written to before others go on.
@@ -50,6 +50,8 @@ pub(crate) enum ToCore {
     Lost { channel: Channel },
     /// A session has ended.
     CloseSession { tenant: TenantId, session: SessionId },
+    /// A principal is blocked.
+    CloseAllOf { tenant: TenantId, principal: Principal },
     /// Somebody asks about connections, or has something done to them.
     Asked { question: Arc<Question>, answers: mpsc::Sender<Answered> },
     /// The node closes all sockets, each at a random moment of so long a time.
@@ -201,6 +203,11 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
             ToCore::CloseSession { tenant, session } => {
                 hub.close(Disconnect::ForceNoReconnect, |connection| {
                     connection.is_bound_to(&tenant, session)
+                });
+            }
+            ToCore::CloseAllOf { tenant, principal } => {
+                hub.close(Disconnect::ForceNoReconnect, |connection| {
+                    connection.is_of(&tenant, &principal)
                 });
             }
             ToCore::Asked { question, answers } => {

@@ -15,6 +15,7 @@
 mod admission;
 mod broker;
 mod channel;
+mod closings;
 mod config;
 mod connection;
 mod control;
@@ -37,8 +38,8 @@ pub use permission::{Allow, Those};
 pub use streams::Form;
 
 use crate::{
-    admission::Admission, broker::Broker, channel::Ways, live::Live, places::Places,
-    presence::Presence, streams::Emulated,
+    admission::Admission, broker::Broker, channel::Ways, closings::Closings, live::Live,
+    places::Places, presence::Presence, streams::Emulated,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -62,7 +63,7 @@ use traffic_cop::{
     session::Sessions,
     state::SharedStates,
 };
-use types::{ConnectionId, SessionId, TenantId};
+use types::{ConnectionId, Principal, SessionId, TenantId};
 
 /// What the sockets need from the rest of the node.
 #[derive(Clone)]
@@ -115,6 +116,7 @@ pub struct Realtime {
     emulated: Emulated,
     admission: Admission,
     places: Places,
+    closings: Closings,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -139,6 +141,7 @@ impl Realtime {
             admission: Admission::new(config.open_rate),
             places: Places::default(),
             publications: Publications::new(&config, &parts, ways.clone(), broker.clone()),
+            closings: Closings::default(),
             parts,
             config,
             broker,
@@ -159,6 +162,13 @@ impl Realtime {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have ended since the start: the close code (0: closed by its client), its
+    /// reason, and how many.
+    #[must_use]
+    pub fn closings(&self) -> Vec<(u16, &'static str, u64)> {
+        self.closings.all()
     }
 
     /// Closes every connection with 3001, which asks clients to come back: each at a moment of
@@ -247,6 +257,17 @@ impl Connections for Realtime {
             for core in cores {
                 let close = hub::ToCore::CloseSession { tenant: tenant.clone(), session };
                 let _ = core.send(close).await;
+            }
+        });
+    }
+
+    fn close_all_of(&self, tenant: &TenantId, principal: &Principal) {
+        let cores = self.cores.lock().clone();
+        let (tenant, principal) = (tenant.clone(), principal.clone());
+        self.parts.control.spawn(async move {
+            for core in cores {
+                let (tenant, principal) = (tenant.clone(), principal.clone());
+                let _ = core.send(hub::ToCore::CloseAllOf { tenant, principal }).await;
             }
         });
     }

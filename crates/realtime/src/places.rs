@@ -51,6 +51,17 @@ impl Places {
         Ok(oldest)
     }
 
+    /// Whether there is no place for one more of `caller`'s, as things are.
+    pub(crate) fn refuse(&self, caller: &Caller, config: &Config) -> bool {
+        let tenants = self.0.lock();
+        let Some(of_tenant) = tenants.get(&caller.tenant) else { return false };
+        let own = of_tenant.by_principal.get(&caller.principal);
+        match own.is_some_and(|own| own.len() >= config.connections_per_user_max) {
+            true => config.when_full == WhenFull::Refuse,
+            false => of_tenant.count >= config.connections_per_tenant_max,
+        }
+    }
+
     /// Gives up the place of a connection, if it still has one.
     pub(crate) fn leave(&self, caller: &Caller, connection: ConnectionId) {
         let mut tenants = self.0.lock();
@@ -97,7 +108,12 @@ mod tests {
         let places = Places::default();
         let (ann, bob, eve) =
             (caller("acme", "ann"), caller("acme", "bob"), caller("other", "ann"));
-        let enter = |caller, number| places.enter(caller, ConnectionId(number), &config);
+        let enter = |caller, number| {
+            let is_refused = places.refuse(caller, &config);
+            let entered = places.enter(caller, ConnectionId(number), &config);
+            assert_eq!(is_refused, entered.is_err(), "it is known beforehand");
+            entered
+        };
         assert_eq!(
             [enter(&ann, 1), enter(&ann, 2), enter(&bob, 3)],
             [Ok(None), Ok(None), Ok(None)]

@@ -9,6 +9,9 @@ use serde_json::Value as Json;
 use std::net::IpAddr;
 use types::{PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
+/// Bytes of the reason of an order.
+const REASON_BYTES_MAX: usize = 256;
+
 /// The nodes that hold the connections, all of them.
 #[async_trait]
 pub trait Holders: Send + Sync {
@@ -50,6 +53,9 @@ pub enum Order {
         /// Whether the client is to come back: 3011, and else 3503.
         #[serde(default)]
         reconnect: bool,
+        /// Why, in at most 256 bytes: for the nodes' logs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// To follow a channel, whatever its namespace allows: the server subscribes it.
     Subscribe {
@@ -145,13 +151,19 @@ pub enum Transport {
 }
 
 impl Question {
-    /// Refuses what is meant for nobody in particular.
+    /// Refuses what is meant for nobody in particular, and reasons that are too long.
     ///
     /// # Errors
     /// `bad_request`.
     pub fn check(&self) -> Result<(), Problem> {
         if self.order.is_some() && self.of == Selector::default() {
             let detail = "say which connections: by connection, session, user, kind or channel";
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+        if let Some(Order::Disconnect { reason: Some(reason), .. }) = &self.order
+            && reason.len() > REASON_BYTES_MAX
+        {
+            let detail = format!("a reason has at most {REASON_BYTES_MAX} bytes");
             return Err(Problem::new(Code::BadRequest, detail));
         }
         Ok(())

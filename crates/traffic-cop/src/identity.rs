@@ -6,6 +6,7 @@
 //! revoked.
 
 pub mod api_key;
+mod blocks;
 mod cache;
 mod copies;
 pub mod issuer;
@@ -13,6 +14,7 @@ pub mod jws;
 pub mod membership;
 pub(crate) mod revocations;
 
+pub use blocks::{Block, Blocks, NewBlock};
 pub use cache::{CallerCache, Identified};
 pub use revocations::{Connections, Hold, Revocations};
 
@@ -210,6 +212,7 @@ impl Identity {
         let (epoch, now) = (self.epoch(), self.clock.now());
         match self.check(&token, now).await {
             Ok(Checked { caller, hold, until }) => {
+                self.revocations.refuse_blocked(&caller, now).await?;
                 let by_store = hold.is_some() || until.is_some();
                 let trusted = now.plus(self.trusted_for);
                 let valid_until =
@@ -225,6 +228,14 @@ impl Identity {
             }
             Err(problem) => Err(problem),
         }
+    }
+
+    /// Refuses a caller who was identified, and has been blocked since.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn refuse_blocked(&self, caller: &Caller) -> Result<(), Problem> {
+        self.revocations.refuse_known_blocked(caller, self.clock.now())
     }
 
     /// Checks a subscription token: a JSON Web Token with the claim `channel`, of the same

@@ -3,10 +3,12 @@
 //! A session belongs to a principal of a tenant. All sessions of a principal lie in one
 //! partition, so that the limit of them is exact, and a session's id says which partition
 //! that is. A session's token, `cst_{tenant}.{session}.{secret}`, is a credential; the store
-//! holds its hash only.
+//! holds its hash only. A durable session also keeps what its connections follow ([`Kept`]).
 
+mod kept;
 mod record;
 
+pub use kept::{Ground, Keeping, Kept, KeptPosition, KeptSubscription};
 pub use record::{NewSession, Session, SessionKind, Status, Update};
 
 use crate::{
@@ -92,7 +94,7 @@ impl Sessions {
             return Err(Problem::new(Code::BadRequest, "`ttl` must be at least 1s"));
         }
         let shelf = record::shelf(principal);
-        let id = SessionId::new(shelf, clock::random(&*self.clock));
+        let id = SessionId::new(shelf, clock::random(&*self.clock)).marked(new.durable);
         let secret = secret::random(&*self.clock);
         let now = self.clock.now();
         let ttl_max = new.ttl_max.unwrap_or(self.config.ttl_max).min(self.config.ttl_max).max(ttl);
@@ -106,6 +108,7 @@ impl Sessions {
             last_used: now,
             ttl_ms: millis(ttl),
             sliding: new.sliding,
+            durable: new.durable,
             ends: now.plus(ttl_max),
             metadata,
             implicit: new.implicit,
@@ -199,18 +202,23 @@ impl Sessions {
         self.change(tenant, id, |record, now| record.last_used = now).await
     }
 
-    /// Ends a session. Its token is refused and its connections close.
+    /// Ends a session. Its token is refused, its connections close, and what it kept is
+    /// forgotten.
     ///
     /// # Errors
     /// `not_found`, or those of the store.
     pub async fn destroy(&self, tenant: &TenantId, id: SessionId) -> Result<(), Problem> {
-        if self.read(tenant, id).await?.is_none() {
-            return Err(unknown());
-        }
+        let (record, _) = self.read(tenant, id).await?.ok_or_else(unknown)?;
         let commit =
             Commit::new(partition(tenant, id.shelf())?).write(Write::Delete { key: key(id) });
         self.store.commit(commit).await.map_err(storage::problem)?;
         self.revocations.revoke(tenant, Some(id));
+        if record.durable
+            && let Err(problem) = self.forget_kept(tenant, id).await
+        {
+            // Nobody reads it any more, and it expires.
+            tracing::warn!(problem.detail, "what an ended session kept stays until it expires");
+        }
         Ok(())
     }
 

@@ -19,6 +19,20 @@ impl SessionId {
         Self { shelf, random }
     }
 
+    /// This id, saying by its last bit whether its session may be durable.
+    #[must_use]
+    pub fn marked(mut self, durable: bool) -> Self {
+        self.random[15] = (self.random[15] & !1) | u8::from(durable);
+        self
+    }
+
+    /// Whether its session may be durable. That of an id without the mark is not; that of one
+    /// with it may be older than the mark, so that its record has to be asked.
+    #[must_use]
+    pub fn may_be_durable(&self) -> bool {
+        self.random[15] & 1 == 1
+    }
+
     /// The number of the partition that holds the session.
     #[must_use]
     pub fn shelf(&self) -> u64 {
@@ -94,6 +108,17 @@ impl fmt::Display for ConnectionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_tells_whether_to_ask_for_what_a_session_keeps() {
+        for byte in [0, 1, 0xFE, 0xFF] {
+            let id = SessionId::new(7, [byte; 16]);
+            for durable in [true, false] {
+                let read: SessionId = id.marked(durable).to_string().parse().unwrap();
+                assert_eq!(read.may_be_durable(), durable, "{byte}");
+            }
+        }
+    }
 
     #[test]
     fn a_session_id_survives_printing() {

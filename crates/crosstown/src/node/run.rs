@@ -31,7 +31,7 @@ use tokio::{net::TcpListener, runtime::Handle};
 use traffic_cop::{
     analytics::{Analytics, History},
     genesis::Genesis,
-    identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
+    identity::{Blocks, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     limit::{Limits, Shared},
     session::Sessions,
     state::States,
@@ -144,6 +144,7 @@ impl Node {
             states,
             channels: Arc::new(Channels(realtime.publications())),
             mailboxes,
+            blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
             analytics: analytics.clone(),
             clock: clock.clone(),
@@ -273,6 +274,7 @@ impl Node {
         Arc::new(move || Vitals {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
+            closings: realtime.closings(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
         })

@@ -139,7 +139,7 @@ async fn open(
 /// epoch below the fences that its owners left behind.
 fn tier_of(partition: &Partition) -> Tier {
     match partition.kind().as_str() {
-        "session" | "channel" | "passing" | "presence" | "limit" | "traffic" => Tier::Hot,
+        "session" | "kept" | "channel" | "passing" | "presence" | "limit" | "traffic" => Tier::Hot,
         "genesis-channel" | "genesis-passing" | "genesis-state-of-session" => Tier::Hot,
         "state" if partition.id().starts_with("session:") => Tier::Hot,
         _ => Tier::Durable,

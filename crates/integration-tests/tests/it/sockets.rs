@@ -1,3 +1,5 @@
+mod blocks;
+mod durable;
 mod filters;
 mod limits;
 mod mailboxes;

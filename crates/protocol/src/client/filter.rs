@@ -1,6 +1,6 @@
 //! Which publications a subscriber wants, by their tags.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Names and values that a publication is tagged with.
@@ -15,7 +15,7 @@ const TEXT_MAX: usize = 256;
 const DEPTH_MAX: usize = 8;
 
 /// A condition as clients write it: a comparison, or (`op`) several that are joined.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FilterNode {
     /// `and`, `or`, `not`; empty for a comparison.

@@ -4,6 +4,7 @@ use crate::{
     channel::{self, Admitted, Channel, Wish},
     connection::{
         Bound,
+        durable::wants_to_resume,
         history::history,
         seconds,
         subscribing::partly,
@@ -127,6 +128,12 @@ impl Task {
         if self.timer.what == Due::Pong {
             let config = &self.sockets.node.config;
             self.timer.next(Due::Ping, config.ping_interval - config.pong_timeout / 2);
+            if let Some(durable) = self.connection.durable() {
+                durable.ponged();
+                if durable.has_changed() {
+                    durable.write_later();
+                }
+            }
         }
         Flow::GoOn
     }
@@ -200,29 +207,41 @@ impl Task {
                 }
             }
         };
+        let durable = match self.durable(&caller, session).await {
+            Ok(durable) => durable,
+            Err(problem) => return self.refused(id, &problem),
+        };
         let (expires, ttl) = self.lifetime(&caller);
-        let data = RawValue::from_string(format!("{{\"session\":\"{session}\"}}"));
-        let result = ConnectResult {
+        let mut result = ConnectResult {
             client: self.connection.id.to_string(),
             version: concat!("crosstown ", env!("CARGO_PKG_VERSION")).into(),
             expires,
             ttl,
-            data: data.ok(),
             ping: seconds(node.config.ping_interval),
-            pong: self.emulated.is_none(),
+            // What a durable session's client has shows in its answer.
+            pong: self.emulated.is_none() || durable.is_some(),
             session: self.emulated.as_deref().unwrap_or_default().to_owned(),
             node: self.emulated.as_ref().map_or("", |_| &node.parts.node).to_owned(),
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
         let bound = match node.parts.sessions.hold(&caller.tenant, session) {
-            Ok(hold) => Bound { caller, session, _hold: hold },
+            Ok(hold) => Bound { caller, session, durable, _hold: hold },
             Err(problem) => return self.refused(id, &problem),
         };
-        let beginnings = match self.by_server(&bound, request.subs) {
-            Ok(beginnings) => beginnings,
+        let begun = if wants_to_resume(request.data.as_deref()) {
+            // Rare, and kept off the connection.
+            Box::pin(self.resume(&bound, request.subs)).await
+        } else {
+            self.by_server(&bound, &mut { request.subs }).map(|begun| (begun, None))
+        };
+        let (beginnings, resumed) = match begun {
+            Ok(begun) => begun,
             Err(problem) => return self.refused(id, &problem),
         };
+        let resumed = resumed.map_or_else(String::new, |resumed| format!(",\"resumed\":{resumed}"));
+        let data = RawValue::from_string(format!("{{\"session\":\"{session}\"{resumed}}}"));
+        result.data = data.ok();
         match node.places.enter(&bound.caller, self.connection.id, &node.config) {
             Ok(None) => {}
             Ok(Some(oldest)) => {
@@ -232,7 +251,12 @@ impl Task {
             }
             Err(NoPlace) => return Flow::Close(Disconnect::ConnectionLimit),
         }
+        let caller = bound.caller.clone();
         *self.connection.bound.borrow_mut() = Some(bound);
+        // From here on a block finds the connection. One that came before is seen now.
+        if let Err(problem) = node.parts.identity.refuse_blocked(&caller) {
+            return self.refused(id, &problem);
+        }
         // The first ping comes at a moment of its own, so that connections that came together
         // do not ping together ever after.
         let half = node.config.ping_interval / 2;

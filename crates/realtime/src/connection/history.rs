@@ -20,6 +20,32 @@ enum Place<'a> {
     Stored(&'a Partition, &'static StreamName),
 }
 
+impl<'a> Place<'a> {
+    /// Of a channel with this source, as the node has it; `None` if it keeps none.
+    fn of(node: &'a Realtime, channel: &'a Channel, source: &'a Source) -> Option<Self> {
+        match (source, &node.ways) {
+            (Source::Live(..), Ways::Here(live)) => Some(Self::Here(live, channel)),
+            (_, _) => source.stream().map(|(partition, stream)| Self::Stored(partition, stream)),
+        }
+    }
+}
+
+/// Where a channel stands; `None` if it keeps no history.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn standing(
+    node: &Realtime,
+    channel: &Channel,
+    source: Source,
+) -> Result<Option<Standing>, Problem> {
+    let source = source.by(&node.ways);
+    match Place::of(node, channel, &source) {
+        Some(place) => standing_at(node, &place).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Answers a `history`.
 ///
 /// # Errors
@@ -32,16 +58,9 @@ pub(super) async fn history(
     request: &HistoryRequest,
 ) -> Result<HistoryResult, Problem> {
     let source = source.by(&node.ways);
-    let place = match (&source, &node.ways) {
-        (Source::Live(..), Ways::Here(live)) => Place::Here(live, channel),
-        (_, _) => match source.stream() {
-            Some((partition, stream)) => Place::Stored(partition, stream),
-            None => {
-                return Err(Problem::new(Code::NotImplemented, "the channel keeps no history"));
-            }
-        },
-    };
-    let Standing { epoch, first, last } = standing(node, &place).await?;
+    let none = || Problem::new(Code::NotImplemented, "the channel keeps no history");
+    let place = Place::of(node, channel, &source).ok_or_else(none)?;
+    let Standing { epoch, first, last } = standing_at(node, &place).await?;
     let told = traffic_cop::state::format_epoch(epoch);
     if let Some(since) = &request.since
         && !since.epoch.is_empty()
@@ -75,7 +94,7 @@ pub(super) async fn history(
     Ok(HistoryResult { publications, epoch: told, offset: last })
 }
 
-async fn standing(node: &Realtime, place: &Place<'_>) -> Result<Standing, Problem> {
+async fn standing_at(node: &Realtime, place: &Place<'_>) -> Result<Standing, Problem> {
     let (partition, stream) = match place {
         Place::Here(live, channel) => return Ok(live.standing(channel)),
         Place::Stored(partition, stream) => (partition, stream),

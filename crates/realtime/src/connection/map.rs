@@ -39,6 +39,11 @@ impl Collected {
         Self { kind, ..Self::default() }
     }
 
+    /// What it is a map of.
+    pub(super) fn kind(&self) -> Subscribed {
+        self.kind
+    }
+
     /// Makes the answer to a subscription one to a map.
     pub(super) fn put_into(self, result: &mut SubscribeResult) {
         result.kind = self.kind.number();

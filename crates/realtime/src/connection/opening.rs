@@ -4,6 +4,9 @@
 use crate::{channel::Channel, connection::Connection, frame::Frame, queue::Full};
 use protocol::client::{Begun, Body, ConnectResult, Encoding, Push, Reply, SubscribeResult};
 
+/// What a publication takes in an answer beside its data, about.
+const PUBLICATION_BYTES: usize = 64;
+
 /// An answer to `connect` that waits for subscriptions.
 pub(super) struct Opening {
     id: u32,
@@ -13,6 +16,8 @@ pub(super) struct Opening {
     /// What comes after the answer.
     held: Vec<Frame>,
     bytes: usize,
+    /// Bytes of the publications in the answer.
+    recovered: usize,
 }
 
 impl Opening {
@@ -44,7 +49,8 @@ impl Connection {
         if subscriptions == 0 {
             return self.reply(id, Body::Connect(result));
         }
-        let opening = Opening { id, result, left: subscriptions, held: Vec::new(), bytes: 0 };
+        let opening =
+            Opening { id, result, left: subscriptions, held: Vec::new(), bytes: 0, recovered: 0 };
         *self.opening.borrow_mut() = Some(Box::new(opening));
     }
 
@@ -54,14 +60,39 @@ impl Connection {
     }
 
     /// One of the server's own subscriptions has begun.
-    pub(super) fn began(&self, channel: &Channel, result: SubscribeResult) {
-        let opened = {
+    pub(super) fn began(&self, channel: &Channel, mut result: SubscribeResult) {
+        {
             let mut opening = self.opening.borrow_mut();
             let Some(waiting) = opening.as_mut() else {
                 drop(opening);
                 return self.push(begun(channel, &result, self.encoding));
             };
+            let told = result.publications.iter();
+            let bytes: usize = told.map(|one| one.data.get().len() + PUBLICATION_BYTES).sum();
+            if waiting.recovered + bytes > self.queue.bytes_max() / 2 {
+                // An answer that fits no queue would close the connection, again and again.
+                result.publications.clear();
+                result.recovered = false;
+            } else {
+                waiting.recovered += bytes;
+            }
             waiting.result.subs.insert(channel.name().to_owned(), result);
+        }
+        self.one_less();
+    }
+
+    /// The client begins one of the server's own subscriptions by itself.
+    pub(super) fn begins_by_itself(&self) {
+        if self.is_opening() {
+            self.one_less();
+        }
+    }
+
+    /// Answers `connect` if this was the last that it waited for.
+    fn one_less(&self) {
+        let opened = {
+            let mut opening = self.opening.borrow_mut();
+            let Some(waiting) = opening.as_mut() else { return };
             waiting.left -= 1;
             if waiting.left == 0 { opening.take() } else { None }
         };

@@ -72,8 +72,16 @@ impl Connection {
             }
         };
         match order {
-            Order::Disconnect { reconnect: true } => self.close(Disconnect::ForceReconnect),
-            Order::Disconnect { reconnect: false } => self.close(Disconnect::ForceNoReconnect),
+            Order::Disconnect { reconnect, reason } => {
+                if let Some(reason) = reason {
+                    tracing::info!(connection = %self.id, tenant = %question.tenant, reason,
+                        "a connection is closed by order");
+                }
+                self.close(match reconnect {
+                    true => Disconnect::ForceReconnect,
+                    false => Disconnect::ForceNoReconnect,
+                });
+            }
             Order::Subscribe { channel } => errand(channel, Errand::Subscribe),
             Order::Unsubscribe { channel } => errand(channel, Errand::Unsubscribe),
             Order::Send { data } => {

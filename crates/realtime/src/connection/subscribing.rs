@@ -6,7 +6,7 @@ use crate::{
     channel::{self, Admitted, Channel, Source, Wish},
     connection::{
         Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected,
-        reader::Reader, seconds, task::Task,
+        reader::Reader, resuming::as_kept, seconds, task::Task,
     },
     frame::{Dialect, Frame},
     presence::Way,
@@ -20,6 +20,7 @@ use protocol::{
     },
 };
 use std::{cell::Cell, collections::BTreeMap};
+use traffic_cop::session::Ground;
 use types::{CredentialKind, Timestamp};
 
 thread_local! {
@@ -42,7 +43,7 @@ pub(super) struct Beginning {
     pub(super) channel: Channel,
     pub(super) admitted: Admitted,
     pub(super) request: SubscribeRequest,
-    granted: Option<Box<Granted>>,
+    pub(super) granted: Option<Box<Granted>>,
     /// Of a document that the caller may not read all of.
     pub(super) reader: Option<Box<Reader>>,
     /// Of a map: what was collected of it already.
@@ -55,24 +56,27 @@ impl Task {
         &self,
         id: u32,
         bound: &Bound,
-        request: SubscribeRequest,
+        mut request: SubscribeRequest,
     ) -> Result<(), Error> {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
         let granted = if request.token.is_empty() {
-            None
+            // What the session was allowed it goes on being allowed.
+            self.connection.resumed_grant(&channel)
         } else {
             let until = self.permitted(bound, &request.channel, request.token.clone()).await?;
-            Some(Box::new(Granted { by_server: false, until }))
+            Some(Box::new(Granted::by_token(until)))
         };
-        let admitted = self.admitted(bound, &channel, Wish::Subscribe, granted.is_some());
+        let permitted = granted.as_ref().is_some_and(|granted| granted.permits());
+        let admitted = self.admitted(bound, &channel, Wish::Subscribe, permitted);
         let admitted = admitted.map_err(refused)?;
         let kind = Subscribed::read(request.kind);
+        let taken = self.take_over(&channel, &mut request).await.then(|| channel.clone());
         let (command, collected) = (id, None);
         let reader = self.reader(bound, &admitted.source);
         let beginning =
             Beginning { command, channel, admitted, request, granted, reader, collected };
-        match (kind, &beginning.admitted.source) {
+        let begun = match (kind, &beginning.admitted.source) {
             (Some(kind), Source::Members(_, by)) if kind == by.kind() => {
                 let collected = Some(Collected::of(kind));
                 self.begin_subscription(Beginning { collected, ..beginning }).await
@@ -87,7 +91,12 @@ impl Task {
                 Err(ErrorCode::BadRequest.with("the channel is another kind of map, or none"))
             }
             (None, _) => Err(ErrorCode::NotAvailable.to_error()),
+        };
+        if let Some(channel) = taken.filter(|_| begun.is_err()) {
+            // What was resumed is no more, and nothing stands in its place.
+            self.connection.unsubscribed(&channel, Unsubscribe::Server);
         }
+        begun
     }
 
     /// What of a document is to be left out for the caller.
@@ -127,7 +136,7 @@ impl Task {
     pub(super) fn by_server(
         &self,
         bound: &Bound,
-        mut known: BTreeMap<String, SubscribeRequest>,
+        known: &mut BTreeMap<String, SubscribeRequest>,
     ) -> Result<Vec<Beginning>, Problem> {
         let caller = &bound.caller;
         let anonymous = caller.credential == CredentialKind::Anonymous;
@@ -139,7 +148,7 @@ impl Task {
             let channel = Channel::new(&caller.tenant, name)?;
             let admitted = self.admitted(bound, &channel, Wish::Subscribe, true)?;
             let request = known.remove(name).unwrap_or_default();
-            let granted = Some(Box::new(Granted { by_server: true, until: None }));
+            let granted = Some(Box::new(Granted::by_server(Ground::Credential)));
             if self.reader(bound, &admitted.source).is_some() {
                 return Err(Problem::new(Code::Forbidden, PARTLY));
             }
@@ -158,7 +167,7 @@ impl Task {
         let begun = match self.admitted(&bound, &channel, Wish::Subscribe, true) {
             Ok(admitted) if self.reader(&bound, &admitted.source).is_some() => Err(partly()),
             Ok(admitted) => {
-                let granted = Some(Box::new(Granted { by_server: true, until: None }));
+                let granted = Some(Box::new(Granted::by_server(Ground::Order)));
                 let (command, request) = (0, SubscribeRequest::default());
                 let (reader, collected) = (None, None);
                 let beginning =
@@ -177,6 +186,7 @@ impl Task {
         if self.connection.is_subscribed(channel) {
             self.end_subscription(channel).await;
             self.connection.unsubscribed(channel, Unsubscribe::Server);
+            self.keep_no_more(channel).await;
         }
     }
 
@@ -196,6 +206,10 @@ impl Task {
         let compact =
             self.connection.encoding == Encoding::Json && request.has(SubscribeRequest::COMPACT);
         let delta = admitted.delta && request.delta == "fossil" && !map;
+        let kept = self.connection.durable().map(|durable| {
+            let kept = as_kept(&request, collected.as_ref(), granted.as_deref());
+            (durable, kept)
+        });
         let filter = match request.tf.take() {
             None => None,
             Some(_) if !admitted.filter || map => return Err(ErrorCode::NotAvailable.to_error()),
@@ -243,7 +257,13 @@ impl Task {
                 granted,
             });
         }
-        // Whoever is answered is present: every node can tell.
+        // Whoever is answered is kept, and present: every node can tell.
+        if let Some((durable, kept)) = kept
+            && let Err(problem) = self.keep(&durable, &channel, &admitted.source, kept).await
+        {
+            self.connection.take_subscription(&channel);
+            return Err(Error::from(&problem));
+        }
         if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
             && let Err(problem) = self.sockets.node.presence.tell(moved).await
         {
@@ -276,10 +296,11 @@ impl Task {
             return Err(ErrorCode::BadRequest.with("`connect` is not answered yet"));
         }
         self.end_subscription(&channel).await;
+        self.keep_no_more(&channel).await;
         Ok(Body::Unsubscribe(Empty {}))
     }
 
-    async fn end_subscription(&self, channel: &Channel) {
+    pub(super) async fn end_subscription(&self, channel: &Channel) {
         let ended = self.connection.take_subscription(channel);
         self.sockets.hub.unsubscribed(channel, self.place);
         let Some(ended) = ended else { return };
@@ -299,7 +320,7 @@ impl Task {
         let refused = |problem: Problem| Error::from(&problem);
         let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
         let held = self.connection.find_mut(&channel);
-        let by_token = held.is_some_and(|held| held.granted.is_some() && !held.is_by_server());
+        let by_token = held.is_some_and(|held| held.is_permitted() && !held.is_by_server());
         if !by_token {
             let detail = "no subscription to the channel stands on a token";
             return Err(ErrorCode::PermissionDenied.with(detail));
@@ -310,6 +331,10 @@ impl Task {
         {
             granted.until = until;
         }
+        if let Some(durable) = self.connection.durable() {
+            durable.renewed(&channel, until);
+            durable.write_later();
+        }
         let now = self.sockets.node.parts.clock.now();
         let ttl = until.map_or(0, |until| seconds(until.since(now)).max(1));
         Ok(Body::SubRefresh(SubRefreshResult { expires: until.is_some(), ttl }))
@@ -319,7 +344,7 @@ impl Task {
     /// anew, or is told why not.
     pub(super) async fn recheck_subscriptions(&self, bound: &Bound) {
         let stands = |held: &Subscription| {
-            let permitted = held.granted.is_some();
+            let permitted = held.is_permitted();
             let admitted = self.admitted(bound, &held.channel, Wish::Subscribe, permitted);
             admitted.is_ok_and(|admitted| {
                 self.reader(bound, &admitted.source).is_some() == held.reader.is_some()
@@ -333,6 +358,7 @@ impl Task {
         for channel in fallen {
             self.end_subscription(&channel).await;
             self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated);
+            self.keep_no_more(&channel).await;
         }
     }
 
@@ -341,6 +367,7 @@ impl Task {
         for channel in self.connection.overdue(now) {
             self.end_subscription(&channel).await;
             self.connection.unsubscribed(&channel, Unsubscribe::Expired);
+            self.keep_no_more(&channel).await;
         }
     }
 }
@@ -349,14 +376,17 @@ impl Connection {
     /// Whether a subscription to `channel` stands on more than the namespace.
     pub(super) fn is_permitted(&self, channel: &Channel) -> bool {
         let subscriptions = self.subscriptions.borrow();
-        subscriptions.iter().any(|held| held.channel == *channel && held.granted.is_some())
+        subscriptions.iter().any(|held| held.channel == *channel && held.is_permitted())
     }
 
     pub(super) fn is_subscribed(&self, channel: &Channel) -> bool {
         self.subscriptions.borrow().iter().any(|held| held.channel == *channel)
     }
 
-    fn find_mut(&self, channel: &Channel) -> Option<std::cell::RefMut<'_, Subscription>> {
+    pub(super) fn find_mut(
+        &self,
+        channel: &Channel,
+    ) -> Option<std::cell::RefMut<'_, Subscription>> {
         let subscriptions = self.subscriptions.borrow_mut();
         std::cell::RefMut::filter_map(subscriptions, |subscriptions| {
             subscriptions.iter_mut().find(|held| held.channel == *channel)

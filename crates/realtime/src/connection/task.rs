@@ -90,14 +90,21 @@ impl Task {
         if let Some(bound) = &*connection.bound.borrow() {
             sockets.node.places.leave(&bound.caller, connection.id);
         }
+        if let Some(durable) = connection.durable().filter(|durable| durable.has_changed()) {
+            // Rare, and kept off the connection.
+            if let Err(problem) = Box::pin(durable.write()).await {
+                tracing::warn!(problem.detail, "what a session keeps is not up to date");
+            }
+        }
         for ended in sockets.hub.leave(place) {
             sockets.forget(ended).await;
         }
-        let why = match why {
-            Closed::ByClient => "closed by the client",
-            Closed::ByUs(why) => why.parts().1,
-            Closed::Broken => "broken framing",
+        let (code, why) = match why {
+            Closed::ByClient => (0, "closed by the client"),
+            Closed::ByUs(why) => why.parts(),
+            Closed::Broken => (1002, "broken framing"),
         };
+        sockets.node.closings.count(code, why);
         tracing::debug!(connection = %connection.id, why, "a connection has ended");
     }
 
@@ -128,10 +135,16 @@ impl Task {
             Due::Pong => self.connection.close(Disconnect::NoPong),
             Due::Ping => {
                 self.connection.reply(0, Body::Nothing);
+                let durable = self.connection.durable();
                 match self.emulated {
-                    None => self.timer.next(Due::Pong, config.pong_timeout),
                     // Whether the client is there shows in what it takes.
-                    Some(_) => self.timer.next(Due::Ping, config.ping_interval),
+                    Some(_) if durable.is_none() => {
+                        self.timer.next(Due::Ping, config.ping_interval);
+                    }
+                    None | Some(_) => self.timer.next(Due::Pong, config.pong_timeout),
+                }
+                if let Some(durable) = durable {
+                    durable.pinged(&self.connection);
                 }
                 self.check_credential();
                 let now = self.sockets.node.parts.clock.now();

@@ -159,3 +159,22 @@ fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
     assert!(first.contains(r#""id":1"#) && first.contains(r#""subs":{"a":{},"b":{}}"#), "{first}");
     assert!(second.contains(r#""id":2"#), "{second}");
 }
+
+#[test]
+fn an_answer_to_connect_recovers_no_more_than_the_queue_holds() {
+    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, None);
+    connection.open(1, ConnectResult::default(), 2);
+    for name in ["a", "b"] {
+        let data = serde_json::value::to_raw_value(&"x".repeat(300)).unwrap();
+        let publications = vec![Publication { data, offset: 1, ..Publication::default() }];
+        let result = SubscribeResult { publications, recovered: true, ..Default::default() };
+        let channel = Channel::new(&TenantId::new("acme").unwrap(), name).unwrap();
+        connection.began(&channel, result);
+    }
+    let frame = connection.queue.take(4096).expect("an answer");
+    let answer: serde_json::Value = serde_json::from_slice(frame.as_bytes()).unwrap();
+    let subs = &answer["connect"]["subs"];
+    let told = |name: &str| (subs[name]["recovered"].clone(), subs[name]["publications"].clone());
+    assert_eq!((told("a").0, told("a").1.as_array().map(Vec::len)), (true.into(), Some(1)));
+    assert_eq!(told("b"), (serde_json::Value::Null, serde_json::Value::Null), "it is said");
+}

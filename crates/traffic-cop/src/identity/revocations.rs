@@ -1,6 +1,7 @@
 //! What ends before its time: a session that is destroyed or suspended, an API key that is
-//! deleted, by this node or another.
+//! deleted, a principal that is blocked, by this node or another.
 
+use crate::identity::blocks;
 use ahash::RandomState;
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -12,9 +13,9 @@ use std::{
     },
     time::Duration,
 };
-use store::{Key, Partition, SharedStore, Watcher};
+use store::{Key, Partition, Position, SharedStore, Watcher};
 use tokio::sync::Notify;
-use types::{SessionId, TenantId};
+use types::{Principal, SessionId, TenantId};
 
 /// How often what nobody holds any more is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub trait Connections: Send + Sync {
     /// Asks every connection of `session` to close. None being there is no error.
     fn close(&self, tenant: &TenantId, session: SessionId);
+
+    /// Asks every connection of `principal` to close, since it is blocked.
+    fn close_all_of(&self, tenant: &TenantId, principal: &Principal);
 }
 
 /// Knows of every revocation that concerns somebody here. Cheap to clone.
@@ -41,13 +45,16 @@ struct Inner {
     connections: RwLock<Option<Arc<dyn Connections>>>,
     held: Mutex<HeldByPartition>,
     fresh: Notify,
+    /// Who is blocked, of the tenants whose credentials were checked here.
+    blocks: RwLock<HashMap<TenantId, blocks::Known, RandomState>>,
+    blocks_turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct HeldByPartition {
     held: HashMap<Partition, Vec<Weak<Basis>>, RandomState>,
     /// To be followed from now on.
-    fresh: Vec<Partition>,
+    fresh: Vec<(Partition, Position)>,
 }
 
 /// The record that a credential rests on.
@@ -89,6 +96,8 @@ impl Revocations {
             connections: RwLock::new(None),
             held: Mutex::default(),
             fresh: Notify::new(),
+            blocks: RwLock::default(),
+            blocks_turn: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -111,13 +120,44 @@ impl Revocations {
         }
     }
 
+    /// Nothing that was cached of `principal` holds, and its connections close.
+    pub(super) fn revoke_all_of(&self, tenant: &TenantId, principal: &Principal) {
+        self.0.epoch.fetch_add(1, Ordering::Release);
+        if let Some(connections) = &*self.0.connections.read() {
+            connections.close_all_of(tenant, principal);
+        }
+    }
+
+    /// Who of a tenant is blocked, if that was asked already.
+    pub(super) fn known_blocks(&self, tenant: &TenantId) -> Option<blocks::Known> {
+        self.0.blocks.read().get(tenant).cloned()
+    }
+
+    pub(super) fn know_blocks(&self, tenant: &TenantId, known: blocks::Known) {
+        self.0.blocks.write().insert(tenant.clone(), known);
+    }
+
+    pub(super) fn blocks_turn(&self) -> &tokio::sync::Mutex<()> {
+        &self.0.blocks_turn
+    }
+
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.0.store
+    }
+
+    /// Has changes of `partition` after `since` looked at.
+    pub(super) fn follow(&self, partition: Partition, since: Position) {
+        self.0.held.lock().fresh.push((partition, since));
+        self.0.fresh.notify_one();
+    }
+
     /// Looks out for the end of `basis`. Whoever reads the record afterwards, and keeps the
     /// hold, learns of every revocation that it did not read.
     pub(crate) fn hold(&self, basis: Basis) -> Hold {
         let mut inner = self.0.held.lock();
         let inner = &mut *inner;
         if !inner.held.contains_key(&basis.partition) {
-            inner.fresh.push(basis.partition.clone());
+            inner.fresh.push((basis.partition.clone(), Position::ZERO));
             self.0.fresh.notify_one();
         }
         let held = inner.held.entry(basis.partition.clone()).or_default();
@@ -135,8 +175,7 @@ impl Revocations {
     pub(crate) fn hold_and_look(&self, basis: Basis) -> Hold {
         let partition = basis.partition.clone();
         let hold = self.hold(basis);
-        self.0.held.lock().fresh.push(partition);
-        self.0.fresh.notify_one();
+        self.follow(partition, Position::ZERO);
         hold
     }
 
@@ -147,8 +186,8 @@ impl Revocations {
         loop {
             tokio::select! {
                 () = self.0.fresh.notified() => {
-                    for partition in std::mem::take(&mut self.0.held.lock().fresh) {
-                        watcher.follow(partition, store::Position::ZERO);
+                    for (partition, since) in std::mem::take(&mut self.0.held.lock().fresh) {
+                        watcher.follow(partition, since);
                     }
                 }
                 partition = watcher.touched() => self.look(&mut watcher, partition).await,
@@ -175,6 +214,14 @@ impl Revocations {
     }
 
     async fn look(&self, watcher: &mut Watcher, partition: Partition) {
+        if Self::is_of_blocks(&partition) {
+            if let Err(problem) = self.learn_blocks(&partition).await {
+                tracing::warn!(problem.detail, "blocks by other nodes cannot be seen now");
+                tokio::time::sleep(PAUSE).await;
+                watcher.follow(partition, Position::ZERO);
+            }
+            return;
+        }
         for basis in self.of(watcher, &partition) {
             match self.0.store.get(&partition, &basis.key).await {
                 Ok(Some(record)) if (basis.stands)(&record.value) => {}
@@ -187,7 +234,7 @@ impl Revocations {
                 Err(error) => {
                     tracing::warn!(%error, "revocations by other nodes cannot be seen now");
                     tokio::time::sleep(PAUSE).await;
-                    return watcher.follow(partition, store::Position::ZERO);
+                    return watcher.follow(partition, Position::ZERO);
                 }
             }
         }

@@ -48,6 +48,8 @@ pub struct NewSession {
     pub ttl_max: Option<Duration>,
     /// Whether use prolongs it.
     pub sliding: bool,
+    /// Whether it keeps the subscriptions of its connections; see [`super::Kept`].
+    pub durable: bool,
     /// Whatever its creator wants to keep with it.
     pub metadata: Option<Metadata>,
     /// Made for a socket whose credential names no session; one for each principal and kind.
@@ -58,7 +60,15 @@ pub struct NewSession {
 impl Default for NewSession {
     fn default() -> Self {
         let kind = SessionKind::default();
-        Self { kind, ttl: None, ttl_max: None, sliding: true, metadata: None, implicit: false }
+        Self {
+            kind,
+            ttl: None,
+            ttl_max: None,
+            sliding: true,
+            durable: false,
+            metadata: None,
+            implicit: false,
+        }
     }
 }
 
@@ -97,6 +107,8 @@ pub struct Session {
     pub ends: Timestamp,
     /// Whether use prolongs it.
     pub sliding: bool,
+    /// Whether it keeps the subscriptions of its connections.
+    pub durable: bool,
     /// What its creator keeps with it.
     pub metadata: Metadata,
 }
@@ -113,6 +125,9 @@ pub(super) struct SessionRecord {
     pub(super) last_used: Timestamp,
     pub(super) ttl_ms: u64,
     pub(super) sliding: bool,
+    /// Records of before there were such sessions do not say.
+    #[serde(default)]
+    pub(super) durable: bool,
     pub(super) ends: Timestamp,
     pub(super) metadata: Metadata,
     pub(super) implicit: bool,
@@ -153,6 +168,7 @@ impl SessionRecord {
             expires: self.expires(),
             ends: self.ends,
             sliding: self.sliding,
+            durable: self.durable,
             metadata: self.metadata.clone(),
         }
     }

@@ -143,7 +143,8 @@ async fn serve(
     while let Some((stream, caller)) = inbox.recv().await {
         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let serving = sockets.clone().serve(stream, Bytes::new(), Encoding::Json, Some(caller), ip);
+        let serving =
+            sockets.clone().serve(stream, &Bytes::new(), Encoding::Json, Some(caller), ip);
         tokio::task::spawn_local(serving);
     }
 }

@@ -162,3 +162,30 @@ async fn there_are_no_more_connections_than_may_be() {
         stays.ask("ping", json!({})).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn why_a_connection_was_closed_is_logged_and_counted() {
+    let server = Server::start("");
+    let base = server.base();
+    let service = Client::new(&base, &server.api_key("acme", "crm").await).unwrap();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let to = json!({ "user": "ann" });
+    let long = json!({ "do": "disconnect", "reason": "x".repeat(257) });
+    let refused = service.post::<Json>(ORDERS, &json!({ "to": to, "order": long })).await;
+    assert_eq!(refused.unwrap_err().code(), Some("bad_request"));
+    let order = json!({ "do": "disconnect", "reason": "moved to another plan" });
+    assert_eq!(ordered(&service, to, order).await, 1);
+    assert_eq!(ann.close_code().await, 3503);
+    assert!(server.log().contains("moved to another plan"), "{}", server.log());
+    let name = "crosstown_sockets_closed_total{code=\"3503\",reason=\"force disconnect\"}";
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        let metrics = server.admin().call(http::Method::GET, "/metrics", None).await.unwrap();
+        let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+        if text.contains(&format!("{name} 1\n")) {
+            return;
+        }
+        assert!(Instant::now() < until, "{text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
