@@ -5,7 +5,7 @@
 //! after [`Hints::poll_every`], if the engine may lose hints at all.
 
 use crate::{Changes, Error, Partition, Position, SharedStore};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
@@ -18,6 +18,14 @@ use tokio::sync::Notify;
 pub struct Hints {
     watchers: Mutex<HashMap<Partition, Vec<Weak<Inbox>>>>,
     poll_every: Option<Duration>,
+    relays: RwLock<Vec<Relay>>,
+}
+
+/// Who is told as well, and by which name.
+#[derive(Debug)]
+struct Relay {
+    to: Weak<Hints>,
+    name: fn(&Partition) -> Option<Partition>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +80,28 @@ impl Hints {
                 watchers.remove(partition);
             }
         }
+        drop(watchers);
+        for relay in self.relays.read().iter() {
+            if let (Some(to), Some(name)) = (relay.to.upgrade(), (relay.name)(partition)) {
+                to.notify(&name);
+            }
+        }
+    }
+
+    /// Hints for what lies over stores that tell these: `to` is told whatever is told here, by
+    /// the name that `name` gives a partition; those without one are left out.
+    pub fn relay(&self, to: &Arc<Self>, name: fn(&Partition) -> Option<Partition>) {
+        let mut relays = self.relays.write();
+        relays.retain(|relay| relay.to.strong_count() > 0);
+        if !relays.iter().any(|relay| relay.to.as_ptr() == Arc::as_ptr(to)) {
+            relays.push(Relay { to: Arc::downgrade(to), name });
+        }
+    }
+
+    /// How often watchers ask by themselves, if hints may be lost.
+    #[must_use]
+    pub fn poll_every(&self) -> Option<Duration> {
+        self.poll_every
     }
 
     /// Tells that any partition may have changed. Engines call it after hints may have been
@@ -81,6 +111,9 @@ impl Hints {
             list.retain(|weak| weak.upgrade().inspect(|inbox| inbox.push(partition)).is_some());
             !list.is_empty()
         });
+        for to in self.relays.read().iter().filter_map(|relay| relay.to.upgrade()) {
+            to.notify_all();
+        }
     }
 
     fn add(&self, partition: &Partition, inbox: &Arc<Inbox>) {
