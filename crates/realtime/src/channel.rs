@@ -17,13 +17,15 @@ use std::{fmt, sync::Arc};
 use store::{Commit, Kind, Partition, SharedFanout, StreamName, Write};
 use traffic_cop::{
     genesis::Genesis,
-    state::{self, DocumentId},
+    state::{self, DocumentId, tier},
 };
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
 const KIND: Kind = Kind::new("channel");
 /// How the channels of mailboxes begin.
 pub(crate) const MAILBOX: &str = "mailbox:";
+/// How the channels begin that tell where documents move.
+const TIERS: &str = "tiers:";
 /// The entries of channels that are maps.
 const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
@@ -84,6 +86,8 @@ pub(crate) enum Source {
     History(Partition),
     /// The changes of the document in this partition.
     Document(Partition),
+    /// The moves of a document between tiers, kept in this partition.
+    Lineage(Partition),
     /// The changes of the entries in this partition: a map that is no document.
     Map(Partition),
     /// Those who are subscribed to the channel whose presence this partition holds, as a map.
@@ -113,10 +117,12 @@ impl Source {
     pub(crate) fn stream(&self) -> Option<(&Partition, &'static StreamName)> {
         static PUBLISHED: StreamName = PUBLICATIONS;
         static CHANGED: StreamName = state::CHANGES;
+        static MOVED: StreamName = tier::LINEAGE;
         match self {
             Self::Passing(_) | Self::Members(..) => None,
             Self::Brief(partition) | Self::History(partition) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
+            Self::Lineage(partition) => Some((partition, &MOVED)),
         }
     }
 
@@ -124,7 +130,7 @@ impl Source {
     pub(crate) fn is_recoverable(&self) -> bool {
         match self {
             Self::Passing(_) | Self::Brief(_) | Self::Members(..) => false,
-            Self::History(_) | Self::Document(_) | Self::Map(_) => true,
+            Self::History(_) | Self::Document(_) | Self::Lineage(_) | Self::Map(_) => true,
         }
     }
 
@@ -132,7 +138,11 @@ impl Source {
     pub(crate) fn entries(&self) -> Option<&Partition> {
         match self {
             Self::Document(partition) | Self::Map(partition) => Some(partition),
-            Self::Passing(_) | Self::Brief(_) | Self::History(_) | Self::Members(..) => None,
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::History(_)
+            | Self::Lineage(_)
+            | Self::Members(..) => None,
         }
     }
 
@@ -144,6 +154,7 @@ impl Source {
             | Self::Brief(_)
             | Self::History(_)
             | Self::Document(_)
+            | Self::Lineage(_)
             | Self::Map(_)
             | Self::Members(..) => self,
         }
@@ -249,6 +260,14 @@ pub(crate) fn admit(
         let source = document.readable_by(caller).map(Source::Document)?;
         return Ok(Admitted::to(source));
     }
+    if let Some(document) = name.strip_prefix(TIERS) {
+        let document: DocumentId = document.parse()?;
+        if wish == Wish::Publish {
+            return forbidden("a document moves by `state.promote` and `state.demote`");
+        }
+        let partition = tier::lineage_of(&document.readable_by(caller)?);
+        return Ok(Admitted::to(Source::Lineage(partition.map_err(broker::problem)?)));
+    }
     if let Some(address) = name.strip_prefix(MAILBOX) {
         let partition = match wish {
             Wish::Subscribe | Wish::History => address.parse::<Address>()?.open_to(caller)?,
@@ -345,6 +364,7 @@ pub(crate) fn kept(bytes: &[u8], offset: u64) -> Result<Publication, Problem> {
 pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publication, Problem> {
     match source {
         Source::Document(_) => entry::change(entry),
+        Source::Lineage(_) => entry::moved(entry),
         Source::Map(_) => entry::update(entry),
         Source::History(_) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),
@@ -399,6 +419,7 @@ impl Publications {
                 self.append(&partition, value, BRIEF).await?;
                 Ok(0)
             }
+            (Source::Lineage(_), _) => Err(damaged()),
             (Source::Document(_) | Source::Map(_) | Source::Members(..), _) => {
                 let detail = "the channel is a map: publish to one of its keys";
                 Err(Problem::new(Code::BadRequest, detail))
