@@ -76,7 +76,8 @@ impl Node {
         };
         let places = authority.map(|authority| {
             let (all, clock) = (stores.all.clone(), clock.clone());
-            Places::new(all, clock, genesis.clone(), stores.kept, authority)
+            let live_bytes_max = config.state.promotion.live_bytes_max;
+            Places::new(all, clock, genesis.clone(), stores.kept, authority, live_bytes_max)
         });
         let store: SharedStore = match &places {
             Some(places) => places.clone(),

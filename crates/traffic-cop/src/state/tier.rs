@@ -14,6 +14,7 @@ mod asking;
 mod contents;
 mod copied;
 mod known;
+mod live;
 mod mover;
 mod place;
 mod placement;

@@ -318,16 +318,20 @@ impl States {
         Ok((placement, decision))
     }
 
-    /// Has the policy decide about documents that this node has served, until dropped. Does
-    /// nothing where that is not configured.
+    /// Sees to it that not too much is live, and has the policy decide about documents that this
+    /// node has served, where that is configured; until dropped.
     pub async fn promote_by_policy(&self) {
         let promotion = &self.config.promotion;
-        let Some(places) = self.places.as_ref().filter(|_| promotion.enabled) else { return };
+        let Some(places) = &self.places else { return };
         let mut pace = tokio::time::interval(promotion.every);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
-            for document in places.served() {
+            if let Err(error) = places.relieve().await {
+                tracing::warn!(%error, "there is more live than there may be");
+            }
+            let served = if promotion.enabled { places.served() } else { Vec::new() };
+            for document in served {
                 if let Err(problem) = self.consider(places, &document).await {
                     tracing::warn!(%document, problem.detail, "the policy was not carried out");
                 }

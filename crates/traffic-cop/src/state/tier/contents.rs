@@ -22,6 +22,8 @@ pub(super) struct Contents {
     pub(super) entries: u64,
     /// Of keys and values.
     pub(super) bytes: u64,
+    /// Of all that is to be written.
+    pub(super) size: u64,
 }
 
 impl Contents {
@@ -68,12 +70,12 @@ impl Contents {
                 break;
             }
         }
-        Ok(Self { before: first - 1, writes: packed.all, entries, bytes })
+        Ok(Self { before: first - 1, writes: packed.all, entries, bytes, size: packed.size })
     }
 
     /// Of a document without entries and without a past.
     pub(super) fn none() -> Self {
-        Self { before: 0, writes: Vec::new(), entries: 0, bytes: 0 }
+        Self { before: 0, writes: Vec::new(), entries: 0, bytes: 0, size: 0 }
     }
 
     /// Revisions that writing it takes.
@@ -114,12 +116,16 @@ impl Contents {
 #[derive(Default)]
 struct Packed {
     all: Vec<Vec<Write>>,
+    /// Of the last of them.
     bytes: usize,
+    /// Of all.
+    size: u64,
 }
 
 impl Packed {
     fn push(&mut self, size: usize, write: Write) {
         // With what a stream's name takes.
+        self.size += size as u64;
         let size = size + CHANGES.as_str().len();
         match self.all.last_mut() {
             Some(last) if last.len() < COMMIT_WRITES && self.bytes + size <= COMMIT_BYTES => {

@@ -14,6 +14,7 @@ use crate::{
         contents::Contents,
         place::Place,
         placement::{self, LINEAGE_MAX, Moving, Placement},
+        places::on_its_way,
     },
     storage,
 };
@@ -55,6 +56,8 @@ pub(super) struct Carried {
     since: u64,
     entries: u64,
     bytes: u64,
+    /// Of all that was copied.
+    size: u64,
 }
 
 impl Places {
@@ -105,25 +108,33 @@ impl Places {
             if let Some(moving) = placement.moving {
                 let ends = moving.at.plus(MOVE_MAX);
                 if self.authority == Authority::Shared && self.clock.now() < ends {
-                    return Ok(place);
+                    return match place.generation > 0 && !self.is_there(document, place).await? {
+                        // Another node is about to begin it anew.
+                        true => Err(on_its_way()),
+                        false => Ok(place),
+                    };
                 }
                 match self.undo(document, revision, placement).await {
                     Ok(()) | Err(Error::Conflict { .. }) => continue,
                     Err(error) => return Err(error),
                 }
             }
-            if place.generation > 0 && self.store.head(&place.of(document)?).await?.is_none() {
+            if place.generation > 0 && !self.is_there(document, place).await? {
                 match self.begin_anew(document, revision, placement).await {
                     Ok(()) | Err(Error::Conflict { .. }) => continue,
                     Err(error) => return Err(error),
                 }
             }
             if place.tier == Tier::Live {
-                self.live.lock().insert(document.clone());
+                self.live.find(document);
             }
             return Ok(place);
         }
         Err(Error::unavailable("the document's place changes faster than it can be read"))
+    }
+
+    async fn is_there(&self, document: &Partition, place: Place) -> Result<bool, Error> {
+        Ok(self.store.head(&place.of(document)?).await?.is_some())
     }
 
     /// What is kept of a document's place, and the revision of that record; 0: nothing.
@@ -197,6 +208,10 @@ impl Places {
         }
         let mut stands = self.close(document, from).await?;
         let contents = Contents::of(&self.store, document, &from).await?;
+        if intent.to.tier == Tier::Live && self.live.is_full(contents.size) {
+            let source = "what is live would be more than `state.promotion.live_bytes_max`";
+            return Err(Error::Full { source: source.into() });
+        }
         while stands.revision < contents.commits() {
             stands = self.close(document, from).await?;
         }
@@ -220,9 +235,9 @@ impl Places {
         to: Place,
         position: Position,
     ) -> Result<Carried, Error> {
-        let (entries, bytes) = (contents.entries, contents.bytes);
+        let Contents { entries, bytes, size, .. } = contents;
         contents.write_to(&self.store, &to.of(document)?, position).await?;
-        Ok(Carried { since: position.revision, entries, bytes })
+        Ok(Carried { since: position.revision, entries, bytes, size })
     }
 
     /// Names the new place, and answers what is to be emptied.
@@ -263,8 +278,8 @@ impl Places {
         placement.left.extend(leave.into_iter().chain(keep));
         let revision = self.save(document, intent.revision, &placement, Some(&moved)).await?;
         match to.tier {
-            Tier::Live => drop(self.live.lock().insert(document.clone())),
-            Tier::Hot | Tier::Durable => drop(self.live.lock().remove(document)),
+            Tier::Live => self.live.put(document, carried.size),
+            Tier::Hot | Tier::Durable => self.live.remove(document),
         }
         let now = self.clock.elapsed();
         self.known.put(document, to, super::known::Use::Look, now);
@@ -365,15 +380,17 @@ impl Places {
         }
     }
 
+    /// The tier in which a document is kept that is live.
+    pub(super) async fn kept(&self, document: &Partition) -> Result<Tier, Error> {
+        let (_, placement) = self.load(document).await?;
+        let kept = placement.and_then(|placement| placement.kept);
+        Ok(kept.map_or(Place::first(document).tier, |kept| kept.tier))
+    }
+
     /// Moves what is live on this node to where it is kept, before the node ends.
     pub async fn settle_down(&self) {
-        let live: Vec<Partition> = self.live.lock().iter().cloned().collect();
-        for document in live {
-            let kept = match self.load(&document).await {
-                Ok((_, placement)) => placement.and_then(|placement| placement.kept),
-                Err(_) => None,
-            };
-            let to = kept.map_or(Place::first(&document).tier, |kept| kept.tier);
+        for document in self.live.all() {
+            let to = self.kept(&document).await.unwrap_or(Tier::Durable);
             let reason = "the node that it was live on ended".to_owned();
             let order = Order { to, cause: Cause::Shutdown, reason, by: None, score: None };
             if let Err(error) = self.relocate(&document, &order).await {

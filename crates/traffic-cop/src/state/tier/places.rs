@@ -8,6 +8,7 @@ use crate::{
         tier::{
             Tier, copied,
             known::{Activity, Known, Use},
+            live::Live,
             place::{self, Place},
         },
     },
@@ -15,12 +16,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use clock::SharedClock;
-use parking_lot::Mutex;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{
     Bucket, Capabilities, Change, Changes, Check, Commit, Committed, Entry, Error, Head, Hints,
     Key, Kind, Partition, PartitionPage, Position, Record, ScanPage, SharedStore, Store,
@@ -84,7 +80,7 @@ pub struct Places {
     pub(super) authority: Authority,
     pub(super) known: Known,
     /// What is live on this node.
-    pub(super) live: Mutex<BTreeSet<Partition>>,
+    pub(super) live: Live,
     /// Of those who follow documents.
     pub(super) hints: Arc<Hints>,
     /// One at a time moves a document, or looks up where it is.
@@ -93,7 +89,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Documents in `store`.
+    /// Documents in `store`; those that are live have at most `live_bytes_max` bytes together.
     #[must_use]
     pub fn new(
         store: SharedStore,
@@ -101,6 +97,7 @@ impl Places {
         genesis: Genesis,
         engines: Engines,
         authority: Authority,
+        live_bytes_max: u64,
     ) -> Arc<Self> {
         let tiers = [Tier::Live, Tier::Hot, Tier::Durable];
         // A partition in each engine, never written, to find what the engine tells by.
@@ -124,7 +121,7 @@ impl Places {
             engines,
             authority,
             known: Known::new(),
-            live: Mutex::default(),
+            live: Live::new(live_bytes_max),
             hints,
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             hasher: ahash::RandomState::new(),
@@ -282,7 +279,7 @@ impl std::fmt::Debug for Places {
     }
 }
 
-fn on_its_way() -> Error {
+pub(super) fn on_its_way() -> Error {
     Error::unavailable("the document is on its way to another tier")
 }
 
@@ -318,7 +315,12 @@ impl Store for Places {
         loop {
             let place = self.resolve(document, Use::Write).await?;
             let outcome = match self.placed(&commit, place).await {
-                Ok(placed) => self.store.commit(placed).await,
+                Ok(placed) => {
+                    if place.tier == Tier::Live {
+                        self.live.grow(document, &placed);
+                    }
+                    self.store.commit(placed).await
+                }
                 // It may have moved from where its record was looked for.
                 Err(error) if self.is_still(document, place).await? => Err(error),
                 Err(_) => continue,

@@ -23,6 +23,9 @@ pub struct Promotion {
     /// How often a node looks at the documents that it has served, 1s to 1h.
     #[serde(with = "types::duration")]
     pub every: Duration,
+    /// Bytes of documents and their histories that a node keeps live, at most. Whatever would be
+    /// more does not become live; the largest that have grown beyond it become durable again.
+    pub live_bytes_max: u64,
     /// By which measure.
     pub policy: Policy,
 }
@@ -30,7 +33,9 @@ pub struct Promotion {
 impl Default for Promotion {
     fn default() -> Self {
         let every = Duration::from_secs(30);
-        Self { enabled: false, shared: false, every, policy: Policy::default() }
+        let live_bytes_max = 64 * 1024 * 1024;
+        let policy = Policy::default();
+        Self { enabled: false, shared: false, every, live_bytes_max, policy }
     }
 }
 

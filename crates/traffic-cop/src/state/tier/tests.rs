@@ -74,8 +74,15 @@ impl Ground {
             hot: Survives::Process,
             durable: Survives::PowerLoss,
         };
-        let places =
-            Places::new(store.clone(), clock.clone(), genesis.clone(), engines, self.authority);
+        let live_bytes_max = self.config.promotion.live_bytes_max;
+        let places = Places::new(
+            store.clone(),
+            clock.clone(),
+            genesis.clone(),
+            engines,
+            self.authority,
+            live_bytes_max,
+        );
         let states = States::new(store, clock, self.config.clone(), genesis);
         Node { states: states.with_places(places.clone()), places }
     }
@@ -456,6 +463,63 @@ async fn large_and_missing_documents_move_as_well() {
         node.go(to).await;
         assert_eq!(node.snapshot().await.2, entries);
     }
+}
+
+#[tokio::test]
+async fn what_was_trimmed_stays_so() {
+    let mut ground = Ground::new();
+    ground.config.history_max = 64;
+    let node = ground.node();
+    for number in 0..200 {
+        node.put("k", json!(number), None).await.unwrap();
+    }
+    let history = async || {
+        let read = node.states.history(&caller(), &board(), 150, 1_000).await.unwrap();
+        read.into_iter().map(|one| (one.offset, one.change)).collect::<Vec<_>>()
+    };
+    let (epoch, _, _) = node.snapshot().await;
+    let before = history().await;
+    for to in TIERS {
+        node.go(to).await;
+        assert_eq!(history().await, before);
+        let problem = node.states.history(&caller(), &board(), 1, 10).await.unwrap_err();
+        assert_eq!(
+            (problem.code, problem.members["first"].as_u64() > Some(64)),
+            (Code::Lagged, true)
+        );
+        let since = node.states.changes(&caller(), &board(), &epoch, 10).await;
+        assert_eq!(since.unwrap_err().code, Code::Lagged);
+    }
+    node.put("k", json!(1), None).await.unwrap();
+    assert_eq!(history().await.last().unwrap().0, 201);
+}
+
+#[tokio::test]
+async fn no_more_is_live_than_may_be() {
+    let mut ground = Ground::new();
+    ground.config.promotion.live_bytes_max = 20_000;
+    let node = ground.node();
+    let other = DocumentId(Scope::Pillar("other".into()));
+    let text = |length| Operation::Put(json!("x".repeat(length)));
+    for (of, length) in [(board(), 2_000), (other.clone(), 9_000)] {
+        node.states.apply(&caller(), &of, "k", text(length), None).await.unwrap();
+    }
+    let live = node.ask(&board(), Towards::Live, Some(Tier::Live)).await.unwrap();
+    assert_eq!(live.tier, Tier::Live);
+    let refused = node.ask(&other, Towards::Live, Some(Tier::Live)).await.unwrap_err();
+    assert_eq!(refused.code, Code::StoreFull);
+    node.states.apply(&caller(), &other, "k", text(10), None).await.unwrap();
+    // What was written is counted, until it is measured.
+    for expected in [Tier::Live, Tier::Durable] {
+        for _ in 0..10 {
+            node.put("k", json!("x".repeat(900)), None).await.unwrap();
+        }
+        assert!(node.places.live.is_full(0));
+        node.places.relieve().await.unwrap();
+        assert_eq!(node.now().await.tier, expected);
+        assert!(!node.places.live.is_full(0));
+    }
+    assert_eq!(node.snapshot().await.2["k"].1, json!("x".repeat(900)));
 }
 
 #[tokio::test]
