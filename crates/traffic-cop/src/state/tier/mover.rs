@@ -9,12 +9,15 @@
 //! | empty | old place: nothing is left | remains, which the next move removes |
 
 use crate::{
-    state::tier::{
-        Authority, Cause, LINEAGE, Move, Places, Tier,
-        contents::Contents,
-        place::Place,
-        placement::{self, LINEAGE_MAX, Moving, Placement},
-        places::on_its_way,
+    state::{
+        format_epoch,
+        tier::{
+            Authority, Cause, LINEAGE, Move, Places, Tier,
+            contents::Contents,
+            place::Place,
+            placement::{self, LINEAGE_MAX, Moving, Placement},
+            places::on_its_way,
+        },
     },
     storage,
 };
@@ -23,6 +26,9 @@ use store::{Check, Commit, Error, Incarnation, Key, Partition, Position, Write};
 use types::PrincipalId;
 
 const ATTEMPTS: usize = 16;
+/// How often a node that ends tries to move a document, and what lies between.
+const LAST_ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 /// Where nodes share the stores: from when on a move counts as one that was cut off.
 const MOVE_MAX: Duration = Duration::from_secs(30);
 
@@ -53,7 +59,7 @@ pub(super) struct Intent {
 /// What was moved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Carried {
-    since: u64,
+    position: Position,
     entries: u64,
     bytes: u64,
     /// Of all that was copied.
@@ -237,7 +243,7 @@ impl Places {
     ) -> Result<Carried, Error> {
         let Contents { entries, bytes, size, .. } = contents;
         contents.write_to(&self.store, &to.of(document)?, position).await?;
-        Ok(Carried { since: position.revision, entries, bytes, size })
+        Ok(Carried { position, entries, bytes, size })
     }
 
     /// Names the new place, and answers what is to be emptied.
@@ -250,7 +256,7 @@ impl Places {
     ) -> Result<(Move, Emptying), Error> {
         let mut placement = intent.placement.clone();
         let from = placement.place;
-        let to = Place { since: carried.since, ..intent.to };
+        let to = Place { since: carried.position.revision, ..intent.to };
         let moved = Move {
             from: from.tier,
             to: to.tier,
@@ -259,7 +265,8 @@ impl Places {
             reason: order.reason.clone(),
             by: order.by.clone(),
             at: self.clock.now(),
-            revision: carried.since,
+            epoch: format_epoch(carried.position.incarnation),
+            revision: carried.position.revision,
             entries: carried.entries,
             bytes: carried.bytes,
             score: order.score,
@@ -393,8 +400,14 @@ impl Places {
             let to = self.kept(&document).await.unwrap_or(Tier::Durable);
             let reason = "the node that it was live on ended".to_owned();
             let order = Order { to, cause: Cause::Shutdown, reason, by: None, score: None };
-            if let Err(error) = self.relocate(&document, &order).await {
-                tracing::error!(%document, %error, "what was live is lost with this node");
+            for attempt in 1..=LAST_ATTEMPTS {
+                match self.relocate(&document, &order).await {
+                    Ok(_) => break,
+                    Err(error) if attempt == LAST_ATTEMPTS => {
+                        tracing::error!(%document, %error, "what was live is lost with this node");
+                    }
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                }
             }
         }
     }

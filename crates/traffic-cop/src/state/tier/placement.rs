@@ -115,7 +115,9 @@ pub struct Move {
     pub by: Option<PrincipalId>,
     /// When, in milliseconds since 1970 UTC.
     pub at: Timestamp,
-    /// The document's revision at which it moved.
+    /// The life of the document since.
+    pub epoch: String,
+    /// The document's revision at which it moved; of a lost one, what it goes on from.
     pub revision: u64,
     /// How many entries it had.
     pub entries: u64,
