@@ -226,3 +226,39 @@ impl Drop for Watcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use types::TenantId;
+
+    fn partition(id: &str) -> Partition {
+        Partition::new(TenantId::system(), Kind::new("k"), id).unwrap()
+    }
+
+    /// All that begin alike, by that beginning.
+    fn beginning(of: &Partition) -> Option<Partition> {
+        of.id().split_once('/').map(|(begins, _)| partition(begins))
+    }
+
+    #[test]
+    fn hints_are_told_on_by_another_name() {
+        let (engine, over) = (Hints::reliable(), Arc::new(Hints::reliable()));
+        engine.relay(&over, beginning);
+        engine.relay(&over, beginning);
+        let inbox = Arc::default();
+        over.add(&partition("a"), &inbox);
+        engine.notify(&partition("b/1"));
+        engine.notify(&partition("a"));
+        assert_eq!(inbox.pop(), None);
+        engine.notify(&partition("a/1"));
+        assert_eq!((inbox.pop(), inbox.pop()), (Some(partition("a")), None));
+        engine.notify_all();
+        assert_eq!(inbox.pop(), Some(partition("a")));
+        drop(over);
+        engine.notify(&partition("a/1"));
+        engine.relay(&Arc::new(Hints::reliable()), beginning);
+        assert_eq!(engine.relays.read().len(), 1, "who is gone is forgotten");
+    }
+}

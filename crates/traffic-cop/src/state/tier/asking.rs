@@ -246,9 +246,10 @@ impl States {
         let document = id.readable_by(caller)?;
         let of = placement::partition(&document).map_err(storage::problem)?;
         let read = self.store.read(&of, &LINEAGE, offset.max(1), limit.max(1)).await;
-        let entries = read.map_err(|error| match error {
-            Error::Trimmed { first } => storage::problem(error).member("first", first),
-            error => storage::problem(error),
+        let entries = read.map_err(|error| {
+            let first = if let Error::Trimmed { first } = error { Some(first) } else { None };
+            let problem = storage::problem(error);
+            first.into_iter().fold(problem, |problem, first| problem.member("first", first))
         })?;
         let told = |entry: &store::Entry| {
             Ok(LineageEntry { offset: entry.sequence, moved: super::lineage(entry)? })

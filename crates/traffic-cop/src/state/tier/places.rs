@@ -68,7 +68,7 @@ impl Engines {
     }
 }
 
-/// A store over the one that holds all tiers (see [`store::Tiers`] and [`place::tier_of`]),
+/// A store over the one that holds all tiers (see [`store::Tiers`] and [`super::tier_of`]),
 /// in which documents have one name, wherever they live. Everything else passes through it.
 ///
 /// A [`store::CommitId`] is recognised again only as long as the document stays where it is.

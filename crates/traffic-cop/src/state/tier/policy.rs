@@ -74,7 +74,7 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
-    /// Of what [`complexity`] tells.
+    /// See [`Observed::complexity`].
     pub complexity: f64,
     /// Of keys and values, as JSON.
     pub bytes: f64,
@@ -126,7 +126,8 @@ pub struct Observed {
     pub bytes: u64,
     /// How many entries it has.
     pub entries: u64,
-    /// See [`complexity`].
+    /// How involved its values are: 2 for each key, 1.5 for each member of its object, 1.2 for
+    /// each item of its list, 0.5 for any other value; 100 at most.
     pub complexity: f64,
     /// 1 to 10.
     pub importance: u8,
@@ -155,8 +156,7 @@ pub struct Decision {
     pub observed: Observed,
 }
 
-/// How involved the values of a document are: 2 for each key, 1.5 for each member of its object,
-/// 1.2 for each item of its list, 0.5 for any other value; 100 at most.
+/// How involved the values of a document are; see [`Observed::complexity`].
 #[must_use]
 pub(super) fn complexity<'a>(values: impl IntoIterator<Item = &'a Json>) -> f64 {
     let of = |value: &Json| match value {
