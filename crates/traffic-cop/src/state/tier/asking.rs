@@ -8,6 +8,7 @@ use crate::{
         tier::{
             Cause, LINEAGE, Move, Order, Places, Tier,
             known::Activity,
+            live::NoRoom,
             placement::{self, Placement},
             policy::{self, Decision, Observed, Policy},
         },
@@ -189,7 +190,13 @@ impl States {
             by: Some(caller.principal.id.clone()),
             score: Some(score),
         };
-        let moved = places.relocate(&document, &order).await.map_err(storage::problem)?;
+        let moved = places.relocate(&document, &order).await.map_err(|error| {
+            let is_live = matches!(&error, Error::Full { source } if source.is::<NoRoom>());
+            match is_live {
+                true => Problem::new(Code::StoreFull, NoRoom.to_string()),
+                false => storage::problem(error),
+            }
+        })?;
         let place = places.placement(&document).await.map_err(storage::problem)?.place;
         Ok(Moved {
             moved: moved.is_some(),

@@ -12,6 +12,11 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use store::{Commit, Error, Partition, Write};
 
+/// What is live would be more than it may be.
+#[derive(Debug, thiserror::Error)]
+#[error("no more documents can be live on this node: see `state.promotion.live_bytes_max`")]
+pub(super) struct NoRoom;
+
 /// The documents in the memory of this node.
 pub(super) struct Live {
     /// Bytes that each takes, or more than that.

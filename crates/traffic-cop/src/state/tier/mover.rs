@@ -14,6 +14,7 @@ use crate::{
         tier::{
             Authority, Cause, LINEAGE, Move, Places, Tier,
             contents::Contents,
+            live::NoRoom,
             place::Place,
             placement::{self, LINEAGE_MAX, Moving, Placement},
             places::on_its_way,
@@ -215,8 +216,7 @@ impl Places {
         let mut stands = self.close(document, from).await?;
         let contents = Contents::of(&self.store, document, &from).await?;
         if intent.to.tier == Tier::Live && self.live.is_full(contents.size) {
-            let source = "what is live would be more than `state.promotion.live_bytes_max`";
-            return Err(Error::Full { source: source.into() });
+            return Err(Error::Full { source: NoRoom.into() });
         }
         while stands.revision < contents.commits() {
             stands = self.close(document, from).await?;

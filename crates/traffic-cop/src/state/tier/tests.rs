@@ -502,7 +502,7 @@ async fn no_more_is_live_than_may_be() {
     let live = node.ask(&board(), Towards::Live, Some(Tier::Live)).await.unwrap();
     assert_eq!(live.tier, Tier::Live);
     let refused = node.ask(&other, Towards::Live, Some(Tier::Live)).await.unwrap_err();
-    assert_eq!(refused.code, Code::StoreFull);
+    assert_eq!((refused.code, refused.detail.contains("live_bytes_max")), (Code::StoreFull, true));
     node.states.apply(&caller(), &other, "k", text(10), None).await.unwrap();
     // What was written is counted, until it is measured.
     for expected in [Tier::Live, Tier::Durable] {
