@@ -1,5 +1,7 @@
 //! `/crosstown/v1/state/{scope}/{id}`.
 
+mod tier;
+
 use crate::{
     answer::{Answer, json},
     request::{By, Json, Patched, Wanted},
@@ -29,6 +31,7 @@ pub(crate) fn routes(states: SharedStates) -> Router {
         .route("/state/{scope}/{id}/restore", post(restore))
         .route("/state/{scope}/{id}/sync", get(sync_status).post(sync))
         .route("/state/{scope}/{id}/entries/{key}", get(read).put(put).patch(patch).delete(delete))
+        .merge(tier::routes())
         .with_state(states)
 }
 

@@ -21,7 +21,7 @@ use protocol::{
 };
 use std::{fmt, sync::Arc};
 use store::{Kind, Partition, SharedFanout, StreamName};
-use traffic_cop::state::{self, DocumentId};
+use traffic_cop::state::{self, DocumentId, tier};
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
 /// Histories of the hot tier.
@@ -30,6 +30,8 @@ const KIND: Kind = Kind::new("channel");
 const DURABLE: Kind = Kind::new("channel-durable");
 /// How the channels of mailboxes begin.
 pub(crate) const MAILBOX: &str = "mailbox:";
+/// How the channels begin that tell where documents move.
+const TIERS: &str = "tiers:";
 /// The entries of channels that are maps.
 const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
@@ -89,6 +91,8 @@ pub(crate) enum Source {
     History(Partition, Keep),
     /// The changes of the document in this partition.
     Document(Partition),
+    /// The moves of a document between tiers, kept in this partition.
+    Lineage(Partition),
     /// The changes of the entries in this partition: a map that is no document.
     Map(Partition),
     /// Those who are subscribed to the channel whose presence this partition holds, as a map.
@@ -118,10 +122,12 @@ impl Source {
     pub(crate) fn stream(&self) -> Option<(&Partition, &'static StreamName)> {
         static PUBLISHED: StreamName = PUBLICATIONS;
         static CHANGED: StreamName = state::CHANGES;
+        static MOVED: StreamName = tier::LINEAGE;
         match self {
             Self::Passing(_) | Self::Live(..) | Self::Members(..) => None,
             Self::Brief(partition) | Self::History(partition, _) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
+            Self::Lineage(partition) => Some((partition, &MOVED)),
         }
     }
 
@@ -129,7 +135,11 @@ impl Source {
     pub(crate) fn is_recoverable(&self) -> bool {
         match self {
             Self::Passing(_) | Self::Brief(_) | Self::Members(..) => false,
-            Self::Live(..) | Self::History(..) | Self::Document(_) | Self::Map(_) => true,
+            Self::Live(..)
+            | Self::History(..)
+            | Self::Document(_)
+            | Self::Lineage(_)
+            | Self::Map(_) => true,
         }
     }
 
@@ -141,6 +151,7 @@ impl Source {
             | Self::Brief(_)
             | Self::Live(..)
             | Self::History(..)
+            | Self::Lineage(_)
             | Self::Members(..) => None,
         }
     }
@@ -267,6 +278,14 @@ pub(crate) fn admit(
         let source = document.readable_by(caller).map(Source::Document)?;
         return Ok(Admitted::to(source));
     }
+    if let Some(document) = name.strip_prefix(TIERS) {
+        let document: DocumentId = document.parse()?;
+        if wish == Wish::Publish {
+            return forbidden("a document moves by `state.promote` and `state.demote`");
+        }
+        let partition = tier::lineage_of(&document.readable_by(caller)?);
+        return Ok(Admitted::to(Source::Lineage(partition.map_err(broker::problem)?)));
+    }
     if let Some(address) = name.strip_prefix(MAILBOX) {
         let partition = match wish {
             Wish::Subscribe | Wish::History => address.parse::<Address>()?.open_to(caller)?,
@@ -343,6 +362,7 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
 pub(crate) fn publication(source: &Source, entry: &store::Entry) -> Result<Publication, Problem> {
     match source {
         Source::Document(_) => entry::change(entry),
+        Source::Lineage(_) => entry::moved(entry),
         Source::Map(_) => entry::update(entry),
         Source::History(..) => kept(&entry.value, entry.sequence),
         Source::Passing(_) | Source::Brief(_) => kept(&entry.value, 0),

@@ -127,6 +127,9 @@ impl Config {
             if name == "state" {
                 return Err("the namespace `state` is reserved for documents".into());
             }
+            if name == "tiers" {
+                return Err("the namespace `tiers` is reserved for the moves of documents".into());
+            }
             if name == "mailbox" {
                 return Err("the namespace `mailbox` is reserved for mailboxes".into());
             }

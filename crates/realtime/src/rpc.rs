@@ -12,6 +12,9 @@
 //! | `state.delete` | `{document, key, if_revision?}` | `{epoch, revision}` |
 //! | `state.changes` | `{document, epoch, revision}` | `{epoch, revision, changes}` |
 //! | `state.history` | `{document, offset?, limit?}` | `{entries}` |
+//! | `state.promote`, `state.demote` | `{document, tier?, reason?}` | `{moved, wanted, tier, generation, survives}` |
+//! | `state.tier` | `{document}` | where the document is kept, and why |
+//! | `state.lineage` | `{document, offset?, limit?}` | `{moves}` |
 //! | `mailbox.send` | `{to, data, id?, ttl?}` | `{letter, id, repeated}` |
 //! | `mailbox.list`, `mailbox.dead` | `{of?, after?}`; `of` is the caller's own unless it is said | `{letters}` |
 //! | `mailbox.ack` | `{of?, letter}` | `{}` |
@@ -24,6 +27,7 @@
 //! message is the problem document, as JSON.
 
 mod mailbox;
+mod tier;
 
 use crate::Parts;
 use protocol::{Code, Problem};
@@ -216,6 +220,9 @@ pub(crate) async fn call(
             let refused = |detail| Problem::new(Code::BadRequest, detail);
             let range = Range::parse(&range).map_err(refused)?;
             json(parts.analytics.report(range, parts.clock.now(), Some(&caller.tenant)))
+        }
+        "state.promote" | "state.demote" | "state.tier" | "state.lineage" => {
+            tier::call(states, caller, &method, data).await
         }
         other => {
             let of_mailbox = other.strip_prefix("mailbox.");

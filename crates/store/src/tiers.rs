@@ -5,42 +5,56 @@ use crate::{
     Partition, PartitionPage, Position, Record, ScanPage, SharedStore, Store, StreamName,
 };
 use async_trait::async_trait;
-use std::fmt;
+use std::{fmt, sync::Arc};
 use types::TenantId;
 
 /// How dear a partition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
+    /// Only as long as the node runs: what is changed too often to be kept at each change.
+    Live,
     /// Used all the time, and made again by its users if it is lost: sessions, channels, leases.
     Hot,
     /// To be kept: documents, keys, figures.
     Durable,
 }
 
-/// A store over two engines. Which of them has a partition follows from its name alone, so
-/// that every node agrees and nothing moves.
+/// A store over several engines. Which of them has a partition follows from its name alone, so
+/// that every node agrees. What moves to another engine gets another name there.
 pub struct Tiers {
+    /// `None`: what is live is in the hot engine.
+    live: Option<SharedStore>,
     hot: SharedStore,
     durable: SharedStore,
     tier_of: fn(&Partition) -> Tier,
 }
 
 impl Tiers {
-    /// `hot` and `durable` as one, by `tier_of`.
+    /// `hot` and `durable` as one, by `tier_of`; they may be the same.
     #[must_use]
     pub fn new(hot: SharedStore, durable: SharedStore, tier_of: fn(&Partition) -> Tier) -> Self {
-        Self { hot, durable, tier_of }
+        Self { live: None, hot, durable, tier_of }
+    }
+
+    /// With an engine of this node's own for what is live.
+    #[must_use]
+    pub fn with_live(self, live: SharedStore) -> Self {
+        Self { live: Some(live), ..self }
     }
 
     fn of(&self, partition: &Partition) -> &dyn Store {
         match (self.tier_of)(partition) {
+            Tier::Live => self.live.as_deref().unwrap_or(&*self.hot),
             Tier::Hot => &*self.hot,
             Tier::Durable => &*self.durable,
         }
     }
 
-    fn engines(&self) -> [&dyn Store; 2] {
-        [&*self.hot, &*self.durable]
+    /// Each engine once.
+    fn engines(&self) -> impl Iterator<Item = &dyn Store> {
+        let same = Arc::ptr_eq(&self.hot, &self.durable);
+        let durable = (!same).then_some(&*self.durable);
+        self.live.as_deref().into_iter().chain([&*self.hot]).chain(durable)
     }
 }
 
@@ -53,9 +67,13 @@ impl fmt::Debug for Tiers {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Store for Tiers {
-    /// Both engines; what survives is the less of the two.
+    /// The hot engine and the durable one; what survives is the less of the two. What is live is
+    /// known to survive nothing.
     fn capabilities(&self) -> Capabilities {
-        let [hot, durable] = self.engines().map(Store::capabilities);
+        let [hot, durable] = [&self.hot, &self.durable].map(|engine| engine.capabilities());
+        if Arc::ptr_eq(&self.hot, &self.durable) {
+            return hot;
+        }
         Capabilities {
             engine: format!("{} and {}", hot.engine, durable.engine),
             survives: hot.survives.min(durable.survives),
@@ -103,8 +121,10 @@ impl Store for Tiers {
     }
 
     async fn due(&self, bucket: Bucket, limit: usize) -> Result<Vec<Partition>, Error> {
-        let mut due = self.hot.due(bucket, limit).await?;
-        due.extend(self.durable.due(bucket, limit - due.len()).await?);
+        let mut due = Vec::new();
+        for engine in self.engines().collect::<Vec<_>>() {
+            due.extend(engine.due(bucket, limit - due.len()).await?);
+        }
         Ok(due)
     }
 
@@ -118,7 +138,7 @@ impl Store for Tiers {
         let (mut partitions, mut more) = (Vec::new(), false);
         // What lies beyond an unfinished page may have others before it.
         let mut known_to: Option<Partition> = None;
-        for engine in self.engines() {
+        for engine in self.engines().collect::<Vec<_>>() {
             let page = engine.list(tenant, kind, after, limit).await?;
             if page.more {
                 more = true;
@@ -136,6 +156,10 @@ impl Store for Tiers {
     }
 
     async fn sweep(&self, bucket: Bucket) -> Result<usize, Error> {
-        Ok(self.hot.sweep(bucket).await? + self.durable.sweep(bucket).await?)
+        let mut swept = 0;
+        for engine in self.engines().collect::<Vec<_>>() {
+            swept += engine.sweep(bucket).await?;
+        }
+        Ok(swept)
     }
 }

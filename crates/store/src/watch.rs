@@ -5,7 +5,7 @@
 //! after [`Hints::poll_every`], if the engine may lose hints at all.
 
 use crate::{Changes, Error, Partition, Position, SharedStore};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
@@ -18,6 +18,14 @@ use tokio::sync::Notify;
 pub struct Hints {
     watchers: Mutex<HashMap<Partition, Vec<Weak<Inbox>>>>,
     poll_every: Option<Duration>,
+    relays: RwLock<Vec<Relay>>,
+}
+
+/// Who is told as well, and by which name.
+#[derive(Debug)]
+struct Relay {
+    to: Weak<Hints>,
+    name: fn(&Partition) -> Option<Partition>,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +80,28 @@ impl Hints {
                 watchers.remove(partition);
             }
         }
+        drop(watchers);
+        for relay in self.relays.read().iter() {
+            if let (Some(to), Some(name)) = (relay.to.upgrade(), (relay.name)(partition)) {
+                to.notify(&name);
+            }
+        }
+    }
+
+    /// Hints for what lies over stores that tell these: `to` is told whatever is told here, by
+    /// the name that `name` gives a partition; those without one are left out.
+    pub fn relay(&self, to: &Arc<Self>, name: fn(&Partition) -> Option<Partition>) {
+        let mut relays = self.relays.write();
+        relays.retain(|relay| relay.to.strong_count() > 0);
+        if !relays.iter().any(|relay| relay.to.as_ptr() == Arc::as_ptr(to)) {
+            relays.push(Relay { to: Arc::downgrade(to), name });
+        }
+    }
+
+    /// How often watchers ask by themselves, if hints may be lost.
+    #[must_use]
+    pub fn poll_every(&self) -> Option<Duration> {
+        self.poll_every
     }
 
     /// Tells that any partition may have changed. Engines call it after hints may have been
@@ -81,6 +111,9 @@ impl Hints {
             list.retain(|weak| weak.upgrade().inspect(|inbox| inbox.push(partition)).is_some());
             !list.is_empty()
         });
+        for to in self.relays.read().iter().filter_map(|relay| relay.to.upgrade()) {
+            to.notify_all();
+        }
     }
 
     fn add(&self, partition: &Partition, inbox: &Arc<Inbox>) {
@@ -191,5 +224,41 @@ impl Drop for Watcher {
         for partition in self.positions.keys() {
             self.store.hints(partition).remove(partition, &self.inbox);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use types::TenantId;
+
+    fn partition(id: &str) -> Partition {
+        Partition::new(TenantId::system(), Kind::new("k"), id).unwrap()
+    }
+
+    /// All that begin alike, by that beginning.
+    fn beginning(of: &Partition) -> Option<Partition> {
+        of.id().split_once('/').map(|(begins, _)| partition(begins))
+    }
+
+    #[test]
+    fn hints_are_told_on_by_another_name() {
+        let (engine, over) = (Hints::reliable(), Arc::new(Hints::reliable()));
+        engine.relay(&over, beginning);
+        engine.relay(&over, beginning);
+        let inbox = Arc::default();
+        over.add(&partition("a"), &inbox);
+        engine.notify(&partition("b/1"));
+        engine.notify(&partition("a"));
+        assert_eq!(inbox.pop(), None);
+        engine.notify(&partition("a/1"));
+        assert_eq!((inbox.pop(), inbox.pop()), (Some(partition("a")), None));
+        engine.notify_all();
+        assert_eq!(inbox.pop(), Some(partition("a")));
+        drop(over);
+        engine.notify(&partition("a/1"));
+        engine.relay(&Arc::new(Hints::reliable()), beginning);
+        assert_eq!(engine.relays.read().len(), 1, "who is gone is forgotten");
     }
 }

@@ -21,6 +21,7 @@ mod room;
 mod rules;
 mod schema;
 mod sync;
+pub mod tier;
 mod transaction;
 mod who;
 
@@ -76,12 +77,19 @@ pub struct Config {
     pub depth_max: usize,
     /// What holds for some documents, or some of their entries; at most 64.
     pub rules: Vec<Rule>,
+    /// When documents change their tier.
+    pub promotion: tier::Promotion,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let rules = Vec::new();
-        Self { history_max: 1_000, value_bytes_max: 64 * 1024, depth_max: 32, rules }
+        Self {
+            history_max: 1_000,
+            value_bytes_max: 64 * 1024,
+            depth_max: 32,
+            rules: Vec::new(),
+            promotion: tier::Promotion::default(),
+        }
     }
 }
 
@@ -91,7 +99,8 @@ impl Config {
     /// # Errors
     /// What is wrong and how it is put right.
     pub fn check(&self) -> Result<(), String> {
-        rules::check(&self.rules)
+        rules::check(&self.rules)?;
+        self.promotion.check()
     }
 }
 
@@ -102,6 +111,8 @@ pub struct States {
     config: Config,
     rules: Rules,
     genesis: Genesis,
+    /// The store, if documents may move in it.
+    places: Option<Arc<tier::Places>>,
     /// One writer of an entry at a time merges and commits, and remembers what it wrote; across
     /// nodes the checks decide.
     locks: Vec<tokio::sync::Mutex<Memory>>,
@@ -238,7 +249,8 @@ impl States {
     ) -> Self {
         let rules = Rules::new(std::mem::take(&mut config.rules));
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
-        Self { store, clock, config, rules, genesis, locks, hasher: ahash::RandomState::new() }
+        let hasher = ahash::RandomState::new();
+        Self { store, clock, config, rules, genesis, places: None, locks, hasher }
     }
 
     /// The whole document, atomically, but for what the caller may not read. One that was never written is empty, at revision 0.

@@ -34,12 +34,17 @@ use traffic_cop::{
     identity::{Blocks, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     limit::{Limits, Shared},
     session::Sessions,
-    state::States,
+    state::{
+        SharedStates, States,
+        tier::{Authority, Places},
+    },
 };
 use types::Caller;
 
 /// How long, at the end, the store may take to be told who is gone.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long, at the end, documents that are live may take to move to where they are kept.
+const SETTLE_DOWN: Duration = Duration::from_secs(20);
 
 /// A running node.
 pub(crate) struct Node {
@@ -49,6 +54,7 @@ pub(crate) struct Node {
     admin: SocketAddr,
     config_file: Option<PathBuf>,
     shutdown: ShutdownConfig,
+    states: SharedStates,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// Closed last, when nothing writes any more.
@@ -69,8 +75,20 @@ impl Node {
         let engines = config.stores.engines()?;
         let are_shared = engines.are_shared();
         let stores = control.block_on(Stores::open(engines, &config.stores.guard, &clock))?;
-        let store = stores.all.clone();
-        let genesis = Genesis::new(store.clone(), clock.clone());
+        let genesis = Genesis::new(stores.all.clone(), clock.clone());
+        let authority = match are_shared {
+            false => Some(Authority::Here),
+            true => config.state.promotion.shared.then_some(Authority::Shared),
+        };
+        let places = authority.map(|authority| {
+            let (all, clock) = (stores.all.clone(), clock.clone());
+            let live_bytes_max = config.state.promotion.live_bytes_max;
+            Places::new(all, clock, genesis.clone(), stores.kept, authority, live_bytes_max)
+        });
+        let store: SharedStore = match &places {
+            Some(places) => places.clone(),
+            None => stores.all.clone(),
+        };
 
         let revocations = Revocations::new(store.clone());
         let sessions = Arc::new(Sessions::new(
@@ -91,12 +109,12 @@ impl Node {
             revocations.clone(),
             clock.clone(),
         ));
-        let states = Arc::new(States::new(
-            store.clone(),
-            clock.clone(),
-            config.state.clone(),
-            genesis.clone(),
-        ));
+        let states =
+            States::new(store.clone(), clock.clone(), config.state.clone(), genesis.clone());
+        let states = Arc::new(match places {
+            Some(places) => states.with_places(places),
+            None => states,
+        });
         let mailboxes = Arc::new(Mailboxes::new(
             store.clone(),
             clock.clone(),
@@ -141,7 +159,7 @@ impl Node {
         });
         let public = api::public(&api::Parts {
             sessions,
-            states,
+            states: states.clone(),
             channels: Arc::new(Channels(realtime.publications())),
             mailboxes,
             blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
@@ -188,6 +206,7 @@ impl Node {
             admin,
             config_file: config_file.map(Path::to_owned),
             shutdown: config.shutdown.clone(),
+            states: states.clone(),
             cluster,
             embedded: stores.embedded(),
         });
@@ -212,6 +231,7 @@ impl Node {
         control.spawn(history.map_err(|error| error.to_string())?.run());
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
+        control.spawn(async move { states.promote_by_policy().await });
         control.spawn(sweep(store, clock, shared_limits));
         Ok(node)
     }
@@ -254,6 +274,9 @@ impl Node {
         }
         if tokio::time::timeout(SETTLE, self.realtime.settle()).await.is_err() {
             tracing::warn!("who was present here stays so until that expires");
+        }
+        if tokio::time::timeout(SETTLE_DOWN, self.states.settle_down()).await.is_err() {
+            tracing::error!("what is still live is lost with this node");
         }
         if let Err(error) = self.realtime.park().await {
             tracing::warn!(%error, "channels of the live tier begin another life");

@@ -4,17 +4,20 @@ use crate::stores::{Engine, Engines, Live};
 use clock::SharedClock;
 use realtime::Reach;
 use std::sync::Arc;
-use store::{Capabilities, Partition, SharedFanout, SharedStore, Store, Tier, Tiers};
+use store::{Capabilities, Partition, SharedFanout, SharedStore, Store, Survives, Tier, Tiers};
 use store_embedded::EmbeddedStore;
 use store_guard::{GuardedFanout, GuardedStore};
 use store_memory::MemoryStore;
 use store_postgres::PostgresStore;
 use store_redis::{RedisFanout, RedisStore};
+use traffic_cop::state::tier;
 
 /// The engines of a node.
 pub(super) struct Stores {
     /// Each partition in the engine of its tier.
     pub(super) all: SharedStore,
+    /// What the tiers keep.
+    pub(super) kept: tier::Engines,
     /// What `/health` tells of, by tier.
     pub(super) tiers: Vec<(&'static str, Arc<GuardedStore>)>,
     /// The fan-out between nodes, if there is one.
@@ -34,6 +37,7 @@ impl Stores {
         guard: &store_guard::Config,
         clock: &SharedClock,
     ) -> Result<Self, String> {
+        let are_shared = engines.are_shared();
         let Engines { live, hot, durable } = engines;
         let mut embedded = Vec::new();
         let mut tiers = Vec::new();
@@ -43,13 +47,26 @@ impl Stores {
             let store = open(engine, clock, &mut embedded).await?;
             tiers.push((tier, GuardedStore::new(store, is_shared, guard, clock.clone())));
         }
-        let all: SharedStore = match &mut *tiers {
-            [(_, hot), (_, durable)] => Arc::new(Tiers::new(hot.clone(), durable.clone(), tier_of)),
+        let (hot, durable): (SharedStore, SharedStore) = match &mut *tiers {
+            [(_, hot), (_, durable)] => (hot.clone(), durable.clone()),
             [(tier, only), ..] => {
                 *tier = "hot_and_durable";
-                only.clone()
+                (only.clone(), only.clone())
             }
             [] => return Err("no store is configured".into()),
+        };
+        let kept = tier::Engines {
+            live: (!are_shared).then_some(Survives::Nothing),
+            hot: hot.capabilities().survives,
+            durable: durable.capabilities().survives,
+        };
+        let all: SharedStore = match are_shared {
+            true if Arc::ptr_eq(&hot, &durable) => hot,
+            true => Arc::new(Tiers::new(hot, durable, tier_of)),
+            false => {
+                let live = Arc::new(MemoryStore::new(clock.clone()));
+                Arc::new(Tiers::new(hot, durable, tier_of).with_live(live))
+            }
         };
         let is_alone = matches!(live, Live::Here);
         let live = match live {
@@ -61,7 +78,7 @@ impl Stores {
                 Some(GuardedFanout::new(fanout, true, guard, clock.clone()))
             }
         };
-        Ok(Self { all, tiers, live, is_alone, embedded })
+        Ok(Self { all, kept, tiers, live, is_alone, embedded })
     }
 
     /// How publications that no store keeps reach those who are subscribed.
@@ -138,10 +155,12 @@ async fn open(
 /// Leases are durable although they change all the time: a lost lease would come back with an
 /// epoch below the fences that its owners left behind.
 fn tier_of(partition: &Partition) -> Tier {
+    if let Some(tier) = tier::tier_of(partition) {
+        return tier.engine();
+    }
     match partition.kind().as_str() {
         "session" | "kept" | "channel" | "passing" | "presence" | "limit" | "traffic" => Tier::Hot,
         "genesis-channel" | "genesis-passing" | "genesis-state-of-session" => Tier::Hot,
-        "state" if partition.id().starts_with("session:") => Tier::Hot,
         _ => Tier::Durable,
     }
 }

@@ -77,7 +77,12 @@ fn several_nodes() {
 
 #[test]
 fn every_configuration_that_is_shown_is_accepted() {
-    for page in ["README.md", "docs/guides/sockets.md", "docs/guides/several-nodes.md"] {
+    for page in [
+        "README.md",
+        "docs/guides/sockets.md",
+        "docs/guides/several-nodes.md",
+        "docs/guides/state-tiers.md",
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("crosstown.toml");
         fs::write(&file, blocks(page, "toml")).unwrap();
@@ -101,4 +106,9 @@ fn every_guide_is_run() {
 #[test]
 fn state_rules() {
     run("docs/guides/state-rules.md");
+}
+
+#[test]
+fn state_tiers() {
+    run("docs/guides/state-tiers.md");
 }

@@ -1,6 +1,8 @@
-//! Random histories of clients that come, go, publish, write and follow, over a node that is
-//! killed and a store that loses requests and answers: whatever was acknowledged is there, once
-//! and in order, and every follower ends with the same.
+//! Random histories of clients that come, go, publish, write and follow, over a document that
+//! moves between tiers, a node that is killed or stopped, and stores that lose requests and
+//! answers: whatever was acknowledged is there, once and in order, and every follower ends with
+//! the same. What was live is lost by a kill, as it is promised: then the document goes on in
+//! another life from what it was when it became live.
 //!
 //! `CROSSTOWN_HISTORIES` says how many, 300 unless told otherwise; `CROSSTOWN_SEED` repeats a
 //! run. The clients keep positions as SDKs do, and talk to the sockets of a node that lives in
@@ -12,11 +14,11 @@ mod node;
 
 use follower::{CHANNEL, DOCUMENT, Follower};
 use integration_tests::Random;
-use model::{Model, Outcome, Written};
-use node::Node;
+use model::{Lost, Model, Outcome, Written};
+use node::{Engines, Node};
 use serde_json::{Value as Json, json};
-use std::{sync::Arc, time::Duration};
-use store_memory::{Fault, MemoryStore};
+use std::time::Duration;
+use store_memory::{Fault, Faults};
 
 const CLIENTS: usize = 3;
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -24,8 +26,11 @@ const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 /// What one history consists of.
 struct World {
     random: Random,
-    store: Arc<MemoryStore>,
+    engines: Engines,
     node: Node,
+    /// Whether nodes are stopped, and never killed.
+    gently: bool,
+    kills: usize,
     history_size: u64,
     clients: Vec<Follower>,
     model: Model,
@@ -35,12 +40,23 @@ struct World {
 impl World {
     fn new(random: Random) -> Self {
         let mut random = random;
-        let store = Arc::new(MemoryStore::new(clock::SystemClock::shared()));
+        let engines = Engines::new();
+        let gently = random.below(2) == 0;
         // Some channels forget, so that recovery has to be refused.
         let history_size = *random.pick(&[4, 1_000]);
-        let node = Node::start(store.clone(), history_size);
+        let node = Node::start(engines.clone(), history_size);
         let clients = (0..CLIENTS).map(Follower::new).collect();
-        Self { random, store, node, history_size, clients, model: Model::default(), next: 0 }
+        Self {
+            random,
+            engines,
+            node,
+            gently,
+            kills: 0,
+            history_size,
+            clients,
+            model: Model::default(),
+            next: 0,
+        }
     }
 
     async fn step(&mut self) {
@@ -52,9 +68,15 @@ impl World {
         match self.random.below(100) {
             0..6 => self.clients[at].drop_connection(),
             6..10 => {
-                // As by a kill: nothing is told to anybody.
-                self.node.kill();
-                self.node = Node::start(self.store.clone(), self.history_size);
+                if self.gently {
+                    self.nothing_fails();
+                    self.node.stop();
+                } else {
+                    // Nothing is told to anybody.
+                    self.node.kill();
+                    self.kills += 1;
+                }
+                self.node = Node::start(self.engines.clone(), self.history_size);
             }
             10..16 => {
                 let fault = *self.random.pick(&[
@@ -63,16 +85,46 @@ impl World {
                     Fault::Full,
                     Fault::Delay(Duration::from_millis(2)),
                 ]);
-                self.store.plan_faults(|faults| faults.on_commit(1, fault));
+                // The second and third of the commits of a move are to the places themselves.
+                let nth = 1 + self.random.below(4) as u64;
+                let engine = *self.random.pick(&[&self.engines.durable, &self.engines.hot]);
+                engine.plan_faults(|faults| faults.on_commit(nth, fault));
             }
             16..20 => self.publish_and_drop(at).await,
             20..55 => self.publish(at).await,
-            55..95 => self.write(at).await,
+            55..88 => self.write(at).await,
+            88..96 => self.relocate(at).await,
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
         for client in &mut self.clients {
             client.take_what_came().await;
         }
+    }
+
+    fn nothing_fails(&self) {
+        for engine in [&self.engines.hot, &self.engines.durable] {
+            engine.plan_faults(|_| Faults::none());
+        }
+    }
+
+    /// Moves the document up or down; what is refused, it has not moved.
+    async fn relocate(&mut self, at: usize) {
+        let method = *self.random.pick(&["state.promote", "state.demote", "state.demote"]);
+        let tier = *self.random.pick(&[Some("live"), Some("hot"), Some("durable"), None]);
+        let argument = json!({ "document": DOCUMENT, "tier": tier });
+        if self.random.below(2) == 0 {
+            // While others go on, between two of its steps.
+            for engine in [&self.engines.durable, &self.engines.hot] {
+                let nth = 1 + self.random.below(4) as u64;
+                let slow = Fault::Delay(Duration::from_millis(2));
+                engine.plan_faults(|faults| faults.on_commit(nth, slow));
+            }
+            let command = json!({ "method": method, "data": argument });
+            self.clients[at].send("rpc", command).await;
+            return;
+        }
+        let answer = self.clients[at].rpc(method, argument).await;
+        self.clients[at].told.moves += u64::from(answer.is_ok_and(|told| told["moved"] == true));
     }
 
     fn unique(&mut self) -> u64 {
@@ -114,6 +166,7 @@ impl World {
         let answer = self.clients[at].rpc(method, argument).await;
         let outcome = match answer {
             Ok(applied) => Outcome::Done {
+                epoch: applied["epoch"].as_str().unwrap().to_owned(),
                 revision: applied["revision"].as_u64().unwrap(),
                 value: applied.get("value").cloned(),
             },
@@ -128,7 +181,7 @@ impl World {
 
     /// Brings everybody together, and compares.
     async fn end(&mut self) {
-        self.store.plan_faults(|_| store_memory::Faults::none());
+        self.nothing_fails();
         for client in &mut self.clients {
             client.connect_at_last(&self.node, self.history_size).await;
         }
@@ -142,7 +195,12 @@ impl World {
         let all = |of: &Json, name: &str| of[name].as_array().cloned().unwrap_or_default();
         let (published, entries) = (all(&history, "publications"), all(&snapshot, "entries"));
         self.model.check_publications(&published, self.history_size >= 1_000);
-        self.model.check_writes(&all(&changes, "entries"), &entries);
+        let lineage = json!({ "document": DOCUMENT, "limit": 1000 });
+        let lineage = witness.rpc("state.lineage", lineage).await.unwrap();
+        let lost = Lost::of(&all(&lineage, "moves"));
+        assert!(lost.count() <= self.kills, "{lineage}");
+        self.clients[0].told.lives += lost.count() as u64;
+        self.model.check_writes(&all(&changes, "entries"), &entries, &lost);
         let offset = history["offset"].as_u64().unwrap_or(0);
         for client in &mut self.clients {
             client.catch_up(offset, &entries).await;
@@ -181,4 +239,5 @@ fn whatever_happens_nothing_acknowledged_is_lost() {
     println!("{count} histories: {told:?}");
     // A run in which nothing went wrong shows nothing.
     assert!(told.recovered > 0 && told.synced > 0 && told.connections > count, "{told:?}");
+    assert!(count < 100 || (told.moves > count / 8 && told.lives > 0), "{told:?}");
 }

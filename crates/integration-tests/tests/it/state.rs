@@ -1,3 +1,5 @@
+mod tiers;
+
 use client::{Client, Event};
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};

@@ -28,6 +28,13 @@ pub(super) fn change(entry: &store::Entry) -> Result<Publication, Problem> {
     Ok(Publication { data, info, offset: entry.sequence, ..Publication::default() })
 }
 
+/// A move of a document to another tier.
+pub(super) fn moved(entry: &store::Entry) -> Result<Publication, Problem> {
+    let moved = state::tier::lineage(entry)?;
+    let (data, info) = (data(&moved)?, moved.by.as_ref().and_then(info));
+    Ok(Publication { data, info, offset: entry.sequence, ..Publication::default() })
+}
+
 /// The same change as an update of a map: the value is the data.
 pub(crate) fn update(entry: &store::Entry) -> Result<Publication, Problem> {
     let (change, by) = state::publication(entry)?;
@@ -62,6 +69,7 @@ pub(crate) fn writable(
         | Source::Live(..)
         | Source::History(..)
         | Source::Document(_)
+        | Source::Lineage(_)
         | Source::Members(..) => Err(broker::no_map()),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Config, Parts,
     broker::{self, Broker},
-    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, kept::written},
+    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, kept::written},
     live::Keep,
 };
 use protocol::{
@@ -113,6 +113,8 @@ impl Publishing {
                 inner.append(&partition, &publication, BRIEF).await?;
                 Ok(0)
             }
+            // Nobody is admitted to publish there.
+            (Source::Lineage(_), _) => Err(damaged()),
             (Source::Document(_) | Source::Map(_) | Source::Members(..), _) => {
                 let detail = "the channel is a map: publish to one of its keys";
                 Err(Problem::new(Code::BadRequest, detail))

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use store::{Kind, Partition};
 use types::{Caller, PrincipalId, SessionId};
 
-const KIND: Kind = Kind::new("state");
+pub(super) const KIND: Kind = Kind::new("state");
 
 /// The name of the document in `partition`, `{scope}:{id}`; `None` if it holds none.
 pub(super) fn name(partition: &Partition) -> Option<&str> {

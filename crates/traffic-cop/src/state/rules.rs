@@ -3,7 +3,7 @@
 //! A rule names documents, and entries by the beginning of their keys. For each of its settings
 //! the first rule counts that covers the entry and has that setting.
 
-use crate::state::{Merge, Schema, Who};
+use crate::state::{Merge, Schema, Who, tier::IMPORTANCE_MAX};
 use serde::Deserialize;
 use types::{Caller, pattern::is_named};
 
@@ -42,6 +42,10 @@ pub struct Rule {
     /// Bytes of their keys and values, as JSON, that a document has at most.
     #[serde(default)]
     pub bytes_max: Option<u64>,
+    /// How important the document is to the policy that decides its tier, 1 to 10; the largest
+    /// of its rules counts.
+    #[serde(default)]
+    pub importance: Option<u8>,
 }
 
 impl Rule {
@@ -82,6 +86,21 @@ impl Rules {
     pub(super) fn hides(&self, caller: &Caller, document: &str) -> bool {
         let excludes = |rule: &Rule| rule.read.as_ref().is_some_and(|who| !who.includes(caller));
         self.0.iter().any(|rule| excludes(rule) && is_named(&rule.document, document))
+    }
+
+    /// Whether `caller`, who may write the document, may write every entry that it can have.
+    pub(super) fn may_write_all(&self, caller: &Caller, document: &str) -> bool {
+        let excludes = |rule: &Rule| {
+            let mut who = rule.read.iter().chain(&rule.write);
+            who.any(|who| !who.includes(caller))
+        };
+        !self.0.iter().any(|rule| excludes(rule) && is_named(&rule.document, document))
+    }
+
+    /// How important the document is, if a rule says it.
+    pub(super) fn importance(&self, document: &str) -> Option<u8> {
+        let rules = self.0.iter().filter(|rule| is_named(&rule.document, document));
+        rules.filter_map(|rule| rule.importance).max()
     }
 
     /// What the value of an entry has to look like.
@@ -138,6 +157,9 @@ pub(super) fn check(rules: &[Rule]) -> Result<(), String> {
         }
         if rule.keys_max == Some(0) || rule.bytes_max == Some(0) {
             return about("`keys_max` and `bytes_max` are at least 1");
+        }
+        if rule.importance.is_some_and(|of| !(1..=IMPORTANCE_MAX).contains(&of)) {
+            return about("`importance` is 1 to 10");
         }
     }
     Ok(())

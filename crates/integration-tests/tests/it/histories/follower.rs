@@ -28,6 +28,10 @@ pub(crate) struct Told {
     pub(crate) lost: u64,
     /// Maps that were taken from the beginning.
     pub(crate) synced: u64,
+    /// Moves of the document.
+    pub(crate) moves: u64,
+    /// Lives of the document that were lost with their node.
+    pub(crate) lives: u64,
 }
 
 impl Add for Told {
@@ -39,6 +43,8 @@ impl Add for Told {
             recovered: self.recovered + other.recovered,
             lost: self.lost + other.lost,
             synced: self.synced + other.synced,
+            moves: self.moves + other.moves,
+            lives: self.lives + other.lives,
         }
     }
 }
@@ -339,6 +345,8 @@ impl Follower {
         let push = &reply["push"];
         let Some(publication) = push.get("pub") else {
             // The server asks to begin again, which is done by connecting anew.
+            let is_lost = push.get("unsubscribe").is_some() && push["channel"] == MAP;
+            assert!(!is_lost, "{} was told to begin again: {push}", self.user);
             if push.get("unsubscribe").is_some() || push.get("disconnect").is_some() {
                 self.drop_connection();
             }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Done {
+        epoch: String,
         revision: u64,
         value: Option<Json>,
     },
@@ -25,6 +26,38 @@ pub(crate) struct Written {
     pub(crate) value: Json,
     pub(crate) if_revision: Option<u64>,
     pub(crate) outcome: Outcome,
+}
+
+/// The lives that the document lost, and how much of each the next one goes on from.
+#[derive(Debug, Default)]
+pub(crate) struct Lost(Vec<(String, u64)>);
+
+impl Lost {
+    /// As the document's lineage tells it.
+    pub(crate) fn of(moves: &[Json]) -> Self {
+        let mut lost = Vec::new();
+        for two in moves.windows(2) {
+            let [before, after] = two else { continue };
+            let is_new = before["epoch"] != after["epoch"];
+            assert_eq!(is_new, after["cause"] == "lost", "{two:?}");
+            if is_new {
+                assert_eq!(after["from"], "live", "only what is live may be lost: {two:?}");
+                let epoch = before["epoch"].as_str().unwrap().to_owned();
+                lost.push((epoch, after["revision"].as_u64().unwrap()));
+            }
+        }
+        Self(lost)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether what a write made may be gone.
+    fn includes(&self, written: &Written) -> bool {
+        let Outcome::Done { epoch, revision, .. } = &written.outcome else { return false };
+        self.0.iter().any(|(life, kept)| life == epoch && revision > kept)
+    }
 }
 
 /// All that clients did.
@@ -74,8 +107,9 @@ impl Model {
         }
     }
 
-    /// The changes explain the document and every answer.
-    pub(crate) fn check_writes(&self, changes: &[Json], entries: &[Json]) {
+    /// The changes explain the document and every answer, but for what was live and is lost.
+    pub(crate) fn check_writes(&mut self, changes: &[Json], entries: &[Json], lost: &Lost) {
+        self.writes.retain(|written| !lost.includes(written));
         let mut now: BTreeMap<String, (u64, Json)> = BTreeMap::new();
         let mut revision = 0;
         for change in changes {
@@ -120,7 +154,7 @@ impl Model {
                 _ => Some(written.value.clone()),
             };
             let outcome = match &written.outcome {
-                Outcome::Done { revision: told, value: shown } => {
+                Outcome::Done { revision: told, value: shown, .. } => {
                     *told == revision && *shown == made
                 }
                 Outcome::Refused => false,

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
     thread::JoinHandle,
 };
+use store::{Partition, SharedStore, Survives, Tiers};
 use store_memory::MemoryStore;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,7 +22,10 @@ use traffic_cop::{
     identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
     limit::Limits,
     session::Sessions,
-    state::States,
+    state::{
+        States,
+        tier::{self, Authority, Places, Tier},
+    },
 };
 use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, TenantId};
 
@@ -31,11 +35,44 @@ type Accepted = (TcpStream, Arc<Caller>);
 pub(crate) struct Node {
     listener: TcpListener,
     accepted: mpsc::UnboundedSender<Accepted>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<(oneshot::Sender<End>, JoinHandle<()>)>,
+}
+
+/// How a node ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    /// At once, as by a kill.
+    Killed,
+    /// What is live is kept first.
+    InOrder,
+}
+
+/// The engines that outlive nodes.
+#[derive(Clone)]
+pub(crate) struct Engines {
+    pub(crate) hot: Arc<MemoryStore>,
+    pub(crate) durable: Arc<MemoryStore>,
+}
+
+impl Engines {
+    pub(crate) fn new() -> Self {
+        let [hot, durable] =
+            [(); 2].map(|()| Arc::new(MemoryStore::new(clock::SystemClock::shared())));
+        Self { hot, durable }
+    }
+
+    /// With a memory that ends with the node.
+    fn with_live(self) -> SharedStore {
+        let tier_of = |partition: &Partition| {
+            tier::tier_of(partition).map_or(store::Tier::Durable, Tier::engine)
+        };
+        let live = Arc::new(MemoryStore::new(SystemClock::shared()));
+        Arc::new(Tiers::new(self.hot, self.durable, tier_of).with_live(live))
+    }
 }
 
 impl Node {
-    pub(crate) fn start(store: Arc<MemoryStore>, history_size: u64) -> Self {
+    pub(crate) fn start(engines: Engines, history_size: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (accepted, inbox) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -43,9 +80,14 @@ impl Node {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             LocalSet::new().block_on(&runtime, async {
-                tokio::select! {
-                    () = serve(store, history_size, inbox) => {}
-                    _ = stopped => {}
+                let parts = parts(engines.with_live());
+                let states = parts.states.clone();
+                let end = tokio::select! {
+                    () = serve(parts, history_size, inbox) => End::Killed,
+                    end = stopped => end.unwrap_or(End::Killed),
+                };
+                if end == End::InOrder {
+                    states.settle_down().await;
                 }
             });
             // Whatever was under way is dropped where it stands.
@@ -78,8 +120,17 @@ impl Node {
 
     /// Ends it at once.
     pub(crate) fn kill(&mut self) {
+        self.end(End::Killed);
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(&mut self) {
+        self.end(End::InOrder);
+    }
+
+    fn end(&mut self, how: End) {
         if let Some((stop, thread)) = self.running.take() {
-            let _ = stop.send(());
+            let _ = stop.send(how);
             thread.join().unwrap();
         }
     }
@@ -91,13 +142,17 @@ impl Drop for Node {
     }
 }
 
-async fn serve(
-    store: Arc<MemoryStore>,
-    history_size: u64,
-    mut inbox: mpsc::UnboundedReceiver<Accepted>,
-) {
+fn parts(engines: SharedStore) -> realtime::Parts {
     let clock = SystemClock::shared();
-    let genesis = Genesis::new(store.clone(), clock.clone());
+    let genesis = Genesis::new(engines.clone(), clock.clone());
+    let kept = tier::Engines {
+        live: Some(Survives::Nothing),
+        hot: Survives::Process,
+        durable: Survives::PowerLoss,
+    };
+    let places =
+        Places::new(engines, clock.clone(), genesis.clone(), kept, Authority::Here, 1 << 20);
+    let store: SharedStore = places.clone();
     let revocations = Revocations::new(store.clone());
     let sessions = Arc::new(Sessions::new(
         store.clone(),
@@ -107,6 +162,7 @@ async fn serve(
     ));
     let state = traffic_cop::state::Config::default();
     let states = States::new(store.clone(), clock.clone(), state, genesis.clone());
+    let states = states.with_places(places);
     let identity = Identity::new(
         &traffic_cop::identity::Config::default(),
         Issuers::default(),
@@ -121,7 +177,7 @@ async fn serve(
         genesis.clone(),
         post_office::Config::default(),
     );
-    let parts = realtime::Parts {
+    realtime::Parts {
         mailboxes: Arc::new(mailboxes),
         identity: Arc::new(identity),
         sessions,
@@ -134,7 +190,14 @@ async fn serve(
         genesis,
         clock,
         control: tokio::runtime::Handle::current(),
-    };
+    }
+}
+
+async fn serve(
+    parts: realtime::Parts,
+    history_size: u64,
+    mut inbox: mpsc::UnboundedReceiver<Accepted>,
+) {
     let config = Config {
         namespaces: vec![Namespace { history_size, ..Namespace::default() }],
         ..Config::default()
