@@ -5,7 +5,7 @@ mod kept;
 mod publishing;
 
 use kept::damaged;
-pub(crate) use kept::{from_json, kept, to_json};
+pub(crate) use kept::{from_json, is_over, kept, to_json};
 pub use publishing::Publications;
 
 use crate::{
@@ -19,7 +19,7 @@ use protocol::{
     Code, Problem,
     client::{Publication, Subscribed},
 };
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 use store::{Kind, Partition, SharedFanout, StreamName};
 use traffic_cop::state::{self, DocumentId, tier};
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
@@ -128,6 +128,20 @@ impl Source {
             Self::Brief(partition) | Self::History(partition, _) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
             Self::Lineage(partition) => Some((partition, &MOVED)),
+        }
+    }
+
+    /// How long after the last publication of its stream all are kept, if not forever.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        match self {
+            Self::History(_, keep) => keep.ttl,
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::Live(..)
+            | Self::Document(_)
+            | Self::Lineage(_)
+            | Self::Map(_)
+            | Self::Members(..) => None,
         }
     }
 

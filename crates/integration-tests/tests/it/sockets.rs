@@ -141,6 +141,46 @@ async fn the_live_tier_outlives_an_orderly_restart_and_says_what_a_crash_has_los
 }
 
 #[tokio::test]
+async fn a_history_is_kept_for_so_long_after_its_last_publication() {
+    let namespace = |tier| {
+        format!(
+            "[[realtime.namespaces]]\nname = \"{tier}\"\ntier = \"{tier}\"\nhistory_ttl = \"2s\"\n"
+        )
+    };
+    let server = Server::start(&["live", "hot", "durable"].map(namespace).concat());
+    let base = server.base();
+    for tier in ["live", "hot", "durable"] {
+        let channel = format!("{tier}:x");
+        let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+        for n in 1..=2 {
+            ann.ask("publish", json!({ "channel": channel, "data": n })).await.unwrap();
+        }
+        let history = json!({ "channel": channel, "limit": 9 });
+        let kept = ann.ask("history", history.clone()).await.unwrap();
+        assert_eq!(kept["publications"].as_array().unwrap().len(), 2);
+        let recover = |offset: u64| json!({ "channel": channel, "recover": true, "epoch": kept["epoch"], "offset": offset });
+        let missed = ann.ask("subscribe", recover(1)).await.unwrap();
+        assert_eq!(
+            (&missed["recovered"], &missed["publications"][0]["data"]),
+            (&json!(true), &json!(2))
+        );
+        ann.ask("unsubscribe", json!({ "channel": channel })).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+        let over = ann.ask("history", history).await.unwrap();
+        assert_eq!(
+            (&over["publications"], &over["epoch"], &over["offset"]),
+            (&json!(null), &kept["epoch"], &json!(2))
+        );
+        // Who has all has all still, and who has not is told so.
+        for (offset, recovered) in [(2, json!(true)), (1, json!(null))] {
+            let came_back = ann.ask("subscribe", recover(offset)).await.unwrap();
+            assert_eq!(came_back["recovered"], recovered, "{tier} from {offset}");
+            ann.ask("unsubscribe", json!({ "channel": channel })).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_channel_that_is_a_value_recovers_its_newest() {
     let config =
         "[[realtime.namespaces]]\nname = \"value\"\nhistory_size = 2\nrecovery = \"cache\"\n";

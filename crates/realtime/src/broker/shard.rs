@@ -15,6 +15,7 @@ use crate::{
     live::{Live, Standing},
 };
 use ahash::RandomState;
+use clock::SharedClock;
 use protocol::{
     Problem,
     client::{Data, Publication, fossil},
@@ -37,6 +38,7 @@ const PASSED: usize = 1024;
 
 pub(super) struct Shard {
     store: SharedStore,
+    clock: SharedClock,
     ways: Ways,
     genesis: Genesis,
     watcher: Watcher,
@@ -90,6 +92,7 @@ impl Shard {
         let (pass, passed) = mpsc::channel(PASSED);
         Self {
             store: parts.store.clone(),
+            clock: parts.clock.clone(),
             ways: ways.clone(),
             genesis: parts.genesis.clone(),
             watcher: store::watch(parts.store.clone()),
@@ -366,6 +369,13 @@ impl Shard {
             }
             (_, _) => {
                 let Some((partition, stream)) = source.stream() else { return Ok(None) };
+                if let Some(ttl) = source.ttl() {
+                    let (place, now) = ((partition, stream), self.clock.now());
+                    let over = channel::is_over(&*self.store, place, followed.last, ttl, now);
+                    if over.await.map_err(problem)? {
+                        return Ok(None);
+                    }
+                }
                 let read = self.store.read(partition, stream, from, limit).await;
                 let told = |entry: &store::Entry| match map {
                     true => entry::update(entry),

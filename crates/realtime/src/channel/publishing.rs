@@ -6,6 +6,7 @@ use crate::{
     channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, kept::written},
     live::Keep,
 };
+use clock::SharedClock;
 use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication, filter::Tags},
@@ -28,6 +29,7 @@ struct Inner {
     store: store::SharedStore,
     ways: Ways,
     genesis: Genesis,
+    clock: SharedClock,
     broker: Broker,
 }
 
@@ -41,8 +43,9 @@ pub(crate) struct Publishing {
 
 impl Publications {
     pub(crate) fn new(config: &Config, parts: &Parts, ways: Ways, broker: Broker) -> Self {
-        let (config, store, genesis) = (config.clone(), parts.store.clone(), parts.genesis.clone());
-        Self(Arc::new(Inner { config, store, ways, genesis, broker }))
+        let (config, clock) = (config.clone(), parts.clock.clone());
+        let (store, genesis) = (parts.store.clone(), parts.genesis.clone());
+        Self(Arc::new(Inner { config, store, ways, genesis, clock, broker }))
     }
 
     /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is
@@ -105,7 +108,7 @@ impl Publishing {
                 Ok(offset)
             }
             (Source::Passing(topic), Ways::FannedOut(fanout)) => {
-                let message = written(&publication).into();
+                let message = written(&publication, None).into();
                 fanout.publish(&topic.into(), message).await.map_err(broker::problem)?;
                 Ok(0)
             }
@@ -134,7 +137,7 @@ impl Inner {
         keep: Keep,
     ) -> Result<u64, Problem> {
         let stream = &PUBLICATIONS;
-        let value = written(publication);
+        let value = written(publication, keep.ttl.map(|_| self.clock.now()));
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::new(partition.clone());
             match self.store.head(partition).await.map_err(broker::problem)? {

@@ -9,6 +9,7 @@ use protocol::{
     Code, Problem,
     client::{HistoryRequest, HistoryResult, Publication},
 };
+use std::time::Duration;
 use store::{Incarnation, Partition, StreamName};
 
 /// Publications that one `history` answers at most.
@@ -17,7 +18,8 @@ const HISTORY_MAX: usize = 1_000;
 /// Where a history is.
 enum Place<'a> {
     Here(&'a Live, &'a Channel),
-    Stored(&'a Partition, &'static StreamName),
+    /// And how long after the last publication they are kept.
+    Stored(&'a Partition, &'static StreamName, Option<Duration>),
 }
 
 impl<'a> Place<'a> {
@@ -25,7 +27,9 @@ impl<'a> Place<'a> {
     fn of(node: &'a Realtime, channel: &'a Channel, source: &'a Source) -> Option<Self> {
         match (source, &node.ways) {
             (Source::Live(..), Ways::Here(live)) => Some(Self::Here(live, channel)),
-            (_, _) => source.stream().map(|(partition, stream)| Self::Stored(partition, stream)),
+            (_, _) => source
+                .stream()
+                .map(|(partition, stream)| Self::Stored(partition, stream, source.ttl())),
         }
     }
 }
@@ -95,9 +99,9 @@ pub(super) async fn history(
 }
 
 async fn standing_at(node: &Realtime, place: &Place<'_>) -> Result<Standing, Problem> {
-    let (partition, stream) = match place {
+    let (partition, stream, ttl) = match place {
         Place::Here(live, channel) => return Ok(live.standing(channel)),
-        Place::Stored(partition, stream) => (partition, stream),
+        Place::Stored(partition, stream, ttl) => (partition, stream, ttl),
     };
     let parts = &node.parts;
     let head = parts.store.head(partition).await.map_err(traffic_cop::store_problem)?;
@@ -109,7 +113,16 @@ async fn standing_at(node: &Realtime, place: &Place<'_>) -> Result<Standing, Pro
         }
     };
     let held = head.iter().flat_map(|head| &head.streams).find(|held| held.stream == **stream);
-    let (first, last) = held.map_or((1, 0), |held| (held.first, held.last));
+    let (mut first, last) = held.map_or((1, 0), |held| (held.first, held.last));
+    if let Some(ttl) = ttl
+        && first <= last
+    {
+        let (at, now) = ((*partition, *stream), parts.clock.now());
+        let over = channel::is_over(&*parts.store, at, last, *ttl, now).await;
+        if over.map_err(traffic_cop::store_problem)? {
+            first = last + 1;
+        }
+    }
     Ok(Standing { epoch, first, last })
 }
 
@@ -125,7 +138,7 @@ async fn read(
         Place::Here(live, channel) => {
             live.read(channel, epoch, from, limit).map_err(|_| another_life())
         }
-        Place::Stored(partition, stream) => {
+        Place::Stored(partition, stream, _) => {
             let read = node.parts.store.read(partition, stream, from, limit).await;
             let entries = read.map_err(traffic_cop::store_problem)?;
             entries.iter().map(|entry| channel::publication(source, entry)).collect()

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 const SESSIONS: &str = "/crosstown/v1/sessions";
 const CONFIG: &str = "[realtime]\nping_interval = \"1s\"\npong_timeout = \"400ms\"\n\
-    [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 1000\n\
-    [[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\n\
+    [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 1000\ntier = \"hot\"\n\
+    [[realtime.namespaces]]\nname = \"short\"\nhistory_size = 3\ntier = \"hot\"\n\
     [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n\
-    [[realtime.namespaces]]\nname = \"ticks\"\nfilter = true\ndelta = true\n\
+    [[realtime.namespaces]]\nname = \"ticks\"\ntier = \"hot\"\nfilter = true\ndelta = true\n\
     [[realtime.namespaces]]\nname = \"closed\"\nsubscribe = false\n";
 
 struct Session {
