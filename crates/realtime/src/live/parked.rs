@@ -55,7 +55,7 @@ impl Live {
                 commit.writes.len() < COMMIT_WRITES && bytes + record.len() <= COMMIT_BYTES
             }) {
                 bytes += record.len();
-                commit = commit.put(Key::new(&format!("{number:012}"))?, record);
+                commit = commit.put(Key::new(format!("{number:012}"))?, record);
                 number += 1;
             }
             if commit.writes.is_empty() {
