@@ -1,19 +1,25 @@
 // npm `centrifuge`, in a real Chromium: over a WebSocket, or the transport that is named. What it
-// has to manage is `story`, or the module that is named last.
+// has to manage is `story`, or the module that is named; in JSON, or in Protobuf if that is named
+// last. Its peer talks JSON.
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import { browse } from "./browser.mjs";
 import { network } from "./proxy.mjs";
 
-const [url, token, peerToken, transport, tale = "story"] = process.argv.slice(2);
+const [url, token, peerToken, transport, tale = "story", encoding = "json"] = process.argv.slice(2);
+const dist = (name) => new URL(`./node_modules/centrifuge/dist/${name}`, import.meta.url);
 const files = {
-  "/centrifuge.js": new URL("./node_modules/centrifuge/dist/centrifuge.js", import.meta.url),
+  "/centrifuge.js": dist("centrifuge.js"),
+  "/centrifuge.protobuf.js": dist("centrifuge.protobuf.js"),
+  "/story.mjs": new URL("./story.mjs", import.meta.url),
   [`/${tale}.mjs`]: new URL(`./${tale}.mjs`, import.meta.url),
 };
 const server = http.createServer(async (request, response) => {
   const file = files[request.url];
   response.setHeader("content-type", file ? "text/javascript" : "text/html");
-  response.end(file ? await readFile(file) : "<!doctype html><script src=centrifuge.js></script>");
+  response.end(file ? await readFile(file) : `<!doctype html>
+    <script src=centrifuge.js></script><script>Json = Centrifuge</script>
+    <script src=centrifuge.protobuf.js></script><script>Protobuf = Centrifuge</script>`);
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const net = await network(url);
@@ -26,8 +32,11 @@ try {
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
   await page.evaluate(async (given) => {
     const { [given.tale]: manage } = await import(`/${given.tale}.mjs`);
-    await manage(window.Centrifuge, {}, { ...given, cut: window.cut, restore: window.restore });
-  }, { url: net.url, peerUrl: url, token, peerToken, tale,
+    const { asBytes } = await import("/story.mjs");
+    const more = { Peer: window.Json, cut: window.cut, restore: window.restore };
+    if (given.encoding === "protobuf") await manage(window.Protobuf, {}, { ...given, ...more, data: asBytes });
+    else await manage(window.Json, {}, { ...given, ...more });
+  }, { url: net.url, peerUrl: url, token, peerToken, tale, encoding,
     transport: transport === "websocket" ? undefined : transport });
 } finally {
   await browser.close();

@@ -1,6 +1,7 @@
-// Maps, in Node: over a WebSocket or an HTTP stream, in JSON or in Protobuf.
+// Maps, in Node: over a WebSocket, an HTTP stream or server-sent events, in JSON or in Protobuf.
 import { Centrifuge as Json } from "centrifuge";
 import { Centrifuge as Protobuf } from "centrifuge/build/protobuf";
+import { EventSource } from "eventsource";
 import WebSocket from "ws";
 import { maps } from "./maps.mjs";
 import { network } from "./proxy.mjs";
@@ -12,7 +13,8 @@ try {
   const given = { url: net.url, peerUrl: url, token, peerToken, Peer: Json,
     transport: transport === "websocket" ? undefined : transport,
     cut: () => net.cut(), restore: () => net.restore() };
-  const options = { websocket: WebSocket, fetch, readableStream: ReadableStream };
+  const options = { websocket: WebSocket, fetch, readableStream: ReadableStream,
+    eventsource: EventSource };
   if (encoding === "protobuf") await maps(Protobuf, options, { ...given, data: asBytes });
   else await maps(Json, options, given);
 } finally {

@@ -262,7 +262,8 @@ pub enum Slow {
     /// The subscription ends with 2500, and the client begins it again and recovers; what else
     /// the connection carries goes on.
     Resubscribe,
-    /// Only the newest of the channel is kept for it: the channel is a value.
+    /// Only the newest of the channel is kept for it, as of a value; of a map, the newest of each
+    /// key.
     Conflate,
 }
 

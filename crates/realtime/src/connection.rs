@@ -28,8 +28,13 @@ use crate::{
     broker::{Start, joined_push},
     channel::Channel,
     connection::{
-        durable::Durable, map::Collected, opening::Opening, orders::Errand, outlet::Outlet,
-        reader::Reader, slow::Fate,
+        durable::Durable,
+        map::Collected,
+        opening::Opening,
+        orders::Errand,
+        outlet::Outlet,
+        reader::Reader,
+        slow::{Fate, Newest},
     },
     frame::{Dialect, Frame, Frames},
     presence::{Announce, Joined, Move, Way},
@@ -127,8 +132,8 @@ struct Subscription {
     filter: Option<Box<Filter>>,
     /// Which entries of a document it is not told of, if there are any.
     reader: Option<Box<Reader>>,
-    /// The newest publication, if the client is behind and wants no other.
-    waiting: Option<Frames>,
+    /// The newest publications, if the client is behind and wants no others.
+    waiting: Option<Box<Newest>>,
     /// What it stands on beside what the namespace allows everybody.
     granted: Option<Box<Granted>>,
 }
@@ -424,7 +429,7 @@ impl Connection {
             }
             Fate::Wait => {
                 drop(subscriptions);
-                self.let_wait(channel, frames);
+                self.let_wait(channel, about.key.as_ref(), frames);
                 None
             }
             Fate::End => {

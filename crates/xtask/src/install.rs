@@ -88,24 +88,31 @@ fn is_installed(package: &str) -> bool {
 /// Client libraries from npm, in the build folder.
 fn npm() -> Result<(), String> {
     let clients = root().join("crates/integration-tests/clients");
-    npm_packages(&clients, &target().join("clients"), "centrifuge")
+    npm_packages(&clients, &target().join("clients"))
 }
 
-/// Installs what the manifest and the lock file in `from` say; `one` is one of the packages.
-fn npm_packages(from: &Path, home: &Path, one: &str) -> Result<(), String> {
-    fs::create_dir_all(home).map_err(|error| format!("cannot make {}: {error}", home.display()))?;
-    for name in ["package.json", "package-lock.json"] {
-        fs::copy(from.join(name), home.join(name)).map_err(|error| format!("{name}: {error}"))?;
-    }
-    if fs::metadata(home.join("node_modules").join(one)).is_ok() {
+/// Installs what the manifest and the lock file in `from` say, unless it was installed already.
+fn npm_packages(from: &Path, home: &Path) -> Result<(), String> {
+    let failed = |what: &Path| {
+        let what = what.display().to_string();
+        move |error| format!("{what}: {error}")
+    };
+    fs::create_dir_all(home).map_err(failed(home))?;
+    let wanted = fs::read(from.join("package-lock.json")).map_err(failed(from))?;
+    let installed = home.join("installed.json");
+    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(from.join(name), home.join(name)).map_err(failed(&from.join(name)))?;
+    }
     println!("installing npm packages");
-    let home = home.to_string_lossy();
+    let prefix = home.to_string_lossy();
     run(
         "npm",
-        &["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", &home],
-    )
+        &["ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", &prefix],
+    )?;
+    fs::write(&installed, wanted).map_err(failed(&installed))
 }
 
 /// A Socket.IO server, for its benchmark only: the script in a folder beside its packages.
@@ -114,7 +121,7 @@ fn npm_packages(from: &Path, home: &Path, one: &str) -> Result<(), String> {
 /// What could not be installed.
 pub(crate) fn socket_io() -> Result<PathBuf, String> {
     let (from, home) = (root().join("bench/sockets"), target().join("socketio"));
-    npm_packages(&from, &home, "socket.io")?;
+    npm_packages(&from, &home)?;
     let script = home.join("socketio.mjs");
     fs::copy(from.join("socketio.mjs"), &script).map_err(|error| format!("a script: {error}"))?;
     Ok(script)

@@ -109,6 +109,7 @@ const LONG: &[(&str, &str)] = &[
     ("CROSSTOWN_FAULT_SECONDS", "1800"),
     ("CROSSTOWN_FUZZ_SECONDS", "60"),
     ("CROSSTOWN_HISTORIES", "10000"),
+    ("CROSSTOWN_CLIENTS", "all"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -83,22 +83,33 @@ fn npm_centrifuge_works_unmodified_in_protobuf() {
 
 #[test]
 fn npm_centrifuge_works_in_chromium() {
-    with_tokens(|args| node("browser_client.mjs", args));
+    for encoding in ["json", "protobuf"] {
+        let how = ["websocket", "story", encoding];
+        with_tokens(|args| node("browser_client.mjs", &[args, &how].concat()));
+    }
 }
 
+/// The transports beside WebSockets, with their encodings and media types.
+const STREAMS: [(&str, &str, &str); 3] = [
+    ("http_stream", "json", "application/x-ndjson"),
+    ("http_stream", "protobuf", "application/octet-stream"),
+    ("sse", "json", "text/event-stream"),
+];
+
 #[test]
-fn npm_centrifuge_works_unmodified_over_an_http_stream() {
-    for (encoding, media) in [("json", "x-ndjson"), ("protobuf", "octet-stream")] {
-        let said =
-            with_tokens(|args| node("node_stream_client.mjs", &[args, &[encoding]].concat()));
-        assert!(said.contains(&format!("streamed as application/{media}\n")), "{said}");
+fn npm_centrifuge_works_unmodified_over_streams() {
+    for (transport, encoding, media) in STREAMS {
+        let how = [transport, encoding];
+        let said = with_tokens(|args| node("node_stream_client.mjs", &[args, &how].concat()));
+        assert!(said.contains(&format!("streamed as {media}\n")), "{said}");
     }
 }
 
 #[test]
 fn npm_centrifuge_works_in_chromium_over_streams() {
-    for transport in ["sse", "http_stream"] {
-        let said = with_tokens(|args| node("browser_client.mjs", &[args, &[transport]].concat()));
+    for (transport, encoding, _) in STREAMS {
+        let how = [transport, "story", encoding];
+        let said = with_tokens(|args| node("browser_client.mjs", &[args, &how].concat()));
         assert!(said.contains(&format!("over {transport}\n")), "{said}");
     }
 }
@@ -133,17 +144,30 @@ fn with_maps(run: impl Fn(&[&str]) -> String) {
     println!("{said}");
 }
 
+/// Every transport in each of its encodings; the first and the last, unless `CROSSTOWN_CLIENTS` is
+/// `all`, as with `./test --long`.
+fn ways(first: [&'static str; 2], last: [&'static str; 2]) -> Vec<[&'static str; 2]> {
+    let sockets = ["json", "protobuf"].map(|encoding| ["websocket", encoding]);
+    let streams = STREAMS.map(|(transport, encoding, _)| [transport, encoding]);
+    match std::env::var("CROSSTOWN_CLIENTS").as_deref() {
+        Ok("all") => sockets.into_iter().chain(streams).collect(),
+        _ => vec![first, last],
+    }
+}
+
 #[test]
 fn npm_centrifuge_follows_maps() {
-    for how in [["websocket", "json"], ["http_stream", "protobuf"]] {
+    for [transport, encoding] in ways(["websocket", "json"], ["http_stream", "protobuf"]) {
+        let how = [transport, encoding];
         with_maps(|args| node("node_maps.mjs", &[args, &how].concat()));
     }
 }
 
 #[test]
 fn npm_centrifuge_follows_maps_in_chromium() {
-    for transport in ["websocket", "sse"] {
-        with_maps(|args| node("browser_client.mjs", &[args, &[transport, "maps"]].concat()));
+    for [transport, encoding] in ways(["websocket", "protobuf"], ["sse", "json"]) {
+        let how = [transport, "maps", encoding];
+        with_maps(|args| node("browser_client.mjs", &[args, &how].concat()));
     }
 }
 

@@ -1,18 +1,20 @@
 //! One shard of the broker.
 
 mod joins;
+mod live;
 mod members;
+mod recovery;
 
 pub(crate) use joins::push as joined_push;
 
 use crate::{
     Config, Parts, Recovery,
-    broker::{Follower, Recover, SHARDS, Start, Subscribe, Task, epoch, problem},
+    broker::{Follower, SHARDS, Start, Subscribe, Task, epoch, problem},
     channel::{self, Channel, Source, Ways, entry},
     connection::About,
     frame::{Dialect, Forms, Frames, Speakers},
     hub::ToCore,
-    live::{Live, Standing},
+    live::Standing,
 };
 use ahash::RandomState;
 use clock::SharedClock;
@@ -21,9 +23,7 @@ use protocol::{
     client::{Data, Publication, fossil},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use store::{
-    Head, Incarnation, Partition, Position, SharedStore, Subscription, Told, Topic, Watcher,
-};
+use store::{Head, Partition, Position, SharedStore, Subscription, Told, Topic, Watcher};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -292,144 +292,6 @@ impl Shard {
         followed.life.cast_signed() * SHARDS as i64 + self.index as i64
     }
 
-    /// All that the client missed; `None` if that cannot be told.
-    async fn missed(
-        &self,
-        channel: &Channel,
-        start: &Start,
-        known: &Recover,
-        map: bool,
-    ) -> Result<Option<Vec<Publication>>, Problem> {
-        let Some(followed) = self.channels.get(channel) else { return Ok(None) };
-        if !followed.source.is_recoverable() {
-            return Ok(None);
-        }
-        let from_start = known.epoch.is_empty() && known.offset == 0;
-        let too_far = start.offset.saturating_sub(known.offset) > self.recover_max as u64;
-        if (known.epoch != start.epoch && !from_start) || known.offset > start.offset || too_far {
-            return Ok(None);
-        }
-        let (mut missed, mut bytes) = (Vec::new(), 0);
-        let mut next = known.offset + 1;
-        while next <= start.offset {
-            let some = self.entries(channel, followed, next, READ, map).await?;
-            // An answer that fits no queue would close the connection, and so again and again.
-            let Some(some) = some.filter(|_| bytes <= self.recover_bytes_max) else {
-                return Ok(None);
-            };
-            if some.is_empty() {
-                return Ok(None);
-            }
-            for publication in some.into_iter().take_while(|one| one.offset <= start.offset) {
-                if publication.offset != next {
-                    return Ok(None);
-                }
-                bytes += publication.data.get().len();
-                missed.push(publication);
-                next += 1;
-            }
-        }
-        Ok((bytes <= self.recover_bytes_max).then_some(missed))
-    }
-
-    /// The newest publication, unless the client has it; `None` if there is none.
-    async fn newest(
-        &self,
-        channel: &Channel,
-        start: &Start,
-        known: &Recover,
-    ) -> Result<Option<Vec<Publication>>, Problem> {
-        if known.epoch == start.epoch && known.offset == start.offset {
-            return Ok(Some(Vec::new()));
-        }
-        let Some(followed) = self.channels.get(channel) else { return Ok(None) };
-        if !followed.source.is_recoverable() || start.offset == 0 {
-            return Ok(None);
-        }
-        // Where newer ones have taken its place meanwhile, they are on their way as live ones.
-        let found = self.entries(channel, followed, start.offset, 1, false).await?;
-        let newest = found.into_iter().flatten().find(|one| one.offset == start.offset);
-        Ok(newest.map(|publication| vec![publication]))
-    }
-
-    /// What a channel that is followed keeps from the offset `from` on, at most so many; `None`
-    /// if not all from there on is kept.
-    async fn entries(
-        &self,
-        channel: &Channel,
-        followed: &Followed,
-        from: u64,
-        limit: usize,
-        map: bool,
-    ) -> Result<Option<Vec<Publication>>, Problem> {
-        let source = &followed.source;
-        let read = match (source, &self.ways) {
-            (Source::Live(..), Ways::Here(live)) => {
-                live.read(channel, followed.position.incarnation, from, limit).map(Ok)
-            }
-            (_, _) => {
-                let Some((partition, stream)) = source.stream() else { return Ok(None) };
-                if let Some(ttl) = source.ttl() {
-                    let (place, now) = ((partition, stream), self.clock.now());
-                    let over = channel::is_over(&*self.store, place, followed.last, ttl, now);
-                    if over.await.map_err(problem)? {
-                        return Ok(None);
-                    }
-                }
-                let read = self.store.read(partition, stream, from, limit).await;
-                let told = |entry: &store::Entry| match map {
-                    true => entry::update(entry),
-                    false => channel::publication(source, entry),
-                };
-                read.map(|entries| entries.iter().map(told).collect())
-            }
-        };
-        match read {
-            Ok(publications) => publications.map(Some),
-            Err(store::Error::Trimmed { .. } | store::Error::Lagged { .. }) => Ok(None),
-            Err(error) => Err(problem(error)),
-        }
-    }
-
-    /// Hands on a publication that is in no store: of the live tier in this life of its channel,
-    /// or kept nowhere.
-    async fn published(
-        &mut self,
-        channel: &Channel,
-        epoch: Option<Incarnation>,
-        publication: Publication,
-    ) {
-        let Some(followed) = self.channels.get_mut(channel) else { return };
-        let is_next = epoch.is_none_or(|epoch| {
-            epoch == followed.position.incarnation && publication.offset == followed.last + 1
-        });
-        if is_next {
-            followed.last = publication.offset;
-            self.hand_over(channel, publication, None).await;
-        } else {
-            self.catch_up(channel).await;
-        }
-    }
-
-    /// Hands what the live tier has of a channel to the cores.
-    async fn catch_up_live(&mut self, channel: &Channel, live: &Live) {
-        while let Some(followed) = self.channels.get(channel) {
-            let incarnation = followed.position.incarnation;
-            match live.read(channel, incarnation, followed.last + 1, READ) {
-                Ok(some) if some.is_empty() => return,
-                Ok(some) => {
-                    for publication in some {
-                        self.published(channel, Some(incarnation), publication).await;
-                    }
-                }
-                Err(store::Error::Trimmed { first }) if followed.is_value => {
-                    self.skip(channel, None, first - 1);
-                }
-                Err(_) => return self.lost(channel, followed.position).await,
-            }
-        }
-    }
-
     /// Hands what was appended to a channel to the cores.
     async fn catch_up(&mut self, channel: &Channel) {
         while let Some(followed) = self.channels.get(channel) {
@@ -518,7 +380,8 @@ impl Shard {
         });
         let Some(followed) = self.channels.get(channel) else { return };
         let offset = publication.offset;
-        let key = update.as_ref().map(|update| Arc::from(update.key.as_str()));
+        let key = update.as_ref().unwrap_or(&publication).key.as_str();
+        let key = (!key.is_empty()).then(|| Arc::from(key));
         let about = About { tags: publication.tags.clone(), key };
         let forms = Forms { told: publication, delta, update };
         let is_wanted = |dialect| followed.speak(dialect);

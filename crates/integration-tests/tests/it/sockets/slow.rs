@@ -2,11 +2,13 @@
 
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 const CONFIG: &str = "[realtime]\nmessage_bytes_max = 65536\nqueue_bytes_max = 524288\nwrite_timeout = \"60s\"\n\
     [[realtime.namespaces]]\nname = \"price\"\nslow = \"conflate\"\nhistory_size = 1\n\
     recovery = \"cache\"\ndelta = true\n\
-    [[realtime.namespaces]]\nname = \"news\"\nslow = \"resubscribe\"\nhistory_size = 10\n";
+    [[realtime.namespaces]]\nname = \"news\"\nslow = \"resubscribe\"\nhistory_size = 10\n\
+    [[realtime.namespaces]]\nname = \"board\"\nslow = \"conflate\"\nmap = true\n";
 
 /// Publishes to `channel` until the kernel's buffers and half of the queue are full of what
 /// nobody reads; gives the number of the last one.
@@ -82,4 +84,41 @@ async fn a_stream_is_begun_again_without_its_connection() {
     slow.ask("unsubscribe", json!({ "channel": "news:1" })).await.unwrap();
     let again = slow.ask("subscribe", recover(last - 3)).await.unwrap();
     assert_eq!(again["publications"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_map_is_told_by_the_newest_of_each_key() {
+    let server = Server::start(CONFIG);
+    let base = server.base();
+    let mut slow = Socket::connect_slowly(&base, &server.token("acme", "slow")).await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let follow = json!({ "channel": "board:1", "type": 1, "phase": 2 });
+    for socket in [&mut slow, &mut ann] {
+        socket.ask("subscribe", follow.clone()).await.unwrap();
+    }
+    let mut newest = BTreeMap::new();
+    for n in 1..=300_u64 {
+        // The first key changes once only, and so does one that goes again.
+        let (key, removed) = match n {
+            1 => ("first".to_owned(), false),
+            200 => ("0".to_owned(), true),
+            _ => ((n % 5 + u64::from(n > 200)).to_string(), false),
+        };
+        let data = (!removed).then(|| json!({ "n": n, "text": "x".repeat(32 * 1024) }));
+        let entry = json!({ "channel": "board:1", "type": 1, "key": key, "removed": removed, "data": data });
+        ann.ask("publish", entry).await.unwrap();
+        assert_eq!(ann.push().await["pub"]["key"], key);
+        newest.insert(key, if removed { None } else { Some(n) });
+    }
+    let (mut told, mut offset, mut count) = (BTreeMap::new(), 0, 0);
+    while offset < 300 {
+        let push = slow.push().await["pub"].take();
+        assert!(slow.closed.is_none(), "{:?}", slow.closed);
+        let next = push["offset"].as_u64().unwrap();
+        assert!(next > offset, "{next} after {offset}");
+        (offset, count) = (next, count + 1);
+        told.insert(push["key"].as_str().unwrap().to_owned(), push["data"]["n"].as_u64());
+    }
+    assert_eq!(told, newest);
+    assert!(count < 300, "all {count} were told");
 }
