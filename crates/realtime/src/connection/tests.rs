@@ -9,7 +9,15 @@ fn origin() -> Origin {
 
 /// A connection with one subscription that stands.
 fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
-    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024, None);
+    subscribed_by(joins, encoding, None)
+}
+
+fn subscribed_by(
+    joins: bool,
+    encoding: Encoding,
+    out: Option<Rc<Outlet>>,
+) -> (Connection, Channel) {
+    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024, out);
     let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
     let subscription = Subscription {
         channel: channel.clone(),
@@ -177,4 +185,30 @@ fn an_answer_to_connect_recovers_no_more_than_the_queue_holds() {
     let told = |name: &str| (subs[name]["recovered"].clone(), subs[name]["publications"].clone());
     assert_eq!((told("a").0, told("a").1.as_array().map(Vec::len)), (true.into(), Some(1)));
     assert_eq!(told("b"), (serde_json::Value::Null, serde_json::Value::Null), "it is said");
+}
+
+#[tokio::test]
+async fn the_hub_writes_the_first_of_a_turn_if_nothing_waits() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_read, write) = listener.accept().await.unwrap().0.into_split();
+    write.writable().await.unwrap();
+    let out = Rc::new(Outlet::new(write));
+    let (connection, channel) = subscribed_by(false, Encoding::Json, Some(out));
+    let frames = push(&channel, |_| true);
+    let json = Dialect { encoding: Encoding::Json, compact: false, delta: false, map: false };
+    let frame = frames.get(json, false).unwrap();
+    let deliver = |offset, turn| {
+        connection.deliver(&channel, &frames, offset, &About::default(), turn);
+        !connection.queue.is_empty()
+    };
+    assert!(!deliver(4, 1), "it is written");
+    let mut told = vec![0; frame.framed().len()];
+    std::io::Read::read_exact(&mut client, &mut told).unwrap();
+    assert_eq!(told, **frame.framed());
+    assert!(deliver(5, 1), "the second of a turn waits, to be joined with others");
+    assert!(deliver(6, 2), "nothing overtakes what waits");
+    let joined = connection.queue.take(1024).unwrap();
+    assert_eq!(joined.as_bytes().split(|byte| *byte == b'\n').count(), 2);
+    assert!(!deliver(7, 3), "it is written again");
 }

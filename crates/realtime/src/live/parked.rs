@@ -71,7 +71,7 @@ impl Live {
     /// Takes out what was parked in `store`, once. Returns the number of histories.
     ///
     /// # Errors
-    /// Those of the store: then nothing was taken out.
+    /// Those of the store: then nothing is here.
     pub(crate) async fn unpark(&self, store: &dyn Store) -> Result<usize, Error> {
         if store.get(&marked()?, &mark()?).await?.is_none() {
             return Ok(0);
@@ -89,8 +89,7 @@ impl Live {
                 }
             }
         }
-        let taken = Commit::new(marked()?).write(Write::Delete { key: mark()? });
-        store.commit(taken).await?;
+        clear(store).await?;
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut histories = 0;
         for (_, value) in &all {
@@ -99,7 +98,6 @@ impl Live {
                 Err(error) => tracing::error!(%error, "a parked history cannot be read"),
             }
         }
-        clear(store).await?;
         Ok(histories)
     }
 
@@ -178,7 +176,7 @@ impl History {
     }
 }
 
-/// Removes what has no mark.
+/// Removes what was parked, the mark first.
 async fn clear(store: &dyn Store) -> Result<(), Error> {
     store.commit(Commit::new(marked()?).write(Write::Delete { key: mark()? })).await?;
     for at in 0..PARTITIONS {
