@@ -116,7 +116,8 @@ async fn recovery_is_all_or_nothing() {
 
 #[tokio::test]
 async fn the_live_tier_outlives_an_orderly_restart_and_says_what_a_crash_has_lost() {
-    let mut server = Server::start("");
+    // Where nodes share their stores there is no such tier.
+    let mut server = Server::start_on("durable = \"embedded:data\"", "");
     let base = server.base();
     let history = json!({ "channel": "news", "limit": 9 });
     let recover = |offset: u64, epoch: &serde_json::Value| json!({ "channel": "news", "recover": true, "epoch": epoch, "offset": offset });
