@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    time::{Sleep, sleep_until, timeout},
+    time::{Sleep, error::Elapsed, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{
     self, Message,
@@ -113,8 +113,7 @@ impl Served {
 
     /// Writes what waits, then closes if that was asked for.
     async fn flush(&mut self) -> Option<Closed> {
-        let within = self.task.sockets.node.config.write_timeout;
-        match timeout(within, self.write_out()).await {
+        match self.write_out().await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Some(Closed::ByClient),
             Err(_) => return Some(Box::pin(self.close(Disconnect::Slow)).await),
@@ -131,15 +130,24 @@ impl Served {
         node.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    async fn write_out(&mut self) -> Result<(), tungstenite::Error> {
-        if self.out.is_torn() {
-            self.socket.flush().await?;
+    /// Writes what waits. The client has its time for each frame: one that reads slowly may
+    /// take longer for all that comes meanwhile.
+    async fn write_out(&mut self) -> Result<Result<(), tungstenite::Error>, Elapsed> {
+        let within = self.task.sockets.node.config.write_timeout;
+        let begun = async {
+            if self.out.is_torn() {
+                self.socket.flush().await?;
+            }
+            Ok(self.out.finish().await?)
+        };
+        let mut written = timeout(within, begun).await?;
+        while written.is_ok()
+            && let Some(frame) = self.task.next_frame()
+        {
+            let writing = self.out.write(frame.framed().clone());
+            written = timeout(within, writing).await?.map_err(tungstenite::Error::from);
         }
-        self.out.finish().await?;
-        while let Some(frame) = self.task.next_frame() {
-            self.out.write(frame.framed().clone()).await?;
-        }
-        Ok(())
+        Ok(written)
     }
 
     async fn close(&mut self, why: Disconnect) -> Closed {

@@ -2,7 +2,10 @@
 
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 const CONFIG: &str = "[realtime]\nmessage_bytes_max = 65536\nqueue_bytes_max = 524288\nwrite_timeout = \"60s\"\n\
     [[realtime.namespaces]]\nname = \"price\"\nslow = \"conflate\"\nhistory_size = 1\n\
@@ -121,4 +124,31 @@ async fn a_map_is_told_by_the_newest_of_each_key() {
     }
     assert_eq!(told, newest);
     assert!(count < 300, "all {count} were told");
+}
+
+#[tokio::test]
+async fn who_reads_slowly_and_steadily_stays() {
+    let server = Server::start("[realtime]\nwrite_timeout = \"1s\"\nqueue_bytes_max = 33554432\n");
+    let base = server.base();
+    let service = server.token_with("acme", "crm", json!({ "kind": "service" }));
+    let service = client::Client::new(&base, &service).unwrap();
+    let mut slow = Socket::connect_slowly(&base, &server.token("acme", "slow")).await;
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    slow.ask("subscribe", json!({ "channel": "news" })).await.unwrap();
+    let publication = json!({ "channel": "news", "data": "x".repeat(32 * 1024) });
+    // Until more waits than the kernel takes.
+    loop {
+        ann.ask("publish", publication.clone()).await.unwrap();
+        let path = "/crosstown/v1/connections?user=slow";
+        let shown = service.call(http::Method::GET, path, None).await.unwrap();
+        let shown: Json = serde_json::from_slice(&shown.body).unwrap();
+        if shown["connections"][0]["waiting_bytes"].as_u64().unwrap() > 200_000 {
+            break;
+        }
+    }
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        assert!(!slow.push().await.is_null() && slow.closed.is_none(), "{:?}", slow.closed);
+        ann.ask("publish", publication.clone()).await.unwrap();
+    }
 }
