@@ -254,13 +254,7 @@ impl Hub {
 
     /// The connection at `place` no longer takes publications of `channel`.
     pub(crate) fn unsubscribed(&self, channel: &Channel, place: usize) {
-        let mut channels = self.channels.borrow_mut();
-        if let Some(places) = channels.get_mut(channel) {
-            places.retain(|live| *live != place);
-            if places.is_empty() {
-                channels.remove(channel);
-            }
-        }
+        self.take_out(channel, vec![place]);
     }
 
     /// Answers a subscription, and tells what is no more if it does not stand.
@@ -310,32 +304,44 @@ impl Hub {
         // Who comes while the hub lets others go on, is told of later publications only: the hub
         // itself enters it. Who goes is not found any more, or not subscribed.
         let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
-        let mut all = Vec::new();
+        let (mut all, mut gone) = (Vec::new(), Vec::new());
         for places in places.chunks(AT_ONCE) {
-            all.extend(self.act_on(channel, places, deliver));
+            self.act_on(places, deliver, &mut all, &mut gone);
             if places.len() == AT_ONCE {
                 tokio::task::yield_now().await;
             }
         }
+        self.take_out(channel, gone);
         all
     }
 
-    /// Does something with subscribers of a channel, and tells which subscriptions it ended.
+    /// Does something with the subscribers of a channel at `places`; adds the subscriptions that
+    /// it ended to `all`, and their places to `gone`.
     fn act_on(
         &self,
-        channel: &Channel,
         places: &[usize],
         act: impl Fn(&Connection) -> Option<Ended>,
-    ) -> Vec<Ended> {
-        let mut all = Vec::new();
+        all: &mut Vec<Ended>,
+        gone: &mut Vec<usize>,
+    ) {
         for place in places {
             let connection = self.connections.borrow().get(*place).cloned();
             if let Some(ended) = connection.and_then(|connection| act(&connection)) {
-                self.unsubscribed(channel, *place);
                 all.push(ended);
+                gone.push(*place);
             }
         }
-        all
+    }
+
+    /// Takes subscribers out of a channel, all of them at once: there may be many.
+    fn take_out(&self, channel: &Channel, mut gone: Vec<usize>) {
+        gone.sort_unstable();
+        let mut channels = self.channels.borrow_mut();
+        let Some(places) = channels.get_mut(channel).filter(|_| !gone.is_empty()) else { return };
+        places.retain(|place| gone.binary_search(place).is_err());
+        if places.is_empty() {
+            channels.remove(channel);
+        }
     }
 
     fn joined(&self, channel: &Channel, frames: &Frames, client: Option<ConnectionId>) {
@@ -349,7 +355,10 @@ impl Hub {
 
     fn lost(&self, channel: &Channel) -> Vec<Ended> {
         let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
-        self.act_on(channel, &places, |connection| connection.lost(channel))
+        let (mut all, mut gone) = (Vec::new(), Vec::new());
+        self.act_on(&places, |connection| connection.lost(channel), &mut all, &mut gone);
+        self.take_out(channel, gone);
+        all
     }
 
     fn answer(&self, question: &Question, node: &str) -> Answered {
