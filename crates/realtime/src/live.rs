@@ -65,7 +65,7 @@ struct History {
 }
 
 impl Live {
-    /// Nothing yet, and never much more than `bytes_max`.
+    /// Nothing yet, and never more than `bytes_max`, of which one channel has a sixteenth at most.
     pub(crate) fn new(bytes_max: usize, clock: SharedClock) -> Self {
         let shard = || {
             let histories = LruCache::unbounded_with_hasher(RandomState::default());
@@ -93,7 +93,8 @@ impl Live {
             history.until = keep.ttl.map(|ttl| now + ttl);
             let publication = Publication { offset: history.last, ..publication };
             history.push(publication.clone());
-            while history.kept.len() as u64 > keep.size {
+            let most = self.0.bytes_max;
+            while history.kept.len() as u64 > keep.size || history.bytes > most.max(OVERHEAD) {
                 history.pop();
             }
             (history.epoch, publication)

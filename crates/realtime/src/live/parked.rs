@@ -63,8 +63,7 @@ impl Live {
             }
             store.commit(commit).await?;
         }
-        let whole = (number as u64).to_be_bytes().to_vec();
-        store.commit(Commit::new(marked()?).put(mark()?, whole)).await?;
+        store.commit(Commit::new(marked()?).put(mark()?, Vec::new())).await?;
         Ok(histories)
     }
 
@@ -124,6 +123,10 @@ impl Live {
             if is_new {
                 let kept = VecDeque::new();
                 *history = History { epoch, last: 0, kept, bytes: OVERHEAD, until: None };
+            }
+            // If one between has not come, those before it do not lead to these.
+            if history.kept.back().is_some_and(|last| last.offset + 1 != parked.first) {
+                while history.pop() {}
             }
             history.last = parked.last;
             history.until = parked.left_ms.map(|left| now + Duration::from_millis(left));

@@ -76,6 +76,19 @@ fn what_was_not_used_for_longest_makes_room_and_begins_another_life() {
     }
 }
 
+#[test]
+fn one_channel_has_its_share_at_most() {
+    let live = Live::new(SHARDS * 20_000, clock::SystemClock::shared());
+    let news = channel("acme", "news");
+    for _ in 0..100 {
+        live.append(&news, publication(&"x".repeat(1_000)), MANY);
+    }
+    let Standing { first, last, .. } = live.standing(&news);
+    assert_eq!((told(&live, &news, first).unwrap().len(), last), (14, 100));
+    live.append(&news, publication(&"x".repeat(50_000)), MANY);
+    assert_eq!(live.standing(&news).first, 102, "there is no room even for one");
+}
+
 #[tokio::test]
 async fn an_orderly_restart_keeps_histories_and_a_crash_does_not() {
     let clock = clock::SystemClock::shared();
