@@ -136,24 +136,15 @@ impl Broker {
         let _ = self.send(channel, end).await;
     }
 
-    /// Tells those who are subscribed of a publication that is kept nowhere.
-    pub(crate) async fn pass(
+    /// Tells those who are subscribed of a publication that is in no store: of the live tier in
+    /// this life of its channel, or `None`: kept nowhere.
+    pub(crate) async fn published(
         &self,
         channel: Channel,
+        epoch: Option<Incarnation>,
         publication: Publication,
     ) -> Result<(), Problem> {
-        let task = Task::Published { channel: channel.clone(), epoch: None, publication };
-        self.send(channel, task).await
-    }
-
-    /// Tells those who are subscribed of a publication that the live tier keeps.
-    pub(crate) async fn append(
-        &self,
-        channel: Channel,
-        epoch: Incarnation,
-        publication: Publication,
-    ) -> Result<(), Problem> {
-        let task = Task::Published { channel: channel.clone(), epoch: Some(epoch), publication };
+        let task = Task::Published { channel: channel.clone(), epoch, publication };
         self.send(channel, task).await
     }
 

@@ -98,13 +98,13 @@ impl Publishing {
         let Self { publications: Publications(inner), channel, source, publication } = self;
         match (source, &inner.ways) {
             (Source::Passing(_), Ways::Here(_)) => {
-                inner.broker.pass(channel, publication).await?;
+                inner.broker.published(channel, None, publication).await?;
                 Ok(0)
             }
             (Source::Live(_, keep), Ways::Here(live)) => {
                 let (epoch, publication) = live.append(&channel, publication, keep);
                 let offset = publication.offset;
-                inner.broker.append(channel, epoch, publication).await?;
+                inner.broker.published(channel, Some(epoch), publication).await?;
                 Ok(offset)
             }
             (Source::Passing(topic), Ways::FannedOut(fanout)) => {

@@ -114,3 +114,26 @@ async fn an_orderly_restart_keeps_histories_and_a_crash_does_not() {
     assert_eq!(crashed.unpark(&store).await.unwrap(), 0);
     assert_ne!(crashed.standing(&news).epoch, expected[0].epoch);
 }
+
+#[tokio::test]
+async fn a_parked_history_without_a_record_has_what_follows_it() {
+    let clock = clock::SystemClock::shared();
+    let store = MemoryStore::new(clock.clone());
+    let live = Live::new(64 << 20, clock.clone());
+    let deep = channel("acme", "deep");
+    for at in 0..100 {
+        live.append(&deep, publication(&format!("{at} {}", "x".repeat(5_000))), MANY);
+    }
+    live.park(&store).await.unwrap();
+    // Five records of some 25 publications each, all in the first partition.
+    let first = store::Partition::new(TenantId::system(), store::Kind::new("parked"), "0").unwrap();
+    let key = store::Key::new("000000000001").unwrap();
+    let lose = store::Commit::new(first).write(store::Write::Delete { key });
+    store::Store::commit(&store, lose).await.unwrap();
+
+    let after = Live::new(64 << 20, clock);
+    after.unpark(&store).await.unwrap();
+    let Standing { first, last, .. } = after.standing(&deep);
+    assert!((30..80).contains(&first) && last == 100, "from {first} to {last}");
+    assert_eq!(told(&after, &deep, first).unwrap(), told(&live, &deep, first).unwrap());
+}
