@@ -3,20 +3,18 @@
 use crate::{
     admission::{Permit, limited_as},
     core::Core,
-    exchange,
-    fields::CallerFields,
-    framing::Bounds,
-    guard::{GuardedIo, Patience},
+    fields::{self, CallerFields},
+    h1, h2,
     watch::{Watch, millis},
 };
 use http::HeaderValue;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use http1::Bounds;
+use soa::BoxError;
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::{Future, poll_fn},
     net::{IpAddr, TcpStream},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
@@ -29,8 +27,15 @@ use types::Caller;
 /// What HTTP/2 begins with, as far as no HTTP/1 request does.
 const PREFACE: &[u8] = b"PRI ";
 
-/// Streams that one HTTP/2 connection may have open.
-const STREAMS_MAX: u32 = 100;
+/// How long a client may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) header: Duration,
+    pub(crate) body: Duration,
+    pub(crate) body_rate_min: u64,
+    pub(crate) idle: Duration,
+    pub(crate) write: Duration,
+}
 
 /// What the requests of one connection share.
 pub(crate) struct Conn {
@@ -38,12 +43,15 @@ pub(crate) struct Conn {
     pub(crate) watch: Arc<Watch>,
     pub(crate) ip: IpAddr,
     pub(crate) forwarded_for: HeaderValue,
-    /// Requests that the codec gave us so far.
-    pub(crate) requests: Cell<u64>,
     pub(crate) known: RefCell<Known>,
 }
 
 impl Conn {
+    /// Whether the connection ends after the request that it is serving.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.core.node.draining.load(Relaxed)
+    }
+
     /// Ends once `timeout` has passed.
     ///
     /// HTTP/1 has one request at a time, so its connection's watch keeps the time; the streams
@@ -133,6 +141,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         let bounds = Bounds {
             target_bytes_max: config.target_bytes_max,
             header_bytes_max: config.header_bytes_max,
+            is_forbidden_trailer: fields::is_forbidden_trailer,
         };
         (patience, bounds)
     };
@@ -148,9 +157,6 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
     };
     let Ok(Ok(first)) = first else { return };
     let is_h2 = first.starts_with(PREFACE);
-    let framed = (!is_h2).then_some(bounds);
-    let guard = GuardedIo::new(stream, &first, framed, Arc::clone(&watch), patience, permit);
-    drop(first);
     let forwarded_for =
         HeaderValue::from_str(&ip.to_canonical().to_string()).expect("an address is visible ASCII");
     let conn = Rc::new(Conn {
@@ -158,13 +164,14 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         watch: Arc::clone(&watch),
         ip,
         forwarded_for,
-        requests: Cell::new(0),
         known: RefCell::default(),
     });
-    let ended = if is_h2 {
-        serve_h2(&core, &watch, guard, conn, bounds).await
+    let ended: Result<(), BoxError> = if is_h2 {
+        let _permit = permit;
+        let header_bytes_max = bounds.header_bytes_max + bounds.target_bytes_max.min(8 * 1024);
+        h2::serve(conn, stream, first, patience, header_bytes_max).await.map_err(Into::into)
     } else {
-        serve_h1(&core, &watch, guard, conn).await
+        h1::serve(&conn, stream, first, patience, bounds, permit).await.map_err(Into::into)
     };
     if let Err(error) = ended {
         tracing::debug!(%error, ip = %limited_as(ip), "connection");
@@ -189,84 +196,5 @@ async fn first_bytes(stream: &mut tokio::net::TcpStream) -> std::io::Result<Vec<
         if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
             return Ok(first);
         }
-    }
-}
-
-async fn serve_h1(
-    core: &Rc<Core>,
-    watch: &Arc<Watch>,
-    guard: GuardedIo,
-    conn: Rc<Conn>,
-) -> hyper::Result<()> {
-    let service = service_fn(move |request| exchange::serve(Rc::clone(&conn), request));
-    let connection = hyper::server::conn::http1::Builder::new()
-        // The guard keeps the time.
-        .header_read_timeout(None)
-        // The codec takes 100 fields at most, as the guard does; setting it again costs an
-        // allocation a request.
-        .max_buf_size(128 * 1024)
-        .serve_connection(guard, service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let mut told = false;
-    poll_fn(|cx| {
-        watch.register(cx.waker());
-        if watch.is_cut() {
-            return Poll::Ready(Ok(()));
-        }
-        if !told && core.node.draining.load(Relaxed) {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-}
-
-async fn serve_h2(
-    core: &Rc<Core>,
-    watch: &Arc<Watch>,
-    guard: GuardedIo,
-    conn: Rc<Conn>,
-    bounds: Bounds,
-) -> hyper::Result<()> {
-    let service = service_fn(move |request| exchange::serve(Rc::clone(&conn), request));
-    let header_bytes_max = bounds.header_bytes_max + bounds.target_bytes_max.min(8 * 1024);
-    let connection = hyper::server::conn::http2::Builder::new(OnThisCore)
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(16 * 1024))
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(256 * 1024)
-        .max_frame_size(16 * 1024)
-        .max_send_buf_size(64 * 1024)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(64)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .serve_connection(guard, service);
-    let mut connection = pin!(connection);
-    let mut told = false;
-    poll_fn(|cx| {
-        watch.register(cx.waker());
-        if watch.is_cut() {
-            return Poll::Ready(Ok(()));
-        }
-        if !told && (core.node.leaving.load(Relaxed) || core.node.draining.load(Relaxed)) {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// Runs the streams of an HTTP/2 connection on its core.
-#[derive(Debug, Clone, Copy)]
-struct OnThisCore;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisCore {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
     }
 }

@@ -5,8 +5,8 @@ use crate::{
     connection::{Conn, KnownCharge},
     core::{Mounted, Snapshot},
     fields::{self, CallerFields},
-    framing::{FIELDS_MAX, Refusal, asks_for_h2c, is_authority},
-    guard, path,
+    h1::Upgrade,
+    path,
     route::{Match, Route},
     ticket::{Outgoing, Ticket},
 };
@@ -14,13 +14,12 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     request::Parts, uri::PathAndQuery,
 };
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http1::{FIELDS_MAX, Refusal, asks_for_h2c, is_authority};
 use memchr::memchr;
 use protocol::{Code, Problem};
-use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, Reply, ServiceConfig};
+use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply, ServiceConfig};
 use std::{
     borrow::Cow,
-    convert::Infallible,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
@@ -35,49 +34,51 @@ use types::{Caller, Role};
 /// `503 overloaded`.
 const IDENTIFYING_MAX: usize = 256;
 
-/// Answers one request of a connection.
+/// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
     conn: Rc<Conn>,
-    request: Request<Incoming>,
-) -> Result<Response<Outgoing>, Infallible> {
-    let (head, body) = request.into_parts();
-    // In a box, for it is large and every future on the way would move it.
-    let head = Box::new(head);
+    head: Box<Parts>,
+    body: Option<LocalBody>,
+) -> Response<Outgoing> {
     let mut ticket = Ticket::new(Rc::clone(&conn));
-    let number = conn.requests.get();
-    conn.requests.set(number + 1);
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
     let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
-    let mut answer = match conn.watch.refusal_at(number) {
-        Some(refusal) => {
-            ticket.route = conn.core.node.misframed;
-            let mut answer = refused(&refusal.problem());
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            answer
-        }
-        None => {
-            let switching = noted.upgrade && asks_to_switch(&head);
-            let asked = Asked { trace, noted, switching };
-            let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
-                Ok(answer) => answer,
-                Err(problem) => refused(&problem),
-            };
-            let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-            // No byte after the head was read, so what follows cannot be told apart.
-            let unread = switching && !switches;
-            let broken = ticket.inflow.as_ref().is_some_and(|inflow| inflow.failure().is_some());
-            let leaving = !switches && conn.core.node.leaving.load(Ordering::Relaxed);
-            if !is_h2 && (unread || broken || leaving) {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            answer
-        }
+    let switching = noted.upgrade && asks_to_switch(&head);
+    let asked = Asked { trace, noted, switching };
+    let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
+        Ok(answer) => answer,
+        Err(problem) => refused(&problem),
     };
+    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+    // No byte after the head was read, so what follows cannot be told apart.
+    let unread = switching && !switches;
+    let broken = ticket.inflow.as_ref().is_some_and(|inflow| inflow.failure().is_some());
+    let leaving = !switches && conn.core.node.leaving.load(Ordering::Relaxed);
+    if !is_h2 && (unread || broken || leaving) {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    sealed(answer, id, ticket, is_h2)
+}
+
+/// Answers bytes that are no request.
+pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
+    let mut ticket = Ticket::new(Rc::clone(conn));
+    ticket.route = conn.core.node.misframed;
+    let id = Trace::new(conn, None).id;
+    sealed(refused(&refusal.problem()), id, ticket, false)
+}
+
+fn sealed(
+    mut answer: Response<Body>,
+    id: HeaderValue,
+    mut ticket: Ticket,
+    is_h2: bool,
+) -> Response<Outgoing> {
     answer.headers_mut().insert(fields::REQUEST_ID, id);
     ticket.status = answer.status().as_u16();
-    Ok(answer.map(|body| Outgoing::new(body, ticket, is_h2)))
+    answer.map(|body| Outgoing::new(body, ticket, is_h2))
 }
 
 fn refused(problem: &Problem) -> Response<Body> {
@@ -188,7 +189,7 @@ struct Asked {
     switching: bool,
 }
 
-/// Whether the guard stopped reading after the request's head.
+/// Whether nothing behind the request's head may be read.
 fn asks_to_switch(head: &Parts) -> bool {
     head.version == Version::HTTP_11 && protocol_asked(&head.headers).is_some()
 }
@@ -207,7 +208,7 @@ fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
 async fn handle(
     conn: &Conn,
     mut head: Box<Parts>,
-    body: Incoming,
+    body: Option<LocalBody>,
     mut asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
@@ -222,7 +223,7 @@ async fn handle(
     };
     let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
-            let request = Request::from_parts(*head, body);
+            let request = Request::from_parts(*head, inbound(body, u64::MAX, ticket));
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
@@ -239,7 +240,7 @@ async fn handle(
     {
         return Ok(limited(decision));
     }
-    let client = if asked.switching { head.extensions.remove::<OnUpgrade>() } else { None };
+    let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), route.service.config());
     if let Some(target) = target {
         head.uri = target;
@@ -571,10 +572,8 @@ fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
     fields
 }
 
-fn inbound(body: Incoming, bytes_max: u64, ticket: &mut Ticket) -> Body {
-    if http_body::Body::is_end_stream(&body) {
-        return Body::Empty;
-    }
+fn inbound(body: Option<LocalBody>, bytes_max: u64, ticket: &mut Ticket) -> Body {
+    let Some(body) = body else { return Body::Empty };
     let inflow = Rc::new(Inflow::default());
     ticket.inflow = Some(Rc::clone(&inflow));
     Body::Inbound(Inbound::new(body, bytes_max, inflow))
@@ -600,7 +599,7 @@ fn switched(
     conn: &Conn,
     head: Response<()>,
     tunnel: soa::Tunnel,
-    client: Option<OnUpgrade>,
+    client: Option<Upgrade>,
 ) -> Response<Body> {
     let (mut parts, ()) = head.into_parts();
     let protocol = parts.headers.get(header::UPGRADE).cloned();
@@ -614,8 +613,7 @@ fn switched(
     if let Some(client) = client {
         tokio::task::spawn_local(async move {
             let carried = async {
-                let upgraded = client.await.ok()?;
-                let socket = guard::into_tcp(upgraded).ok()?;
+                let socket = client.socket().await?;
                 let _permit = socket.permit;
                 soa::splice(socket.stream, &socket.early, tunnel, idle_timeout).await.ok()
             };
@@ -631,7 +629,7 @@ fn switched(
 async fn mount(
     conn: &Conn,
     mounted: &Mounted,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
     asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {

@@ -46,6 +46,39 @@ pub(crate) fn is_ours_to_set(name: &str) -> bool {
     }
 }
 
+/// Fields that frame, route, authenticate or control, and so may not come behind a body (RFC
+/// 9110, section 6.5.1).
+pub(crate) fn is_forbidden_trailer(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let exact = [
+        "transfer-encoding",
+        "content-length",
+        "host",
+        "connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "content-encoding",
+        "content-type",
+        "content-range",
+        "range",
+        "cache-control",
+        "max-forwards",
+        "forwarded",
+        "traceparent",
+        "x-api-key",
+        "x-session-token",
+        "x-request-id",
+        "x-real-ip",
+    ];
+    exact.contains(&name.as_str()) || is_ours_to_set(&name)
+}
+
 /// Whether a server might read `name`, which is not one of the fields that frame or route a
 /// message, as if it were.
 fn is_disguised(name: &str) -> bool {

@@ -7,8 +7,8 @@
 //! identify → charge limits → forward by `soa` → record.
 //!
 //! Promises:
-//! - the codec, and so every service, sees only messages that can be read in one way
-//!   (`framing`); after a refused one, nothing of the connection is read;
+//! - a service sees only messages that can be read in one way (`http1`); after a refused one,
+//!   nothing of the connection is read;
 //! - what a service is told about the caller comes from a verified credential, never from the
 //!   client's header fields;
 //! - [`Gateway::reload`] drops no connection and no request;
@@ -21,9 +21,9 @@ mod connection;
 mod core;
 mod exchange;
 mod fields;
-mod framing;
 mod gateway;
-mod guard;
+mod h1;
+mod h2;
 mod mount;
 mod path;
 mod route;
@@ -33,6 +33,6 @@ mod watch;
 pub use admission::Permit;
 pub use config::{Auth, Config, ConfigError, RouteConfig};
 pub use gateway::{Gateway, Parts, StartError};
-pub use guard::{Socket, into_tcp};
+pub use h1::{Socket, Upgrade};
 pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};
 pub use soa::{Body, BoxError};

@@ -2,7 +2,6 @@
 
 use crate::config::Auth;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use soa::Body;
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 
@@ -19,13 +18,13 @@ pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 /// - `std::net::IpAddr`: the client's address;
 /// - `Arc<types::Caller>`: the verified caller, if there is one; always with
 ///   [`Auth::Required`];
-/// - for a request that asks for another protocol, what `hyper::upgrade::on` takes. After an
-///   answer of 101, [`crate::into_tcp`] gives the socket.
+/// - [`crate::Upgrade`], if the request asks for another protocol: the socket, after an answer
+///   of 101.
 ///
 /// Header fields that claim an identity are gone; the credential is not.
 pub trait Mount {
     /// Answers a request. Dropped when the client goes away.
-    fn call(&self, request: Request<Incoming>) -> LocalBoxFuture<Response<Body>>;
+    fn call(&self, request: Request<Body>) -> LocalBoxFuture<Response<Body>>;
 }
 
 /// Where a handler is reached.

@@ -97,7 +97,7 @@ impl Table {
             for host in &route.hosts {
                 let name = host.strip_prefix("*.").unwrap_or(host);
                 let lower = name.bytes().all(|b| !b.is_ascii_uppercase());
-                if !lower || name.contains('*') || !crate::framing::is_host(name) {
+                if !lower || name.contains('*') || !http1::is_host(name) {
                     return refused(format!(
                         "`{host}` is not a lowercase host or `*.` and one, without a port"
                     ));

@@ -3,8 +3,8 @@
 //! Deadlines are checked by the core's sweeper, some times in each of them, instead of by
 //! timers: a connection sets a number, and is woken if it has passed.
 
-use crate::framing::Refusal;
 use futures_util::task::AtomicWaker;
+use http1::Refusal;
 use parking_lot::Mutex;
 use slab::Slab;
 use std::{
@@ -45,8 +45,7 @@ pub(crate) struct Watch {
     answer: Deadline,
     /// Requests that were not answered to the end.
     in_flight: AtomicU32,
-    /// How many requests come before the one that was refused.
-    refused_at: AtomicU64,
+    /// Why the body that is being read is not taken.
     refusal: Mutex<Option<Refusal>>,
     /// Since when the client of an HTTP/2 stream owes us room for the answer.
     owed: Mutex<Slab<u64>>,
@@ -63,7 +62,6 @@ impl Watch {
             write: Deadline::default(),
             answer: Deadline::default(),
             in_flight: AtomicU32::new(0),
-            refused_at: AtomicU64::new(u64::MAX),
             refusal: Mutex::new(None),
             owed: Mutex::default(),
             write_timeout_ms: millis(write_timeout),
@@ -91,6 +89,15 @@ impl Watch {
 
     pub(crate) fn wake(&self) {
         self.waker.wake();
+    }
+
+    /// Whether the socket is what a write waits for, which it may for `timeout` at a time.
+    pub(crate) fn waits_to_write(&self, waits: bool, timeout: Duration) {
+        if !waits {
+            self.write.clear();
+        } else if !self.write.is_set() {
+            self.write.set(self.clock.now_ms().saturating_add(millis(timeout)));
+        }
     }
 
     /// Marks deadlines that have passed.
@@ -134,22 +141,12 @@ impl Watch {
         self.in_flight.load(Relaxed) != 0
     }
 
-    /// The message after `heads` others was refused.
-    pub(crate) fn refuse(&self, heads: u64, refusal: Refusal) {
-        *self.refusal.lock() = Some(refusal);
-        self.refused_at.store(heads, Relaxed);
-    }
-
     /// The body that is being read was refused.
     pub(crate) fn refuse_body(&self, refusal: Refusal) {
         *self.refusal.lock() = Some(refusal);
     }
 
-    /// Why the request after `requests` others is no request.
-    pub(crate) fn refusal_at(&self, requests: u64) -> Option<Refusal> {
-        if self.refused_at.load(Relaxed) == requests { self.refusal() } else { None }
-    }
-
+    /// Why the body that is being read is not taken.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         *self.refusal.lock()
     }

@@ -1,22 +1,22 @@
 //! Bodies of requests and answers, without a box where the path is hot.
 
-use crate::{
-    pool::{Link, Pool},
-    service::Lease,
-};
+use crate::{link::Link, pool::Pool, service::Lease};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
+use http1::Decoder;
 use std::{
     cell::Cell,
+    fmt,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
 };
 
-/// Any error.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub use http1::BoxError;
+
+/// A body that stays on its core.
+pub type LocalBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>;
 
 /// A body, of a request or an answer.
 #[derive(Debug)]
@@ -119,9 +119,8 @@ impl Inflow {
 
 /// A client's body, counted and bounded on the fly. Trailers are dropped: no service of ours
 /// may be told something after the checks were made.
-#[derive(Debug)]
 pub struct Inbound {
-    incoming: Incoming,
+    incoming: LocalBody,
     bytes_max: u64,
     inflow: Rc<Inflow>,
 }
@@ -129,8 +128,14 @@ pub struct Inbound {
 impl Inbound {
     /// Takes at most `bytes_max` bytes of `incoming`, and tells `inflow` how that goes.
     #[must_use]
-    pub fn new(incoming: Incoming, bytes_max: u64, inflow: Rc<Inflow>) -> Self {
+    pub fn new(incoming: LocalBody, bytes_max: u64, inflow: Rc<Inflow>) -> Self {
         Self { incoming, bytes_max, inflow }
+    }
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").field("inflow", &self.inflow).finish_non_exhaustive()
     }
 }
 
@@ -143,14 +148,14 @@ impl http_body::Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
-            let Some(frame) = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+            let Some(frame) = ready!(self.incoming.as_mut().poll_frame(cx)) else {
                 return Poll::Ready(None);
             };
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => {
                     self.inflow.failure.set(Some(InflowFailure::Broken));
-                    return Poll::Ready(Some(Err(error.into())));
+                    return Poll::Ready(Some(Err(error)));
                 }
             };
             let Some(data) = frame.data_ref() else { continue };
@@ -176,30 +181,30 @@ impl http_body::Body for Inbound {
 /// What a service is answering. Read to its end, the connection goes back to the pool; dropped
 /// before, the connection is closed.
 pub struct Answer {
-    incoming: Incoming,
+    decoder: Decoder,
     link: Option<Box<Link>>,
     lease: Option<Lease>,
     pool: Pool,
 }
 
 impl Answer {
-    pub(crate) fn new(incoming: Incoming, link: Box<Link>, lease: Lease, pool: Pool) -> Self {
-        Self { incoming, link: Some(link), lease: Some(lease), pool }
+    pub(crate) fn new(decoder: Decoder, link: Box<Link>, lease: Lease, pool: Pool) -> Self {
+        Self { decoder, link: Some(link), lease: Some(lease), pool }
     }
 
     fn finish(&mut self) {
         self.lease = None;
         if let Some(mut link) = self.link.take()
-            && (link.is_ready() || link.is_idle())
+            && link.finish()
         {
             self.pool.put(link);
         }
     }
 }
 
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("incoming", &self.incoming).finish_non_exhaustive()
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("decoder", &self.decoder).finish_non_exhaustive()
     }
 }
 
@@ -212,42 +217,25 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let mut driven = false;
-        loop {
-            // Only the connection fills it, and only when driven.
-            let mut unheard = Context::from_waker(Waker::noop());
-            match Pin::new(&mut this.incoming).poll_frame(&mut unheard) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if this.incoming.is_end_stream() {
-                        this.finish();
-                    }
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    this.link = None;
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-                Poll::Ready(None) => {
-                    this.finish();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending if driven => return Poll::Pending,
-                // The connection is read here: it has no task of its own.
-                Poll::Pending => {
-                    driven = true;
-                    if let Some(link) = &mut this.link {
-                        link.drive(cx);
-                    }
-                }
-            }
+        let Some(link) = &mut this.link else { return Poll::Ready(None) };
+        let data = ready!(link.poll_data(&mut this.decoder, cx));
+        match &data {
+            Some(Ok(_)) if this.decoder.is_end() => this.finish(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => this.link = None,
+            None => this.finish(),
         }
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.link.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self.decoder.left() {
+            Some(left) => SizeHint::with_exact(left),
+            None => SizeHint::default(),
+        }
     }
 }

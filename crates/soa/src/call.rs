@@ -4,18 +4,17 @@ use crate::{
     body::{Answer, Body, BoxError},
     error::Error,
     hop::strip_hop_by_hop,
-    pool::{Link, Pool},
+    link::{Broken, Link},
+    pool::Pool,
     service::{Lease, Service, Slot},
     tunnel::Tunnel,
 };
-use http::{Request, Response, StatusCode, header, request::Parts};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{Response, StatusCode, header, request::Parts};
 use smallvec::SmallVec;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::Poll,
 };
 
 /// What a service replied.
@@ -96,16 +95,14 @@ impl Pool {
             if let Some(host) = service.host(instance, &head.headers) {
                 head.headers.insert(header::HOST, host.clone());
             }
-            match self.send(link, lease, head, body).await {
+            let body = std::mem::replace(&mut body, Body::Empty);
+            match self.send(link, lease, &head, body).await {
                 Ok(reply) => return Ok(reply),
-                Err(Failed::Unsent(request, _)) if reused && !fresh => {
-                    (head, body) = *request;
-                    fresh = true;
-                }
-                Err(Failed::Unsent(_, source)) => {
+                Err(Broken::Unsent(_)) if reused && !fresh => fresh = true,
+                Err(Broken::Unsent(source)) => {
                     return Err(Error::Unreachable { service: service.name.clone(), source });
                 }
-                Err(Failed::Sent(source)) => {
+                Err(Broken::Sent(source)) => {
                     return Err(Error::BadAnswer { service: service.name.clone(), source });
                 }
             }
@@ -121,81 +118,29 @@ impl Pool {
         &self,
         mut link: Box<Link>,
         lease: Lease,
-        head: Box<Parts>,
+        head: &Parts,
         body: Body,
-    ) -> Result<Reply, Failed> {
-        let switching = head.headers.contains_key(header::UPGRADE);
-        let mut head = pin!(link.sender.try_send_request(Request::from_parts(*head, body)));
-        let response = poll_fn(|cx| {
-            let ended = link.drive(cx);
-            // Only the connection completes it, and only when driven.
-            let mut unheard = Context::from_waker(Waker::noop());
-            let polled = head.as_mut().poll(&mut unheard);
-            if ended && polled.is_pending() {
-                // It ended before it took the request, and gives it back when dropped.
-                link.close();
-                return head.as_mut().poll(&mut unheard);
+    ) -> Result<Reply, Broken> {
+        link.begin(head, body);
+        let (mut parts, decoder) = poll_fn(|cx| link.poll_head(cx)).await?;
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !head.headers.contains_key(header::UPGRADE) {
+                return Err(Broken::Sent("it switched protocols without being asked".into()));
             }
-            polled
-        })
-        .await
-        .map_err(|mut failed| match failed.take_message() {
-            Some(request) => {
-                let (head, body) = request.into_parts();
-                Failed::Unsent(Box::new((Box::new(head), body)), failed.into_error().into())
-            }
-            None => Failed::Sent(failed.into_error().into()),
-        })?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if !switching {
-                return Err(Failed::Sent("it switched protocols without being asked".into()));
-            }
-            return Box::pin(switched(response, link, lease)).await.map_err(Failed::Sent);
+            let (stream, early, slot) = link.into_socket();
+            let tunnel = Tunnel::new(stream, early, lease, slot);
+            return Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel));
         }
-        let (mut parts, incoming) = response.into_parts();
-        let headers = &mut parts.headers;
-        if headers.contains_key(header::TRANSFER_ENCODING)
-            && headers.contains_key(header::CONTENT_LENGTH)
-        {
-            return Err(Failed::Sent("its answer has two lengths".into()));
-        }
-        strip_hop_by_hop(headers);
+        strip_hop_by_hop(&mut parts.headers);
         tracing::trace!(instance = lease.instance().authority(), "answered");
-        let body = if incoming.is_end_stream() {
-            if link.is_idle() {
+        let body = if decoder.is_end() {
+            if link.finish() {
                 self.put(link);
             }
             Body::Empty
         } else {
-            if !link.is_ready() {
-                // Before the body is asked for, which would wake this task for nothing.
-                link.drive_unheard();
-            }
-            Body::Answer(Answer::new(incoming, link, lease, self.clone()))
+            Body::Answer(Answer::new(decoder, link, lease, self.clone()))
         };
         Ok(Reply::Answer(Response::from_parts(parts, body)))
     }
-}
-
-enum Failed {
-    /// No byte left the node.
-    Unsent(Box<(Box<Parts>, Body)>, BoxError),
-    /// Something may have reached the service.
-    Sent(BoxError),
-}
-
-async fn switched(
-    response: Response<Incoming>,
-    mut link: Box<Link>,
-    lease: Lease,
-) -> Result<Reply, BoxError> {
-    // The connection ends its HTTP life on its next turn, without a wait.
-    let ended = poll_fn(|cx| Poll::Ready(link.drive(cx) || link.drive(cx))).await;
-    if !ended {
-        return Err("its connection did not switch".into());
-    }
-    let (stream, early, slot) = link.into_socket().ok_or("its connection is gone")?;
-    let (parts, _) = response.into_parts();
-    let tunnel = Tunnel::new(stream, early, lease, slot);
-    Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel))
 }

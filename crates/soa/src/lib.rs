@@ -16,11 +16,12 @@ mod call;
 mod config;
 mod error;
 mod hop;
+mod link;
 mod pool;
 mod service;
 mod tunnel;
 
-pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure};
+pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
 pub use call::Reply;
 pub use config::{Balance, Config, ConfigError, HostHeader, ServiceConfig};
 pub use error::Error;

@@ -1,24 +1,14 @@
 //! The connections of one core.
 
-use crate::{
-    body::Body,
-    service::{Instance, Slot},
-};
+use crate::{link::Link, service::Instance};
 use ahash::AHashMap;
 use clock::SharedClock;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    io,
-    pin::Pin,
     rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::net::TcpStream;
 
 /// The connections of one core to the instances of all services; last used, first taken.
 /// Cheap to clone; never leaves its core.
@@ -60,7 +50,7 @@ impl Pool {
         let now = self.0.clock.elapsed();
         self.0.now.set(now);
         self.0.idle.borrow_mut().retain(|_, links| {
-            links.retain_mut(|idle| idle.until > now && idle.link.is_idle());
+            links.retain_mut(|idle| idle.until > now && !idle.link.is_over());
             !links.is_empty()
         });
     }
@@ -80,18 +70,19 @@ impl Pool {
         &self.0
     }
 
-    /// An unused connection to `instance`. Its service may have closed it since it was last
-    /// driven; then the request comes back unsent.
+    /// An unused connection to `instance` that its service has not closed, as far as is known.
     pub(crate) fn take(&self, instance: &Instance) -> Option<Box<Link>> {
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.get_mut(&instance.id)?;
-        std::iter::from_fn(|| links.pop_back()).map(|idle| idle.link).find(|link| link.is_ready())
+        std::iter::from_fn(|| links.pop_back())
+            .map(|idle| idle.link)
+            .find_map(|mut link| (!link.is_over()).then_some(link))
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {
         let until = self.0.now.get() + link.idle_timeout;
         let mut idle = self.0.idle.borrow_mut();
-        let links = idle.entry(link.slot.instance().id).or_default();
+        let links = idle.entry(link.instance().id).or_default();
         if links.len() >= link.idle_max {
             links.pop_front();
         }
@@ -113,97 +104,5 @@ impl Inner {
         x ^= x >> 27;
         self.random.set(x);
         x.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-}
-
-/// A connection to an instance, driven by whoever uses it.
-pub(crate) struct Link {
-    pub(crate) sender: SendRequest<Body>,
-    connection: Option<Connection<TokioIo<TcpStream>, Body>>,
-    ended: bool,
-    slot: Slot,
-    idle_timeout: Duration,
-    idle_max: usize,
-}
-
-impl Link {
-    /// Opens a connection.
-    ///
-    /// Cancel safe: the attempt is given up.
-    pub(crate) async fn open(
-        slot: Slot,
-        config: &crate::ServiceConfig,
-    ) -> Result<Box<Self>, io::Error> {
-        let instance = Arc::clone(slot.instance());
-        let connect = async {
-            match instance.address {
-                Some(address) => TcpStream::connect(address).await,
-                None => TcpStream::connect(instance.authority.as_str()).await,
-            }
-        };
-        let stream = tokio::time::timeout(config.connect_timeout, connect)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::Builder::new()
-            // At most 100 fields: the codec's default, cheaper than saying so.
-            .max_header_size(32 * 1024)
-            .max_buf_size(64 * 1024)
-            // Most requests are a head alone, which a plain write sends for less.
-            .writev(false)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
-        Ok(Box::new(Self {
-            sender,
-            connection: Some(connection),
-            ended: false,
-            slot,
-            idle_timeout: config.idle_timeout,
-            idle_max: config.idle_max,
-        }))
-    }
-
-    /// Lets the connection read and write. True once it has ended; polled no more then.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.ended
-            && let Some(connection) = &mut self.connection
-            && let Poll::Ready(end) = Pin::new(connection).poll(cx)
-        {
-            if let Err(error) = end {
-                tracing::debug!(%error, instance = self.slot.instance().authority(), "connection");
-            }
-            self.ended = true;
-        }
-        self.ended
-    }
-
-    /// Drops the connection.
-    pub(crate) fn close(&mut self) {
-        self.connection = None;
-        self.ended = true;
-    }
-
-    /// Whether it waits for a request, as far as was seen when it was last driven.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    /// Whether it is alive and waits for a request, after a look at its socket.
-    pub(crate) fn is_idle(&mut self) -> bool {
-        !self.drive_unheard() && self.is_ready()
-    }
-
-    /// As [`Link::drive`], for when nobody has to be woken: whoever drives it next does so for
-    /// a reason of his own. What hyper's halves tell one another then wakes no task, which is
-    /// running anyway.
-    pub(crate) fn drive_unheard(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()))
-    }
-
-    /// The socket and the bytes already read from it, after an upgrade.
-    pub(crate) fn into_socket(mut self: Box<Self>) -> Option<(TcpStream, bytes::Bytes, Slot)> {
-        let parts = self.connection.take()?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf, self.slot))
     }
 }

@@ -1,18 +1,19 @@
 //! The product's own handlers, as the gateway mounts them.
 
+mod carry;
 mod cross;
 mod streams;
 
 use crate::node::{
+    mounts::carry::carry,
     mounts::streams::{Emulation, Kind, Streams},
     peers::Peers,
 };
 use axum::Router;
 use bytes::Bytes;
-use gateway::{Auth, LocalBoxFuture, Mount, MountPoint};
+use gateway::{Auth, LocalBoxFuture, Mount, MountPoint, Upgrade};
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use protocol::{Code, Problem};
 use realtime::{Accepted, CoreSockets};
 use soa::Body;
@@ -95,10 +96,14 @@ struct Api {
 }
 
 impl Mount for Api {
-    fn call(&self, request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+    fn call(&self, request: Request<Body>) -> LocalBoxFuture<Response<Body>> {
+        let (head, body) = request.into_parts();
+        let (body, carried) = carry(body);
+        let request = Request::from_parts(head, body);
         let answer = self.control.spawn(self.router.clone().oneshot(request));
         Box::pin(async move {
-            match answer.await {
+            let (answer, ()) = tokio::join!(answer, carried);
+            match answer {
                 Ok(Ok(response)) => response.map(|body| {
                     Body::from(body.map_err(|error| Box::new(error).into()).boxed_unsync())
                 }),
@@ -126,7 +131,7 @@ struct Sockets {
 }
 
 impl Mount for Sockets {
-    fn call(&self, mut request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+    fn call(&self, mut request: Request<Body>) -> LocalBoxFuture<Response<Body>> {
         let accepted = self.sockets.accept(request.method(), request.headers());
         let Accepted { response, encoding } = match accepted {
             Ok(accepted) => accepted,
@@ -135,14 +140,12 @@ impl Mount for Sockets {
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let ip = request.extensions().get().copied().unwrap_or(unknown);
         let caller = request.extensions().get::<Arc<Caller>>().cloned();
-        let upgraded = hyper::upgrade::on(&mut request);
+        let upgrade = Upgrade::take(&mut request);
         let sockets = self.sockets.clone();
         let echo = matches!(self.serve, Serve::Echo);
         tokio::task::spawn_local(async move {
-            let Ok(upgraded) = upgraded.await else { return };
-            let Ok(socket) = gateway::into_tcp(upgraded) else {
-                return tracing::error!("an upgraded connection is not the gateway's");
-            };
+            let Some(upgrade) = upgrade else { return };
+            let Some(socket) = upgrade.socket().await else { return };
             // Nothing of HTTP is left of the connection; it counts as one until it ends.
             let (_permit, stream, early) = (socket.permit, socket.stream, socket.early);
             if echo {

@@ -1,7 +1,7 @@
 //! What lies between a client and a service when both are well-behaved, and when one is not.
 
 use crate::support::{Client, Edge, Origin, config, nowhere, origin, services, soon};
-use gateway::{Auth, Body, Config, MountPoint, RouteConfig, into_tcp};
+use gateway::{Auth, Body, Config, MountPoint, RouteConfig, Upgrade};
 use std::{
     rc::Rc,
     sync::{
@@ -637,16 +637,16 @@ struct Hello;
 impl gateway::Mount for Hello {
     fn call(
         &self,
-        mut request: http::Request<hyper::body::Incoming>,
+        mut request: http::Request<Body>,
     ) -> gateway::LocalBoxFuture<http::Response<Body>> {
         let caller = request.extensions().get::<Arc<types::Caller>>().cloned();
         let ip = request.extensions().get::<std::net::IpAddr>().copied();
         let path = request.uri().path().to_owned();
         Box::pin(async move {
             if path.ends_with("/socket") {
-                let upgrade = hyper::upgrade::on(&mut request);
+                let upgrade = Upgrade::take(&mut request).unwrap();
                 tokio::task::spawn_local(async move {
-                    let mut socket = into_tcp(upgrade.await.unwrap()).unwrap();
+                    let mut socket = upgrade.socket().await.unwrap();
                     socket.stream.write_all(&socket.early).await.unwrap();
                     socket.stream.write_all(b"bye").await.unwrap();
                 });

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use gateway::{LocalBoxFuture, Mount};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use protocol::{
     Code, Problem,
     client::{EmulationRequest, Encoding},
@@ -40,7 +39,7 @@ pub(super) struct Streams {
 }
 
 impl Mount for Streams {
-    fn call(&self, request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+    fn call(&self, request: Request<Body>) -> LocalBoxFuture<Response<Body>> {
         let (sockets, kind) = (self.sockets.clone(), self.kind);
         Box::pin(async move {
             let (head, body) = request.into_parts();
@@ -68,7 +67,7 @@ impl Mount for Streams {
 async fn first(
     kind: Kind,
     head: &request::Parts,
-    body: Incoming,
+    body: Body,
     sockets: &CoreSockets,
 ) -> Result<(Form, Bytes), Problem> {
     if kind == Kind::Events && head.method == Method::GET {
@@ -142,7 +141,7 @@ pub(super) fn emulation_bytes_max(message_bytes_max: usize) -> usize {
 }
 
 impl Mount for Emulation {
-    fn call(&self, request: Request<Incoming>) -> LocalBoxFuture<Response<Body>> {
+    fn call(&self, request: Request<Body>) -> LocalBoxFuture<Response<Body>> {
         let (sockets, peers) = (self.sockets.clone(), self.peers.clone());
         let control = self.control.clone();
         Box::pin(async move {
@@ -170,7 +169,7 @@ async fn hand_on(
     peers: Option<Arc<Peers>>,
     control: Handle,
     head: &request::Parts,
-    body: Incoming,
+    body: Body,
 ) -> Result<(), Problem> {
     if head.method != Method::POST {
         return Err(Problem::new(Code::MethodNotAllowed, "commands come by POST"));
@@ -205,7 +204,7 @@ fn encoding(headers: &HeaderMap) -> Encoding {
 }
 
 /// A whole body of at most `most` bytes.
-async fn take(body: Incoming, most: usize) -> Result<Bytes, Problem> {
+async fn take(body: Body, most: usize) -> Result<Bytes, Problem> {
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {

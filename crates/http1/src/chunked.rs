@@ -12,15 +12,16 @@ const TRAILER_BYTES_MAX: usize = 4 * 1024;
 /// Trailer fields.
 const TRAILERS_MAX: usize = 32;
 
-/// Where in a chunked body we are.
-#[derive(Debug, Default)]
-pub(crate) struct Chunked {
+/// Where in a chunked body we are (RFC 9112, section 7.1).
+#[derive(Debug)]
+pub struct Chunked {
     at: At,
     extension_bytes: u32,
     /// The trailer line being read.
     line: Vec<u8>,
     trailer_bytes: usize,
     trailers: usize,
+    is_forbidden: fn(&str) -> bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,57 +36,75 @@ enum At {
     Trailer,
     TrailerLf,
     EndLf,
+    End,
 }
 
-impl Default for At {
-    fn default() -> Self {
-        Self::Size { digits: 0, size: 0 }
-    }
+impl At {
+    const SIZE: Self = Self::Size { digits: 0, size: 0 };
 }
 
 impl Chunked {
-    /// Reads `input` from `at`, and gives the ranges to hand on to `approve`. True at the end
-    /// of the body.
-    pub(crate) fn advance(
+    pub(crate) fn new(is_forbidden: fn(&str) -> bool) -> Self {
+        Self {
+            at: At::SIZE,
+            extension_bytes: 0,
+            line: Vec::new(),
+            trailer_bytes: 0,
+            trailers: 0,
+            is_forbidden,
+        }
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self.at, At::End)
+    }
+
+    /// The next stretch of data in `input` from `at` on, which moves behind it; none if there
+    /// is none. Where a stretch ends the size line that follows is read with it, so that the
+    /// end is known with the last stretch if it came with it.
+    pub(crate) fn next(
         &mut self,
         input: &[u8],
         at: &mut usize,
-        mut approve: impl FnMut(Range<usize>),
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Option<Range<usize>>, Refusal> {
+        let mut data = None;
         while let Some(byte) = input.get(*at).copied() {
-            if let At::Data { left } = &mut self.at {
-                let here = (input.len() - *at).min(usize::try_from(*left).unwrap_or(usize::MAX));
-                approve(*at..*at + here);
-                *at += here;
-                *left -= here as u64;
-                if *left == 0 {
-                    self.at = At::DataCr;
+            match &mut self.at {
+                At::End => break,
+                At::Data { .. } if data.is_some() => break,
+                At::Data { left } => {
+                    let here =
+                        (input.len() - *at).min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    data = Some(*at..*at + here);
+                    *at += here;
+                    *left -= here as u64;
+                    if *left == 0 {
+                        self.at = At::DataCr;
+                    }
                 }
-                continue;
-            }
-            let handed_on = self.step(byte)?;
-            if handed_on {
-                approve(*at..*at + 1);
-            }
-            *at += 1;
-            if matches!(self.at, At::Data { left: 0 }) {
-                // The last line was read; a new body begins with a new state.
-                return Ok(true);
+                At::Size { .. }
+                | At::Extension { .. }
+                | At::SizeEnd { .. }
+                | At::DataCr
+                | At::DataLf
+                | At::TrailerStart
+                | At::Trailer
+                | At::TrailerLf
+                | At::EndLf => {
+                    self.step(byte)?;
+                    *at += 1;
+                }
             }
         }
-        Ok(false)
+        Ok(data)
     }
 
-    /// Takes one byte that is not data; says whether it is handed on.
-    fn step(&mut self, byte: u8) -> Result<bool, Refusal> {
-        let mut handed_on = true;
+    /// Takes one byte that is not data.
+    fn step(&mut self, byte: u8) -> Result<(), Refusal> {
         self.at = match self.at {
             At::Size { digits, size } => match byte {
                 b'\r' if digits > 0 => At::SizeEnd { size },
-                b';' if digits > 0 => {
-                    handed_on = false;
-                    At::Extension { size }
-                }
+                b';' if digits > 0 => At::Extension { size },
                 _ => {
                     let digit = (byte as char).to_digit(16).ok_or_else(bad_size)?;
                     // Sixteen digits fit into 64 bits, so the shift loses nothing.
@@ -96,7 +115,6 @@ impl Chunked {
                 }
             },
             At::Extension { size } => {
-                handed_on = byte == b'\r';
                 self.extension_bytes += 1;
                 match byte {
                     b'\r' => At::SizeEnd { size },
@@ -113,42 +131,38 @@ impl Chunked {
                 (b'\n', left) => At::Data { left },
                 _ => return Err(bad_size()),
             },
-            At::Data { .. } => return Ok(false),
+            At::Data { .. } | At::End => return Ok(()),
             At::DataCr if byte == b'\r' => At::DataLf,
-            At::DataLf if byte == b'\n' => At::default(),
+            At::DataLf if byte == b'\n' => At::SIZE,
             At::DataCr | At::DataLf => {
                 return Err(Refusal::framing("a chunk is longer than its size says"));
             }
             At::TrailerStart if byte == b'\r' => At::EndLf,
-            At::EndLf if byte == b'\n' => At::Data { left: 0 },
+            At::EndLf if byte == b'\n' => At::End,
             At::TrailerLf if byte == b'\n' => {
-                handed_on = false;
                 self.trailer()?;
                 At::TrailerStart
             }
             At::EndLf | At::TrailerLf => {
                 return Err(Refusal::framing("a carriage return without a line feed"));
             }
-            At::TrailerStart | At::Trailer => {
-                handed_on = false;
-                match byte {
-                    b'\r' => At::TrailerLf,
-                    b'\n' => {
-                        return Err(Refusal::framing("a line feed without a carriage return"));
-                    }
-                    _ => {
-                        self.trailer_bytes += 1;
-                        if self.trailer_bytes > TRAILER_BYTES_MAX {
-                            let detail = "the trailer fields are larger than allowed";
-                            return Err(Refusal::new(Code::HeadersTooLarge, detail));
-                        }
-                        self.line.push(byte);
-                        At::Trailer
-                    }
+            At::TrailerStart | At::Trailer => match byte {
+                b'\r' => At::TrailerLf,
+                b'\n' => {
+                    return Err(Refusal::framing("a line feed without a carriage return"));
                 }
-            }
+                _ => {
+                    self.trailer_bytes += 1;
+                    if self.trailer_bytes > TRAILER_BYTES_MAX {
+                        let detail = "the trailer fields are larger than allowed";
+                        return Err(Refusal::new(Code::HeadersTooLarge, detail));
+                    }
+                    self.line.push(byte);
+                    At::Trailer
+                }
+            },
         };
-        Ok(handed_on)
+        Ok(())
     }
 
     /// Checks one trailer line. None is handed on, but a forbidden one shows what the sender
@@ -165,7 +179,8 @@ impl Chunked {
         let mut fields = [httparse::EMPTY_HEADER; 2];
         match httparse::parse_headers(&line, &mut fields) {
             Ok(httparse::Status::Complete((length, [field]))) if length == line.len() => {
-                if memchr(b'_', field.name.as_bytes()).is_some() || is_forbidden(field.name) {
+                if memchr(b'_', field.name.as_bytes()).is_some() || (self.is_forbidden)(field.name)
+                {
                     return Err(Refusal::framing("a field that must not be a trailer"));
                 }
             }
@@ -179,36 +194,4 @@ impl Chunked {
 
 fn bad_size() -> Refusal {
     Refusal::framing("a chunk size is malformed")
-}
-
-/// Fields that frame, route, authenticate or control (RFC 9110, section 6.5.1).
-fn is_forbidden(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let exact = [
-        "transfer-encoding",
-        "content-length",
-        "host",
-        "connection",
-        "upgrade",
-        "te",
-        "trailer",
-        "expect",
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "content-encoding",
-        "content-type",
-        "content-range",
-        "range",
-        "cache-control",
-        "max-forwards",
-        "forwarded",
-        "traceparent",
-        "x-api-key",
-        "x-session-token",
-        "x-request-id",
-        "x-real-ip",
-    ];
-    exact.contains(&name.as_str()) || crate::fields::is_ours_to_set(&name)
 }

@@ -1,40 +1,108 @@
 //! The head of a request.
 
-use super::Refusal;
+use crate::{Decoder, Refusal};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use httparse::Status;
 use memchr::{memchr, memchr_iter};
 use protocol::Code;
 use std::mem::MaybeUninit;
 
-/// How much a head may hold.
+/// What a request may be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// Bytes of the request target.
-    pub(crate) target_bytes_max: usize,
+    pub target_bytes_max: usize,
     /// Bytes of all header fields, line ends included.
-    pub(crate) header_bytes_max: usize,
+    pub header_bytes_max: usize,
+    /// Whether a field of this name must not come behind the body.
+    pub is_forbidden_trailer: fn(&str) -> bool,
 }
 
-/// Header fields of a request, at most; also what the codec is given.
-pub(crate) const FIELDS_MAX: usize = 100;
+/// Header fields of a message, at most.
+pub const FIELDS_MAX: usize = 100;
+
+/// Fields that are likely to be added to a request on its way.
+const FIELDS_ADDED: usize = 10;
 
 /// Bytes of the request line besides the target: method, version, spaces.
 const LINE_EXTRA: usize = 64;
 
-/// What follows a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follows {
-    /// A body of this many bytes.
-    Length(u64),
-    /// A chunked body.
-    Chunks,
-    /// Nothing that is ours until the service agreed to another protocol.
-    OtherProtocol,
+/// A request, as far as its head says.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// Method, target, version and fields, as they came.
+    pub parts: Box<Parts>,
+    /// The body that follows.
+    pub body: Decoder,
+    /// Whether the client may send another request afterwards.
+    pub keeps_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Whether it asks for another protocol: what follows is nobody's until that is answered.
+    pub switches: bool,
+}
+
+/// Finds the heads of the requests of one connection.
+#[derive(Debug)]
+pub struct Requests {
+    search: Search,
+    /// A head that is not complete.
+    held: Vec<u8>,
+    /// A host that was found well formed, which the next request nearly always repeats.
+    host: Vec<u8>,
+    bounds: Bounds,
+}
+
+impl Requests {
+    /// At the beginning of a connection.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { search: Search::default(), held: Vec::new(), host: Vec::new(), bounds }
+    }
+
+    /// Whether a head has begun and is not complete.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        !self.held.is_empty() || self.search.skipped_blank()
+    }
+
+    /// Looks at bytes that came behind the last message, all of which it takes: gives the head
+    /// that they complete, and the bytes behind it.
+    ///
+    /// # Errors
+    /// What comes is no request, or not one that can be read in one way only. Nothing more is
+    /// to be read.
+    pub fn next(&mut self, input: &[u8]) -> Result<Option<(RequestHead, Bytes)>, Refusal> {
+        if self.held.is_empty() {
+            let input = self.search.skip_blank(input)?;
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let Some(length) = self.search.find_end(input, &self.bounds)? else {
+                self.held.extend_from_slice(input);
+                return Ok(None);
+            };
+            return self.read(Bytes::copy_from_slice(input), length).map(Some);
+        }
+        self.held.extend_from_slice(input);
+        let Some(length) = self.search.find_end(&self.held, &self.bounds)? else {
+            return Ok(None);
+        };
+        let bytes = std::mem::take(&mut self.held).into();
+        self.read(bytes, length).map(Some)
+    }
+
+    fn read(&mut self, mut bytes: Bytes, length: usize) -> Result<(RequestHead, Bytes), Refusal> {
+        self.search = Search::default();
+        let head = bytes.split_to(length);
+        Ok((read(&head, &self.bounds, &mut self.host)?, bytes))
+    }
 }
 
 /// The search for a head's end, which never looks at a byte twice.
 #[derive(Debug, Default)]
-pub(crate) struct Search {
+struct Search {
     blank: Blank,
     /// Where the current line begins.
     line: usize,
@@ -54,12 +122,12 @@ enum Blank {
 }
 
 impl Search {
-    pub(crate) fn skipped_blank(&self) -> bool {
+    fn skipped_blank(&self) -> bool {
         self.blank == Blank::Cr
     }
 
     /// Leaves out one empty line before the head, and checks that a head begins.
-    pub(crate) fn skip_blank<'a>(&mut self, mut input: &'a [u8]) -> Result<&'a [u8], Refusal> {
+    fn skip_blank<'a>(&mut self, mut input: &'a [u8]) -> Result<&'a [u8], Refusal> {
         if self.blank == Blank::None && input.first() == Some(&b'\r') {
             self.blank = Blank::Cr;
             input = &input[1..];
@@ -83,11 +151,7 @@ impl Search {
     }
 
     /// The length of the head that `bytes` begin with, once it is complete.
-    pub(crate) fn find_end(
-        &mut self,
-        bytes: &[u8],
-        bounds: &Bounds,
-    ) -> Result<Option<usize>, Refusal> {
+    fn find_end(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Option<usize>, Refusal> {
         for offset in memchr_iter(b'\n', &bytes[self.searched..]) {
             let end = self.searched + offset;
             let line = &bytes[self.line..end];
@@ -132,10 +196,9 @@ fn too_large() -> Refusal {
     Refusal::new(Code::HeadersTooLarge, "the header fields are larger than allowed")
 }
 
-/// Checks a complete head and says what follows it. `known` is a host that was found well
-/// formed before, which a connection's next request nearly always repeats; another one replaces
-/// it.
-pub(crate) fn check(head: &[u8], bounds: &Bounds, known: &mut Vec<u8>) -> Result<Follows, Refusal> {
+/// Reads a complete head. `known` is a host that was found well formed before; another one
+/// replaces it.
+fn read(head: &Bytes, bounds: &Bounds, known: &mut Vec<u8>) -> Result<RequestHead, Refusal> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut fields) {
@@ -151,8 +214,12 @@ pub(crate) fn check(head: &[u8], bounds: &Bounds, known: &mut Vec<u8>) -> Result
     };
     let old = request.version == Some(0);
     let mut fields = Fields::default();
+    let mut headers = HeaderMap::with_capacity(request.headers.len() + FIELDS_ADDED);
     for field in request.headers.iter() {
         fields.take(field, old)?;
+        let (name, value) =
+            owned(head, field).ok_or_else(|| Refusal::framing("a header field is malformed"))?;
+        headers.append(name, value);
     }
     check_method(method)?;
     let authority = check_target(method, target, bounds)?;
@@ -176,21 +243,43 @@ pub(crate) fn check(head: &[u8], bounds: &Bounds, known: &mut Vec<u8>) -> Result
         let detail = "the only expectation understood is `100-continue`";
         return Err(Refusal::new(Code::ExpectationFailed, detail));
     }
-    let follows = match (fields.length, fields.chunked) {
+    let body = match (fields.length, fields.chunked) {
         (Some(_), true) => {
             return Err(Refusal::framing("`Content-Length` beside `Transfer-Encoding`"));
         }
-        (None, true) => Follows::Chunks,
-        (Some(length), false) => Follows::Length(length),
-        (None, false) => Follows::Length(0),
+        (None, true) => Decoder::chunked(bounds.is_forbidden_trailer),
+        (Some(length), false) => Decoder::Length(length),
+        (None, false) => Decoder::EMPTY,
     };
-    if fields.switches && !old {
-        if follows != Follows::Length(0) {
-            return Err(Refusal::framing("a request for another protocol has no body"));
-        }
-        return Ok(Follows::OtherProtocol);
+    let switches = fields.switches && !old;
+    if switches && !body.is_end() {
+        return Err(Refusal::framing("a request for another protocol has no body"));
     }
-    Ok(follows)
+    let malformed = |_| Refusal::framing("the request line is malformed");
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| malformed(()))?;
+    parts.uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes()))
+        .map_err(|_| Refusal::framing("the request target is malformed"))?;
+    parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = headers;
+    Ok(RequestHead {
+        parts: Box::new(parts),
+        body,
+        keeps_alive: if old { fields.keeps } else { !fields.closes },
+        expects_continue: fields.expects && !old,
+        switches,
+    })
+}
+
+/// A field whose value is a part of `head`.
+pub(crate) fn owned(
+    head: &Bytes,
+    field: &httparse::Header<'_>,
+) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+    // An empty value may lie anywhere.
+    let value = if field.value.is_empty() { Bytes::new() } else { head.slice_ref(field.value) };
+    Some((name, HeaderValue::from_maybe_shared(value).ok()?))
 }
 
 fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
@@ -231,6 +320,9 @@ struct Fields<'a> {
     /// `Connection` lists `upgrade`, and `Upgrade` was or will be seen.
     connection_upgrade: bool,
     switches: bool,
+    closes: bool,
+    keeps: bool,
+    expects: bool,
     expects_other: bool,
 }
 
@@ -245,15 +337,18 @@ impl<'a> Fields<'a> {
                 refuse_if(another.is_some(), "a request has one `Host` field")?;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
+                self.expects = true;
                 self.expects_other |= !value.eq_ignore_ascii_case(b"100-continue");
             }
             7 if name.eq_ignore_ascii_case("upgrade") => {
                 self.upgrade |= !asks_for_h2c(value);
             }
             10 if name.eq_ignore_ascii_case("connection") => {
-                self.connection_upgrade |= value
-                    .split(|byte| *byte == b',')
-                    .any(|item| item.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.closes |= option.eq_ignore_ascii_case(b"close");
+                    self.keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
                 let another = self.length.replace(length(value)?);
@@ -278,7 +373,8 @@ fn refuse_if(wrong: bool, detail: &'static str) -> Result<(), Refusal> {
 
 /// HTTP/2 is spoken from the first byte or not at all, so this is an ordinary request
 /// (RFC 9113, section 3.1). The field is removed before anyone else sees it.
-pub(crate) fn asks_for_h2c(upgrade: &[u8]) -> bool {
+#[must_use]
+pub fn asks_for_h2c(upgrade: &[u8]) -> bool {
     upgrade.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
@@ -353,7 +449,8 @@ fn is_path_and_query(bytes: &[u8]) -> bool {
 }
 
 /// A host and an optional port (RFC 3986, section 3.2), without user information or escapes.
-pub(crate) fn is_authority(bytes: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(bytes: &[u8]) -> bool {
     let (host, port) = if bytes.first() == Some(&b'[') {
         let Some(end) = memchr(b']', bytes) else { return false };
         let address = std::str::from_utf8(&bytes[1..end]).ok();
@@ -372,6 +469,12 @@ pub(crate) fn is_authority(bytes: &[u8]) -> bool {
         _ => false,
     };
     !host.is_empty() && host.len() <= 255 && name && port
+}
+
+/// Whether `text` is a host without a port.
+#[must_use]
+pub fn is_host(text: &str) -> bool {
+    is_authority(text.as_bytes()) && (text.starts_with('[') || !text.contains(':'))
 }
 
 /// Letters, digits and the three marks that names have.

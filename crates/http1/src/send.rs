@@ -1,0 +1,284 @@
+//! A message on its way out.
+
+use crate::BoxError;
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
+use http_body::Body;
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// A piece up to this size is copied behind what comes before it: a vectored write costs the
+/// kernel more than the copy costs us.
+const JOINED_BYTES_MAX: usize = 8 * 1024;
+
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// How the receiver knows where the body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framed {
+    /// There is none, and what the fields say of its length stands.
+    Bodiless,
+    /// There is none, and no field may speak of it (RFC 9110, section 8.6).
+    Nothing,
+    /// After so many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// Writes the head of a request.
+pub fn request_head(
+    out: &mut Vec<u8>,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    framed: Framed,
+) {
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    fields(out, headers, framed);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head of a response.
+pub fn response_head(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, framed: Framed) {
+    if status == StatusCode::OK {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    fields(out, headers, framed);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Every field but those that frame, and then these, once.
+fn fields(out: &mut Vec<u8>, headers: &HeaderMap, framed: Framed) {
+    let frames = |name: &HeaderName| match framed {
+        Framed::Bodiless => *name == header::TRANSFER_ENCODING,
+        Framed::Nothing | Framed::Length(_) | Framed::Chunked | Framed::Close => {
+            *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING
+        }
+    };
+    for (name, value) in headers {
+        if !frames(name) {
+            field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    match framed {
+        Framed::Bodiless | Framed::Nothing | Framed::Close => {}
+        Framed::Length(length) => {
+            field(out, "content-length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        Framed::Chunked => field(out, "transfer-encoding", b"chunked"),
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Why a message was not sent whole. Its connection cannot be used any more.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The socket's.
+    #[error("the connection broke")]
+    Io(#[source] io::Error),
+    /// The body's.
+    #[error("the body broke")]
+    Body(#[source] BoxError),
+    /// The body is longer or shorter than its head says.
+    #[error("the body is not as long as its head says")]
+    Length,
+}
+
+/// A message that is written as its body comes.
+#[derive(Debug)]
+pub struct Sending<B> {
+    body: B,
+    framed: Framed,
+    /// Whether all of the body is here.
+    ended: bool,
+    /// Bytes to write, from `at` on.
+    out: Vec<u8>,
+    at: usize,
+    /// What comes behind them without being copied, and the end of its chunk.
+    data: Bytes,
+    tail: &'static [u8],
+    written: u64,
+}
+
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
+    /// The message with this head, in bytes, and this body.
+    #[must_use]
+    pub fn new(head: Vec<u8>, framed: Framed, body: B) -> Self {
+        let ended = matches!(framed, Framed::Bodiless | Framed::Nothing | Framed::Length(0));
+        Self { body, framed, ended, out: head, at: 0, data: Bytes::new(), tail: b"", written: 0 }
+    }
+
+    /// Bytes that left so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the socket is what it waits for, and not the body.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.at < self.out.len() || !self.data.is_empty() || !self.tail.is_empty()
+    }
+
+    /// The body, and what it wrote into.
+    #[must_use]
+    pub fn into_parts(self) -> (B, Vec<u8>) {
+        (self.body, self.out)
+    }
+
+    /// Takes from the body what is there, and gives it to `write`, which writes a part of some
+    /// slices to the socket. Ready once all is written.
+    ///
+    /// # Errors
+    /// [`SendError`]. Polled no more then.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<Result<(), SendError>> {
+        loop {
+            let waits = !self.ended && self.fill(cx)?;
+            ready!(self.poll_flush(cx, &mut write)).map_err(SendError::Io)?;
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes from the body until it has no more or a write is worth it. True if it has no more
+    /// for now.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, SendError> {
+        while self.data.is_empty() && self.out.len() - self.at < JOINED_BYTES_MAX {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return Ok(true),
+                Poll::Ready(frame) => frame,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    // Trailers are for nobody.
+                    if let Ok(data) = frame.into_data() {
+                        self.push(data)?;
+                    }
+                }
+                Some(Err(error)) => return Err(SendError::Body(error)),
+                None => self.end()?,
+            }
+            if self.ended {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn push(&mut self, data: Bytes) -> Result<(), SendError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.framed {
+            Framed::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(SendError::Length)?;
+                self.ended = *left == 0;
+            }
+            Framed::Chunked => {
+                let mut size = [0; 18];
+                let digits = hex(data.len() as u64, &mut size);
+                self.out.extend_from_slice(digits);
+                self.out.extend_from_slice(b"\r\n");
+                self.tail = b"\r\n";
+            }
+            Framed::Close => {}
+            Framed::Bodiless | Framed::Nothing => return Err(SendError::Length),
+        }
+        if data.len() <= JOINED_BYTES_MAX {
+            self.out.extend_from_slice(&data);
+            self.out.extend_from_slice(std::mem::take(&mut self.tail));
+        } else {
+            self.data = data;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), SendError> {
+        self.ended = true;
+        match self.framed {
+            Framed::Length(left) if left > 0 => return Err(SendError::Length),
+            Framed::Chunked => self.out.extend_from_slice(LAST_CHUNK),
+            Framed::Length(_) | Framed::Close | Framed::Bodiless | Framed::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: &mut impl FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        while self.is_blocked() {
+            let slices = [
+                IoSlice::new(&self.out[self.at..]),
+                IoSlice::new(&self.data),
+                IoSlice::new(self.tail),
+            ];
+            let count = if self.data.is_empty() && self.tail.is_empty() { 1 } else { 3 };
+            let written = ready!(write(cx, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written as u64;
+            self.pass(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn pass(&mut self, mut written: usize) {
+        let of_out = written.min(self.out.len() - self.at);
+        self.at += of_out;
+        written -= of_out;
+        if self.at == self.out.len() {
+            self.out.clear();
+            self.at = 0;
+        }
+        let of_data = written.min(self.data.len());
+        self.data.advance(of_data);
+        self.tail = &self.tail[written - of_data..];
+    }
+}
+
+/// The digits of `number`, without leading zeros.
+fn hex(mut number: u64, digits: &mut [u8; 18]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+        if number == 0 {
+            return &digits[at..];
+        }
+    }
+}
