@@ -131,12 +131,8 @@ async fn answer(
         if let Poll::Ready(response) = served.as_mut().poll(cx) {
             return Poll::Ready(Some(response));
         }
-        // A client that has left is owed no answer. Nothing is read beyond a head that asks
-        // for another protocol.
-        if !asked.switches && inbound.poll_gone(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        Poll::Pending
+        // A client that has left is owed no answer.
+        inbound.poll_gone(cx).map(|()| None)
     })
     .await?;
     Some(Answered { response, upgrade })
@@ -184,7 +180,7 @@ async fn send(
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let polled = inbound.poll_send(&mut sending, cx);
-        if polled.is_pending() && !asked.switches && inbound.poll_gone(cx).is_ready() {
+        if polled.is_pending() && inbound.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         polled.map_err(|error| match error {
