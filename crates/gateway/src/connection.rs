@@ -40,7 +40,7 @@ pub(crate) struct Patience {
 /// What the requests of one connection share.
 pub(crate) struct Conn {
     pub(crate) core: Rc<Core>,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) watch: Rc<Watch>,
     pub(crate) ip: IpAddr,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) known: RefCell<Known>,
@@ -146,7 +146,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         (patience, bounds)
     };
     let watch = Watch::new(core.clock.clone(), patience.write);
-    let key = core.watches.borrow_mut().insert(Arc::clone(&watch));
+    let key = core.watches.borrow_mut().insert(Rc::clone(&watch));
     let _watched = Watched { core: Rc::clone(&core), key };
     let mut stream = stream;
     let mut cut = core.cut.clone();
@@ -161,7 +161,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         HeaderValue::from_str(&ip.to_canonical().to_string()).expect("an address is visible ASCII");
     let conn = Rc::new(Conn {
         core: Rc::clone(&core),
-        watch: Arc::clone(&watch),
+        watch: Rc::clone(&watch),
         ip,
         forwarded_for,
         known: RefCell::default(),

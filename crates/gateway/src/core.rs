@@ -84,7 +84,7 @@ pub(crate) struct Core {
     pub(crate) identifying: Cell<usize>,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) clock: CoarseClock,
-    pub(crate) watches: RefCell<Slab<Arc<Watch>>>,
+    pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
     /// Becomes true when everything has to end.
     pub(crate) cut: watch::Receiver<bool>,
     snapshot: RefCell<(u64, Arc<Snapshot>)>,

@@ -60,7 +60,7 @@ pub(crate) async fn serve(
             }
             Next::Request(request) => {
                 let asked = Asked::of(&request);
-                let Some(answer) = answer(conn, &inbound, *request, &asked).await else {
+                let Some(answer) = answer(conn, &inbound, request, &asked).await else {
                     return Ok(());
                 };
                 let Answered { response, upgrade } = answer;

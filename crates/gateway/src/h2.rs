@@ -17,7 +17,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::Duration,
 };
@@ -34,8 +34,8 @@ pub(crate) async fn serve(
     patience: Patience,
     header_bytes_max: usize,
 ) -> hyper::Result<()> {
-    let (core, watch) = (Rc::clone(&conn.core), Arc::clone(&conn.watch));
-    let io = Io { stream: TokioIo::new(stream), first, at: 0, watch: Arc::clone(&watch), patience };
+    let (core, watch) = (Rc::clone(&conn.core), Rc::clone(&conn.watch));
+    let io = Io { stream: TokioIo::new(stream), first, at: 0, watch: Rc::clone(&watch), patience };
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream())
@@ -88,7 +88,7 @@ struct Io {
     stream: TokioIo<TcpStream>,
     first: Vec<u8>,
     at: usize,
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     patience: Patience,
 }
 

@@ -1,33 +1,29 @@
-//! What a connection, its guard and its core tell one another.
+//! What a connection and its core tell one another. Neither leaves its thread.
 //!
 //! Deadlines are checked by the core's sweeper, some times in each of them, instead of by
 //! timers: a connection sets a number, and is woken if it has passed.
 
-use futures_util::task::AtomicWaker;
 use http1::Refusal;
-use parking_lot::Mutex;
 use slab::Slab;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    cell::{Cell, RefCell},
+    rc::Rc,
     task::Waker,
     time::Duration,
 };
 
 /// The time as the sweeper last saw it, in milliseconds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CoarseClock(Arc<AtomicU64>);
+pub(crate) struct CoarseClock(Rc<Cell<u64>>);
 
 impl CoarseClock {
     pub(crate) fn now_ms(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.0.get()
     }
 
     pub(crate) fn set(&self, elapsed: Duration) {
         // Never zero, which says that there is no deadline.
-        self.0.store(millis(elapsed) + 1, Relaxed);
+        self.0.set(millis(elapsed) + 1);
     }
 }
 
@@ -44,29 +40,29 @@ pub(crate) struct Watch {
     /// For the head of a service's answer.
     answer: Deadline,
     /// Requests that were not answered to the end.
-    in_flight: AtomicU32,
+    in_flight: Cell<u32>,
     /// Why the body that is being read is not taken.
-    refusal: Mutex<Option<Refusal>>,
+    refusal: Cell<Option<Refusal>>,
     /// Since when the client of an HTTP/2 stream owes us room for the answer.
-    owed: Mutex<Slab<u64>>,
+    owed: RefCell<Slab<u64>>,
     write_timeout_ms: u64,
-    cut: AtomicBool,
-    waker: AtomicWaker,
+    cut: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Watch {
-    pub(crate) fn new(clock: CoarseClock, write_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(clock: CoarseClock, write_timeout: Duration) -> Rc<Self> {
+        Rc::new(Self {
             clock,
             read: Deadline::default(),
             write: Deadline::default(),
             answer: Deadline::default(),
-            in_flight: AtomicU32::new(0),
-            refusal: Mutex::new(None),
-            owed: Mutex::default(),
+            in_flight: Cell::new(0),
+            refusal: Cell::new(None),
+            owed: RefCell::default(),
             write_timeout_ms: millis(write_timeout),
-            cut: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            cut: Cell::new(false),
+            waker: RefCell::new(None),
         })
     }
 
@@ -84,11 +80,17 @@ impl Watch {
 
     /// The connection's task, to be woken when a deadline passes.
     pub(crate) fn register(&self, waker: &Waker) {
-        self.waker.register(waker);
+        let held = &mut *self.waker.borrow_mut();
+        match held {
+            Some(held) => held.clone_from(waker),
+            None => *held = Some(waker.clone()),
+        }
     }
 
     pub(crate) fn wake(&self) {
-        self.waker.wake();
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Whether the socket is what a write waits for, which it may for `timeout` at a time.
@@ -106,56 +108,55 @@ impl Watch {
         if passed.contains(&true) {
             self.wake();
         }
-        let oldest = self.owed.lock().iter().map(|(_, since)| *since).min();
+        let oldest = self.owed.borrow().iter().map(|(_, since)| *since).min();
         if oldest.is_some_and(|since| since < now_ms.saturating_sub(self.write_timeout_ms)) {
             self.cut();
         }
     }
 
     /// Watches the answer of one HTTP/2 stream, which has its own flow control.
-    pub(crate) fn owe(self: &Arc<Self>) -> Owed {
-        let key = self.owed.lock().insert(self.clock.now_ms());
-        Owed { watch: Arc::clone(self), key }
+    pub(crate) fn owe(self: &Rc<Self>) -> Owed {
+        let key = self.owed.borrow_mut().insert(self.clock.now_ms());
+        Owed { watch: Rc::clone(self), key }
     }
 
     /// Ends the connection at once.
     pub(crate) fn cut(&self) {
-        self.cut.store(true, Relaxed);
+        self.cut.set(true);
         self.wake();
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed)
+        self.cut.get()
     }
 
-    /// The connection's core alone writes the number, so it need not be locked.
     pub(crate) fn request_began(&self) {
-        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        self.in_flight.set(self.in_flight.get() + 1);
     }
 
     pub(crate) fn request_ended(&self) {
-        self.in_flight.store(self.in_flight.load(Relaxed) - 1, Relaxed);
+        self.in_flight.set(self.in_flight.get() - 1);
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight.load(Relaxed) != 0
+        self.in_flight.get() != 0
     }
 
     /// The body that is being read was refused.
     pub(crate) fn refuse_body(&self, refusal: Refusal) {
-        *self.refusal.lock() = Some(refusal);
+        self.refusal.set(Some(refusal));
     }
 
     /// Why the body that is being read is not taken.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        *self.refusal.lock()
+        self.refusal.get()
     }
 }
 
 /// An answer whose client has to make room for it; too long, and its connection is cut.
 #[derive(Debug)]
 pub(crate) struct Owed {
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     key: usize,
 }
 
@@ -163,7 +164,7 @@ impl Owed {
     /// Bytes are there, so it is the client's turn; or it is ours.
     pub(crate) fn set(&self, by_client: bool) {
         let since = if by_client { self.watch.clock.now_ms() } else { u64::MAX };
-        if let Some(owed) = self.watch.owed.lock().get_mut(self.key) {
+        if let Some(owed) = self.watch.owed.borrow_mut().get_mut(self.key) {
             *owed = since;
         }
     }
@@ -171,7 +172,7 @@ impl Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
-        self.watch.owed.lock().remove(self.key);
+        self.watch.owed.borrow_mut().remove(self.key);
     }
 }
 
@@ -179,37 +180,35 @@ impl Drop for Owed {
 #[derive(Debug, Default)]
 pub(crate) struct Deadline {
     /// Zero if there is none.
-    at_ms: AtomicU64,
-    passed: AtomicBool,
+    at_ms: Cell<u64>,
+    passed: Cell<bool>,
 }
 
 impl Deadline {
     pub(crate) fn set(&self, at_ms: u64) {
-        self.at_ms.store(at_ms, Relaxed);
+        self.at_ms.set(at_ms);
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.at_ms.load(Relaxed) != 0
+        self.at_ms.get() != 0
     }
 
     pub(crate) fn clear(&self) {
-        if self.is_set() {
-            self.at_ms.store(0, Relaxed);
-        }
+        self.at_ms.set(0);
     }
 
     /// Whether it has passed; says so once.
     pub(crate) fn take_passed(&self) -> bool {
-        self.passed.load(Relaxed) && self.passed.swap(false, Relaxed)
+        self.passed.replace(false)
     }
 
     fn pass(&self, now_ms: u64) -> bool {
-        let at = self.at_ms.load(Relaxed);
+        let at = self.at_ms.get();
         if at == 0 || now_ms < at {
             return false;
         }
-        self.at_ms.store(0, Relaxed);
-        self.passed.store(true, Relaxed);
+        self.at_ms.set(0);
+        self.passed.set(true);
         true
     }
 }

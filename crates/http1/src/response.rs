@@ -9,6 +9,9 @@ use http::{HeaderMap, Method, Response, StatusCode, Version, header, response::P
 use httparse::Status;
 use std::mem::MaybeUninit;
 
+/// Fields that are likely to be added to a response on its way.
+const FIELDS_ADDED: usize = 4;
+
 /// Bytes of a head, at most.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
@@ -81,7 +84,7 @@ fn read(bytes: &Bytes, asked: &Method) -> Result<Option<(ResponseHead, usize)>, 
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Malformed("the status is malformed"))?;
     let mut framing = Framing::default();
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + FIELDS_ADDED);
     for field in response.headers.iter() {
         let (name, value) = owned(bytes, field).ok_or(Malformed("a header field is malformed"))?;
         framing.take(&name, value.as_bytes())?;

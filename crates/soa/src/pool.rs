@@ -50,7 +50,7 @@ impl Pool {
         let now = self.0.clock.elapsed();
         self.0.now.set(now);
         self.0.idle.borrow_mut().retain(|_, links| {
-            links.retain_mut(|idle| idle.until > now && !idle.link.is_over());
+            links.retain(|idle| idle.until > now && !idle.link.is_over());
             !links.is_empty()
         });
     }
@@ -76,7 +76,7 @@ impl Pool {
         let links = idle.get_mut(&instance.id)?;
         std::iter::from_fn(|| links.pop_back())
             .map(|idle| idle.link)
-            .find_map(|mut link| (!link.is_over()).then_some(link))
+            .find(|link| !link.is_over())
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {

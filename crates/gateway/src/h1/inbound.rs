@@ -15,7 +15,6 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::{io::AsyncWrite, net::TcpStream};
@@ -30,7 +29,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What comes behind the last request.
 pub(super) enum Next {
-    Request(Box<RequestHead>),
+    Request(RequestHead),
     /// No request. It is answered, and nothing more is read.
     Refused(Refusal),
     /// Nothing: the client left, or said nothing for too long.
@@ -40,7 +39,7 @@ pub(super) enum Next {
 /// The socket and what came from it. Shared by the connection and the body being read.
 pub(super) struct Inbound {
     stream: RefCell<TcpStream>,
-    watch: Arc<Watch>,
+    watch: Rc<Watch>,
     patience: Patience,
     state: RefCell<State>,
 }
@@ -78,7 +77,7 @@ impl Inbound {
         patience: Patience,
         bounds: Bounds,
     ) -> Self {
-        let watch = Arc::clone(&conn.watch);
+        let watch = Rc::clone(&conn.watch);
         let state = State {
             requests: Requests::new(bounds),
             ahead: first.into(),
@@ -136,7 +135,7 @@ impl Inbound {
                     state.ahead = rest;
                     state.head_since_ms = None;
                     state.number += 1;
-                    return Poll::Ready(Next::Request(Box::new(head)));
+                    return Poll::Ready(Next::Request(head));
                 }
                 Err(refusal) => {
                     // What follows is nobody's.
