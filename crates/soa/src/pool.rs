@@ -74,9 +74,7 @@ impl Pool {
     pub(crate) fn take(&self, instance: &Instance) -> Option<Box<Link>> {
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.get_mut(&instance.id)?;
-        std::iter::from_fn(|| links.pop_back())
-            .map(|idle| idle.link)
-            .find(|link| !link.is_over())
+        std::iter::from_fn(|| links.pop_back()).map(|idle| idle.link).find(|link| !link.is_over())
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {
