@@ -50,6 +50,26 @@ pub struct Vitals {
     pub draining: bool,
 }
 
+/// One instance of a service, as this node sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct InstanceView {
+    /// The service.
+    pub service: String,
+    /// Host and port.
+    pub instance: String,
+    /// Its share beside the others'.
+    pub weight: u32,
+    /// `fit`, `ejected` or `unfit`.
+    pub condition: &'static str,
+    /// Requests and tunnels from this node that have not ended.
+    pub in_flight: usize,
+    /// Connections from this node.
+    pub connections: usize,
+    /// What it took to answer at its worst lately, in milliseconds; 0 where it is the only
+    /// instance, which nobody compares.
+    pub latency_ms: f64,
+}
+
 /// What the admin API calls.
 #[derive(Clone)]
 pub struct Parts {
@@ -71,6 +91,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// How the node is.
     pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
+    /// The services' instances.
+    pub instances: Arc<dyn Fn() -> Vec<InstanceView> + Send + Sync>,
     /// The configuration, with secrets redacted.
     pub config: Arc<str>,
     /// Reads the configuration again and applies it; the answer is a sentence.
@@ -82,6 +104,7 @@ pub fn routes(parts: Parts) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(prometheus))
         .route("/config", get(config))
+        .route("/services", get(services))
         .route("/reload", post(reload))
         .route("/api-keys", post(create_key).get(list_keys))
         .route("/api-keys/{tenant}/{id}", delete(delete_key))
@@ -173,6 +196,10 @@ async fn prometheus(State(parts): State<Parts>) -> Response {
 async fn config(State(parts): State<Parts>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], parts.config.to_string())
         .into_response()
+}
+
+async fn services(State(parts): State<Parts>) -> Answer {
+    json(object!({ "instances": (parts.instances)() }))
 }
 
 async fn reload(State(parts): State<Parts>) -> Answer {

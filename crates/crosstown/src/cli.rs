@@ -1,9 +1,11 @@
 //! The command line.
 
 mod api_key;
+mod operator;
+mod services;
 mod token;
 
-use crate::{config::Config, conformance, demo, node, services};
+use crate::{config::Config, conformance, demo, node, services as examples};
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,6 +42,8 @@ enum Command {
     /// Make, list and delete API keys, through a running node's admin listener.
     #[command(subcommand)]
     ApiKey(api_key::ApiKeyCommand),
+    /// Show the services' instances, and how each is, as a running node sees them.
+    Services(services::ServicesArgs),
     /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
@@ -47,7 +51,7 @@ enum Command {
     Conformance(conformance::Suite),
     /// The demo's services.
     #[command(subcommand, hide = true)]
-    Example(services::Example),
+    Example(examples::Example),
 }
 
 /// Does what the command line says.
@@ -65,9 +69,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         }
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
+        Command::Services(args) => services::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),
-        Command::Example(example) => services::run(example),
+        Command::Example(example) => examples::run(example),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     h1::Upgrade,
     path,
     route::{Match, Route},
+    sticky,
     ticket::{Outgoing, Ticket},
 };
 use http::{
@@ -240,6 +241,7 @@ async fn handle(
     {
         return Ok(limited(decision));
     }
+    let key = sticky::key(conn, &route.service, &head, caller.as_deref());
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), route.service.config());
     if let Some(target) = target {
@@ -248,7 +250,7 @@ async fn handle(
     head.version = Version::HTTP_11;
     let body = inbound(body, route.body_bytes_max, ticket);
     let late = conn.late(route.timeout, is_h2);
-    let reply = core.pool.call(&route.service, head, body, late).await;
+    let reply = core.pool.call(&route.service, head, body, key, late).await;
     let mut answer = match reply {
         Ok(Reply::Answer(answer)) => answer,
         Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),

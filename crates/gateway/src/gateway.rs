@@ -11,7 +11,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use soa::Services;
+use soa::{Checks, Instance, Services};
 use std::{
     io,
     net::SocketAddr,
@@ -85,7 +85,8 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    reloading: Mutex<()>,
+    /// The checks of the services as configured now. Held while a reload is under way.
+    checks: Mutex<Checks>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -162,6 +163,7 @@ impl Gateway {
             let run = acceptor::run(Arc::clone(&node), listener, Arc::clone(&orders), stopped);
             node.control.spawn(run);
         }
+        let checks = start_checks(&node);
         tracing::info!(%address, cores, "listening");
         Ok(Self {
             node,
@@ -170,7 +172,7 @@ impl Gateway {
             stop,
             cut,
             threads: Mutex::new(threads),
-            reloading: Mutex::new(()),
+            checks: Mutex::new(checks),
         })
     }
 
@@ -178,6 +180,17 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Calls `with` for each instance of each service, with the service's name, the instance's
+    /// weight, and the time by which its condition is to be read.
+    pub fn instances(&self, mut with: impl FnMut(&str, &Instance, u32, Duration)) {
+        let elapsed = self.node.clock.elapsed();
+        for service in self.node.snapshot.load().services.iter() {
+            for (instance, weight) in service.instances() {
+                with(service.name(), instance, weight, elapsed);
+            }
+        }
     }
 
     /// Open connections, sockets and tunnels included.
@@ -220,13 +233,14 @@ impl Gateway {
     /// # Errors
     /// [`ConfigError`]; then nothing has changed.
     pub fn reload(&self, config: Config, services: &soa::Config) -> Result<(), ConfigError> {
-        let _one_at_a_time = self.reloading.lock();
+        let mut checks = self.checks.lock();
         config.check()?;
         let now = self.node.snapshot.load();
         let services = Services::compile(services, Some(&now.services))?;
         let table = Table::compile(&config, &services, &self.node.analytics)?;
         self.node.snapshot.store(Arc::new(Snapshot { config, services, table }));
         self.node.generation.fetch_add(1, Ordering::Release);
+        *checks = start_checks(&self.node);
         Ok(())
     }
 
@@ -261,6 +275,11 @@ impl Drop for Gateway {
         self.stop.send_replace(true);
         self.cut.send_replace(true);
     }
+}
+
+fn start_checks(node: &Node) -> Checks {
+    let _inside = node.control.enter();
+    Checks::start(&node.snapshot.load().services, &node.clock)
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {

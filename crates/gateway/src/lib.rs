@@ -27,6 +27,7 @@ mod h2;
 mod mount;
 mod path;
 mod route;
+mod sticky;
 mod ticket;
 mod watch;
 

@@ -1,6 +1,6 @@
 //! Bodies of requests and answers, without a box where the path is hot.
 
-use crate::{link::Link, pool::Pool, service::Lease};
+use crate::{instance::Lease, link::Link, pool::Pool};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;

@@ -1,21 +1,179 @@
 //! Which services there are, and how to reach them.
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Services by name.
 pub type Config = BTreeMap<String, ServiceConfig>;
 
-/// How an instance is chosen.
+/// How an instance is chosen. Only instances that are fit take part; each takes its share by
+/// weight, and less while it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// One after another, over all cores of the node.
     RoundRobin,
-    /// The less loaded of two taken at random (Mitzenmacher 2001), by requests and tunnels in
-    /// flight from this node.
+    /// Any.
+    Random,
+    /// The one with the least requests and tunnels in flight from this node.
+    LeastConnections,
+    /// The less loaded of two taken at random (Mitzenmacher 2001).
     #[default]
     LeastLoaded,
+    /// Of two taken at random, the one whose latency, at its worst lately, times its load is
+    /// less (Finagle's peak EWMA).
+    PeakEwma,
+    /// The same for the same `hash`, as long as it is fit and has no more than its share and a
+    /// quarter to do.
+    ConsistentHash,
+}
+
+/// What has to lead to the same instance each time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum HashKey {
+    /// `ip`: the client's address.
+    #[default]
+    Ip,
+    /// `user`: the verified caller; its address without one.
+    User,
+    /// `session`: the caller's session; the caller without one.
+    Session,
+    /// `path`: the path without its query.
+    Path,
+    /// `header:NAME`: a header field; the address without it.
+    Header(HeaderName),
+    /// `cookie:NAME`: a cookie; the address without it.
+    Cookie(String),
+}
+
+impl TryFrom<String> for HashKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is not `ip`, `user`, `session`, `path`, `header:NAME` or `cookie:NAME`"
+            )
+        };
+        Ok(match text.split_once(':') {
+            None => match text.as_str() {
+                "ip" => Self::Ip,
+                "user" => Self::User,
+                "session" => Self::Session,
+                "path" => Self::Path,
+                _ => return Err(wrong()),
+            },
+            Some(("header", name)) => Self::Header(name.parse().map_err(|_| wrong())?),
+            Some(("cookie", name)) if !name.is_empty() => Self::Cookie(name.to_owned()),
+            Some(_) => return Err(wrong()),
+        })
+    }
+}
+
+impl From<HashKey> for String {
+    fn from(key: HashKey) -> Self {
+        match key {
+            HashKey::Ip => "ip".into(),
+            HashKey::User => "user".into(),
+            HashKey::Session => "session".into(),
+            HashKey::Path => "path".into(),
+            HashKey::Header(name) => format!("header:{name}"),
+            HashKey::Cookie(name) => format!("cookie:{name}"),
+        }
+    }
+}
+
+/// Where a service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "InstanceText")]
+pub struct InstanceConfig {
+    /// `http://host:port`. A host name is looked up at each connect.
+    pub url: String,
+    /// Its share, beside those of the others. Default 1.
+    pub weight: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum InstanceText {
+    Url(String),
+    Weighted { url: String, weight: u32 },
+}
+
+impl From<InstanceText> for InstanceConfig {
+    fn from(text: InstanceText) -> Self {
+        match text {
+            InstanceText::Url(url) => url.into(),
+            InstanceText::Weighted { url, weight } => Self { url, weight },
+        }
+    }
+}
+
+impl From<String> for InstanceConfig {
+    fn from(url: String) -> Self {
+        Self { url, weight: 1 }
+    }
+}
+
+/// How instances are asked whether they are fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthConfig {
+    /// The path to `GET`; a status from 200 to 399 says yes. Without it, a TCP connection does.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Time between two checks. Default `5s`.
+    #[serde(default = "health_interval", with = "types::duration")]
+    pub interval: Duration,
+    /// Time that an answer may take. Default `1s`.
+    #[serde(default = "health_timeout", with = "types::duration")]
+    pub timeout: Duration,
+    /// Checks in a row that make it unfit. Default 3.
+    #[serde(default = "unfit_after")]
+    pub unfit_after: u32,
+    /// Checks in a row that make it fit again. Default 2.
+    #[serde(default = "fit_after")]
+    pub fit_after: u32,
+}
+
+/// When an instance that fails calls is left out for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EjectionConfig {
+    /// Failures in a row: no answer, a broken one, or a status from 500. Default 5; 0 never
+    /// ejects.
+    pub failures: u32,
+    /// For how long, the first time; each time longer by as much, up to ten times. Default
+    /// `30s`.
+    #[serde(with = "types::duration")]
+    pub time: Duration,
+    /// Instances of a hundred that may be left out at once, rounded down. Default 50: a fault
+    /// of all is not made worse.
+    pub percent_max: u32,
+}
+
+impl Default for EjectionConfig {
+    fn default() -> Self {
+        Self { failures: 5, time: Duration::from_secs(30), percent_max: 50 }
+    }
+}
+
+fn health_interval() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn health_timeout() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn unfit_after() -> u32 {
+    3
+}
+
+fn fit_after() -> u32 {
+    2
 }
 
 /// What the service sees as `Host`.
@@ -33,11 +191,24 @@ pub enum HostHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where it runs: `http://host:port`, one or more. A host name is looked up at each connect.
-    pub instances: Vec<String>,
+    /// Where it runs: `http://host:port`, one or more, or `{ url, weight }`.
+    pub instances: Vec<InstanceConfig>,
     /// How an instance is chosen. Default `least_loaded`, since it also avoids slow instances.
     #[serde(default)]
     pub balance: Balance,
+    /// What leads to the same instance with `consistent_hash`. Default `ip`.
+    #[serde(default)]
+    pub hash: HashKey,
+    /// How long an instance that is fit again takes to get its whole share. Default `0s`: at
+    /// once.
+    #[serde(default, with = "types::duration")]
+    pub slow_start: Duration,
+    /// How instances are asked whether they are fit. Default: they are not asked.
+    #[serde(default)]
+    pub health: Option<HealthConfig>,
+    /// When an instance that fails calls is left out.
+    #[serde(default)]
+    pub ejection: EjectionConfig,
     /// Time for one TCP connect. Default `2s`: a service in the same network answers in
     /// milliseconds, and another instance may be tried after it.
     #[serde(default = "connect_timeout", with = "types::duration")]
@@ -91,8 +262,12 @@ impl ServiceConfig {
     #[must_use]
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
-            instances: instances.into_iter().collect(),
+            instances: instances.into_iter().map(Into::into).collect(),
             balance: Balance::default(),
+            hash: HashKey::default(),
+            slow_start: Duration::ZERO,
+            health: None,
+            ejection: EjectionConfig::default(),
             connect_timeout: connect_timeout(),
             response_timeout: response_timeout(),
             idle_timeout: idle_timeout(),
@@ -121,6 +296,12 @@ pub enum ConfigError {
         /// The address as written.
         instance: String,
     },
+    /// A path that cannot be asked.
+    #[error("service `{service}`: `health.path` is not a path that begins with `/`")]
+    HealthPath {
+        /// The service.
+        service: String,
+    },
     /// A bound that would stop every call.
     #[error("service `{service}`: `{field}` must be more than zero")]
     Zero {
@@ -141,5 +322,15 @@ mod tests {
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config["echo"], ServiceConfig::at(["http://127.0.0.1:9001".to_owned()]));
         assert!(toml::from_str::<Config>(&format!("{text}retries = 3")).is_err());
+        for hash in ["ip", "user", "session", "path", "header:x-cart", "cookie:cart"] {
+            let config: Config = toml::from_str(&format!("{text}hash = \"{hash}\"")).unwrap();
+            assert_eq!(String::from(config["echo"].hash.clone()), hash);
+        }
+        for hash in ["", "header:", "header:a b", "cookie:", "ips", "x:y"] {
+            assert!(toml::from_str::<Config>(&format!("{text}hash = \"{hash}\"")).is_err());
+        }
+        let weighted = "[echo]\ninstances = [{ url = \"http://127.0.0.1:9001\", weight = 3 }]\n";
+        let config: Config = toml::from_str(weighted).unwrap();
+        assert_eq!(config["echo"].instances[0].weight, 3);
     }
 }

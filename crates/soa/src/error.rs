@@ -2,6 +2,7 @@
 
 use crate::BoxError;
 use protocol::{Code, Problem};
+use std::time::Duration;
 
 /// Why a call gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,12 @@ pub enum Error {
         /// What the last attempt met.
         #[source]
         source: BoxError,
+    },
+    /// Every instance failed its checks, or too many calls; nothing was sent.
+    #[error("no instance of `{service}` is fit")]
+    Unfit {
+        /// The service.
+        service: String,
     },
     /// Every instance has as many connections as it may have; nothing was sent.
     #[error("`{service}` has as many connections as it may have")]
@@ -46,6 +53,10 @@ impl Error {
             Self::Unreachable { .. } => {
                 Problem::new(Code::UpstreamUnreachable, "no instance of the service can be reached")
             }
+            Self::Unfit { .. } => {
+                let detail = "no instance of the service is fit to answer";
+                Problem::new(Code::NoInstance, detail).retry_after(Duration::from_secs(1))
+            }
             Self::Saturated { .. } => {
                 Problem::new(Code::Overloaded, "the service has as many requests as it can take")
             }
@@ -62,7 +73,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Saturated { .. } => true,
+            Self::Unreachable { .. } | Self::Unfit { .. } | Self::Saturated { .. } => true,
             Self::Timeout { .. } | Self::BadAnswer { .. } => false,
         }
     }

@@ -11,21 +11,30 @@
 //! - an answer cut short by the service reaches the client as an error, never as an end;
 //! - bodies stream in both directions, with the slower side setting the pace.
 
+mod balance;
 mod body;
 mod call;
+mod check;
 mod config;
 mod error;
 mod hop;
+mod instance;
 mod link;
 mod pool;
 mod service;
 mod tunnel;
 
+pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
 pub use call::Reply;
-pub use config::{Balance, Config, ConfigError, HostHeader, ServiceConfig};
+pub use check::Checks;
+pub use config::{
+    Balance, Config, ConfigError, EjectionConfig, HashKey, HealthConfig, HostHeader,
+    InstanceConfig, ServiceConfig,
+};
 pub use error::Error;
 pub use hop::strip_hop_by_hop;
+pub use instance::{Condition, Instance};
 pub use pool::Pool;
-pub use service::{Instance, Service, Services};
+pub use service::{Service, Services};
 pub use tunnel::{Tunnel, splice};

@@ -3,7 +3,7 @@
 use crate::{
     body::{Body, BoxError},
     config::ServiceConfig,
-    service::{Instance, Slot},
+    instance::{Instance, Slot},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts, response};
@@ -56,6 +56,8 @@ pub(crate) enum Broken {
     Unsent(BoxError),
     /// Something may have reached the service.
     Sent(BoxError),
+    /// The body of the request broke, which is no fault of the service.
+    Body,
 }
 
 impl Link {
@@ -119,7 +121,7 @@ impl Link {
             }
             // The service waits for the rest in vain.
             Some(Err(SendError::Body(_) | SendError::Length)) => {
-                return sent("the request's body broke".into());
+                return Poll::Ready(Err(Broken::Body));
             }
             // A service may answer and close before it has taken the request.
             Some(Ok(()) | Err(SendError::Io(_))) | None => {}

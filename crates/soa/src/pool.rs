@@ -1,6 +1,6 @@
 //! The connections of one core.
 
-use crate::{link::Link, service::Instance};
+use crate::{instance::Instance, link::Link};
 use ahash::AHashMap;
 use clock::SharedClock;
 use std::{

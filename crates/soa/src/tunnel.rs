@@ -1,6 +1,6 @@
 //! Bytes in both directions, after both sides agreed to leave HTTP.
 
-use crate::service::{Lease, Slot};
+use crate::instance::{Lease, Slot};
 use bytes::Bytes;
 use std::{
     cell::Cell,

@@ -1,8 +1,10 @@
 //! `crosstown api-key`.
 
-use crate::cli::{ConfigArgs, runtime};
-use clap::{Args, Subcommand};
-use client::Client;
+use crate::cli::{
+    operator::{NodeArgs, said},
+    runtime,
+};
+use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use std::process::ExitCode;
 use types::{PrincipalId, Role, TenantId};
@@ -49,28 +51,6 @@ pub(crate) enum ApiKeyCommand {
     },
 }
 
-#[derive(Args)]
-pub(crate) struct NodeArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-impl NodeArgs {
-    /// A client of the configured node's admin listener.
-    fn client(&self) -> Result<Client, String> {
-        let config = self.config.load()?;
-        let file = config.admin.key_file(&config.stores);
-        let key = std::fs::read_to_string(&file).map_err(|error| {
-            format!(
-                "cannot read the admin key {}: {error}; has the node been started?",
-                file.display()
-            )
-        })?;
-        Client::new(&format!("http://{}", config.admin.listen), key.trim())
-            .map_err(|error| error.to_string())
-    }
-}
-
 pub(crate) fn run(command: ApiKeyCommand) -> Result<ExitCode, String> {
     runtime()?.block_on(async {
         match command {
@@ -105,8 +85,4 @@ pub(crate) fn run(command: ApiKeyCommand) -> Result<ExitCode, String> {
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-fn said(error: client::Error) -> String {
-    error.to_string()
 }

@@ -11,7 +11,7 @@ use crate::{
         stores::{Stores, chain},
     },
 };
-use api::admin::Vitals;
+use api::admin::{InstanceView, Vitals};
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
@@ -222,6 +222,7 @@ impl Node {
             identity: identity.clone(),
             clock: clock.clone(),
             vitals: node.vitals(),
+            instances: node.instances(),
             config: config.printed().into(),
             reload: node.reloader(),
         };
@@ -300,6 +301,25 @@ impl Node {
             closings: realtime.closings(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
+        })
+    }
+
+    fn instances(self: &Arc<Self>) -> Arc<dyn Fn() -> Vec<InstanceView> + Send + Sync> {
+        let gateway = self.gateway.clone();
+        Arc::new(move || {
+            let mut views = Vec::new();
+            gateway.instances(|service, instance, weight, elapsed| {
+                views.push(InstanceView {
+                    service: service.to_owned(),
+                    instance: instance.authority().to_owned(),
+                    weight,
+                    condition: instance.condition(elapsed).as_str(),
+                    in_flight: instance.in_flight(),
+                    connections: instance.connections(),
+                    latency_ms: (instance.latency().as_secs_f64() * 1e5).round() / 100.0,
+                });
+            });
+            views
         })
     }
 

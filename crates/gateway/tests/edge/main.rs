@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod balance;
 mod connections;
 mod framing;
 mod http2;

@@ -51,6 +51,11 @@ fn services() {
 }
 
 #[test]
+fn balancing() {
+    run("docs/guides/balancing.md");
+}
+
+#[test]
 fn sessions_and_state() {
     run("docs/guides/sessions-and-state.md");
 }

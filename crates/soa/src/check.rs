@@ -1,0 +1,143 @@
+//! Asks instances whether they are fit.
+
+use crate::{
+    config::HealthConfig,
+    instance::{Condition, Instance},
+    service::Services,
+};
+use clock::SharedClock;
+use http::Method;
+use http1::Responses;
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+
+/// The checks of all services, until dropped.
+#[derive(Debug)]
+pub struct Checks {
+    _tasks: JoinSet<()>,
+}
+
+impl Checks {
+    /// Checks every instance of the services that ask for it, on the current runtime.
+    #[must_use]
+    pub fn start(services: &Services, clock: &SharedClock) -> Self {
+        let mut tasks = JoinSet::new();
+        for service in services.iter() {
+            let Some(health) = &service.config().health else {
+                // It may have been checked before a reload.
+                for (instance, _) in service.instances() {
+                    instance.set_fit(true, clock.elapsed());
+                }
+                continue;
+            };
+            for (instance, _) in service.instances() {
+                let check = Check {
+                    service: service.name().to_owned(),
+                    instance: Arc::clone(instance),
+                    health: health.clone(),
+                    clock: clock.clone(),
+                };
+                tasks.spawn(check.run());
+            }
+        }
+        Self { _tasks: tasks }
+    }
+}
+
+struct Check {
+    service: String,
+    instance: Arc<Instance>,
+    health: HealthConfig,
+    clock: SharedClock,
+}
+
+impl Check {
+    async fn run(self) {
+        let mut in_row = InRow::default();
+        loop {
+            let answer = tokio::time::timeout(self.health.timeout, self.ask()).await;
+            let fit = matches!(answer, Ok(Ok(())));
+            let was = self.instance.condition(self.clock.elapsed()) != Condition::Unfit;
+            if let Some(now) = in_row.next(fit, was, &self.health) {
+                self.instance.set_fit(now, self.clock.elapsed());
+                let (service, instance) = (&self.service, self.instance.authority());
+                match answer {
+                    _ if now => tracing::info!(service, instance, "it is fit again"),
+                    Ok(Err(error)) => tracing::warn!(service, instance, %error, "it is unfit"),
+                    Ok(Ok(())) | Err(_) => {
+                        tracing::warn!(service, instance, "it is unfit: no answer in time");
+                    }
+                }
+            }
+            tokio::time::sleep(jittered(self.health.interval, &self.clock)).await;
+        }
+    }
+
+    async fn ask(&self) -> io::Result<()> {
+        let mut stream = match self.instance.address {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect(self.instance.authority()).await?,
+        };
+        let Some(path) = &self.health.path else { return Ok(()) };
+        let host = self.instance.authority();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: crosstown-health\r\n\
+             connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut responses = Responses::default();
+        loop {
+            let next = poll_fn(|cx| {
+                http1::read(&mut stream, cx, |bytes| {
+                    (!bytes.is_empty()).then(|| responses.next(bytes, &Method::GET))
+                })
+            });
+            let next = next.await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let Some((head, _)) = next.map_err(io::Error::other)? else { continue };
+            return match head.parts.status.as_u16() {
+                200..=399 => Ok(()),
+                status => Err(io::Error::other(format!("it answered {status}"))),
+            };
+        }
+    }
+}
+
+/// Nodes that start together shall not ask together for ever.
+fn jittered(interval: Duration, clock: &SharedClock) -> Duration {
+    let [random] = clock::random(&**clock);
+    interval.mul_f64(0.9 + f64::from(random) / f64::from(u8::MAX) * 0.2)
+}
+
+/// Equal answers in a row.
+#[derive(Debug, Default)]
+struct InRow {
+    fit: bool,
+    count: u32,
+}
+
+impl InRow {
+    /// After one more answer: what the instance becomes, if it changes.
+    fn next(&mut self, fit: bool, was: bool, health: &HealthConfig) -> Option<bool> {
+        self.count = if self.fit == fit { self.count.saturating_add(1) } else { 1 };
+        self.fit = fit;
+        let needed = if fit { health.fit_after } else { health.unfit_after };
+        (fit != was && self.count >= needed).then_some(fit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_in_a_row_decide() {
+        let health: HealthConfig = toml::from_str("unfit_after = 3\nfit_after = 2").unwrap();
+        let (mut in_row, mut fit) = (InRow::default(), true);
+        let mut seen = String::new();
+        for answer in "++--+---+-++-".bytes().map(|byte| byte == b'+') {
+            fit = in_row.next(answer, fit, &health).unwrap_or(fit);
+            seen.push(if fit { '+' } else { '-' });
+        }
+        assert_eq!(seen, "+++++++---".to_owned() + "-++");
+    }
+}
