@@ -135,11 +135,13 @@ fn fifty_writers_with_npm_centrifuge_lose_no_update() {
 /// Ten thousand keys under a thousand updates a second.
 fn with_maps(run: impl Fn(&[&str]) -> String) {
     let server = Server::start(
-        "[state]\nhistory_max = 100000\n[[realtime.namespaces]]\nname = \"board\"\nmap = true\n",
+        "[state]\nhistory_max = 100000\n[[realtime.namespaces]]\nname = \"board\"\nmap = true\n\
+         [[realtime.namespaces]]\nname = \"brief\"\nmap = true\nentry_ttl = \"1s\"\n",
     );
     let peer = server.token_with("acme", "peer", json!({ "kind": "service" }));
     let said = run(&[&server.base(), &server.token("acme", "ann"), &peer]);
     assert!(said.contains(" updates, the same for 4 followers"), "{said}");
+    assert!(said.contains("an entry ends by itself"), "{said}");
     assert!(said.contains("is restored") && said.contains("a board is set and cleared"), "{said}");
     println!("{said}");
 }

@@ -11,7 +11,8 @@ const SESSIONS: &str = "/crosstown/v1/sessions";
 const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\n\
     [[realtime.namespaces]]\nname = \"lobby\"\npresence_map = true\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
-    [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
+    [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n\
+    [[realtime.namespaces]]\nname = \"brief\"\nmap = true\nentry_ttl = \"2s\"\n";
 
 /// The servers behind two nodes, and the keys of `[stores]` that name them.
 struct Stores {
@@ -72,6 +73,7 @@ on_each! {
     what_one_node_is_told_the_other_knows
     publications_reach_the_sockets_of_every_node
     who_is_on_one_node_the_other_knows
+    entries_end_once_whichever_node_owns_them
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
     what_one_node_revokes_the_other_refuses
@@ -184,6 +186,60 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
             return;
         }
     }
+}
+
+/// Maps fall into shards of both nodes; what the one has left when it dies, the other takes out.
+async fn entries_end_once_whichever_node_owns_them(stores: Stores) {
+    const MAPS: usize = 24;
+    let [mut here, there] = two_nodes(&stores);
+    let mut writers = [
+        Socket::connect(&here.base(), &here.token("acme", "ann")).await,
+        Socket::connect(&there.base(), &there.token("acme", "ann")).await,
+    ];
+    let follow = async |node: &Server| {
+        let mut socket = Socket::connect(&node.base(), &node.token("acme", "bob")).await;
+        for n in 0..MAPS {
+            let map = json!({ "channel": format!("brief:{n}"), "type": 1, "phase": 2 });
+            socket.ask("subscribe", map).await.unwrap();
+        }
+        socket
+    };
+    let mut followers = [follow(&here).await, follow(&there).await];
+    // Until each map has lost each of its entries; what was told of each map, in order.
+    let told = async |follower: &mut Socket, keys: usize| {
+        let mut told = vec![Vec::new(); MAPS];
+        let mut left = MAPS * keys * 2;
+        while left > 0 {
+            let push = follower.push().await;
+            let channel = push["channel"].as_str().unwrap();
+            let map: usize = channel.strip_prefix("brief:").unwrap().parse().unwrap();
+            let change = &push["pub"];
+            told[map].push((change["key"].to_string(), change["removed"] == true));
+            left -= 1;
+        }
+        for changes in &told {
+            for (key, _) in changes {
+                let of = changes.iter().filter(|(other, _)| other == key).map(|(_, gone)| *gone);
+                assert_eq!(of.collect::<Vec<_>>(), [false, true], "{changes:?}");
+            }
+        }
+        told
+    };
+    let write = async |writer: &mut Socket, key: &str| {
+        for n in 0..MAPS {
+            let entry =
+                json!({ "channel": format!("brief:{n}"), "type": 1, "key": key, "data": n });
+            writer.ask("publish", entry).await.unwrap();
+        }
+    };
+    for (at, writer) in writers.iter_mut().enumerate() {
+        write(writer, &format!("by-{at}")).await;
+    }
+    let [first, second] = &mut followers;
+    assert_eq!(told(first, 2).await, told(second, 2).await);
+    write(&mut writers[0], "left").await;
+    here.kill();
+    told(&mut followers[1], 1).await;
 }
 
 async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {

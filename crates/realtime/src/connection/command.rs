@@ -371,7 +371,6 @@ impl Task {
             },
             (None, false) => return Err(ErrorCode::BadRequest.with("`data` is missing")),
         };
-        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
         let node = &self.sockets.node;
         let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
         if let Some(address) = request.channel.strip_prefix(channel::MAILBOX)
@@ -384,11 +383,10 @@ impl Task {
             self.control(taken).await.map_err(refused)?;
             return Ok(Body::Publish(Empty {}));
         }
-        let partition = channel::entry::writable(&node.config, &caller, &channel);
-        let partition = partition.map_err(refused)?;
-        let (states, key) = (node.parts.states.clone(), request.key);
+        let publications = node.publications.clone();
         let write = async move {
-            match states.apply_in(&caller, partition, &key, operation, None).await {
+            let (channel, key) = (&request.channel, &request.key);
+            match publications.set(&caller, channel, key, operation, None).await {
                 // What is to be removed may be gone already.
                 Err(problem) if request.removed && problem.code == Code::NotFound => Ok(()),
                 written => written.map(|_| ()),
