@@ -134,8 +134,7 @@ impl Presence {
     pub(crate) async fn list(&self, channel: &Channel) -> Result<PresenceResult, Problem> {
         let (mut found, mut bytes) = (PresenceResult::default(), 0);
         self.each(channel, |info| {
-            // What an entry is longer in JSON than its parts, generously.
-            bytes += info.user.len() + 2 * info.client.len() + 64;
+            bytes += info.bytes() + info.client.len() + 32;
             if bytes > self.bytes_max {
                 let detail = "more are present than a reply can hold; ask for `presence_stats`";
                 return Err(Problem::new(Code::BodyTooLarge, detail));

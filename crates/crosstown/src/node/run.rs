@@ -377,7 +377,7 @@ impl api::Channels for Channels {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem> {
-        self.0.publish(caller, channel, data, tags, "").await
+        self.0.publish(caller, channel, data, tags).await
     }
 
     async fn set(

@@ -49,7 +49,7 @@ fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
          [[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n\
          [[realtime.namespaces]]\nname = \"price\"\nhistory_size = 2\nrecovery = \"cache\"\n",
     );
-    let service = json!({ "kind": "service" });
+    let service = json!({ "kind": "service", "info": { "team": "press" } });
     let peer = server.token_with("acme", "peer", service);
     // The clocks of issuers may be off by thirty seconds, so that this ends in three.
     let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - 27;

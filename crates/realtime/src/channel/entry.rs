@@ -19,7 +19,7 @@ fn data(value: &impl Serialize) -> Result<Data, Problem> {
 }
 
 fn info(by: Option<&PrincipalId>) -> Option<ClientInfo> {
-    by.map(|by| ClientInfo { user: by.as_str().to_owned(), client: String::new() })
+    by.map(|by| ClientInfo { user: by.as_str().to_owned(), ..ClientInfo::default() })
 }
 
 /// A change as the stream of a document tells it: with its key and its revision.

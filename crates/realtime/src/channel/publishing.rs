@@ -86,25 +86,25 @@ impl Publications {
         channel: &str,
         data: Data,
         tags: Tags,
-        client: &str,
     ) -> Result<u64, Problem> {
-        self.prepare(caller, channel, data, tags, client)?.carry_out().await
+        let user = caller.principal.id.as_str().to_owned();
+        let by = ClientInfo { user, ..ClientInfo::default() };
+        self.prepare(caller, channel, data, tags, by)?.carry_out().await
     }
 
-    /// A publication of the caller, which is still to be carried out.
+    /// A publication of the caller, `by` whom others see, which is still to be carried out.
     pub(crate) fn prepare(
         &self,
         caller: &Caller,
         channel: &str,
         data: Data,
         tags: Tags,
-        client: &str,
+        by: ClientInfo,
     ) -> Result<Publishing, Problem> {
         check_tags(&tags)?;
         let channel = Channel::new(&caller.tenant, channel)?;
         let source = admit(&self.0.config, caller, &channel, Wish::Publish, false)?.source;
-        let user = caller.principal.id.as_str().to_owned();
-        let info = Some(ClientInfo { user, client: client.to_owned() });
+        let info = Some(by);
         let data = one_line(data)?;
         let publication = Publication { data, info, tags, ..Publication::default() };
         let source = source.by(&self.0.ways);

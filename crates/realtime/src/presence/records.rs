@@ -104,7 +104,9 @@ mod tests {
     #[test]
     fn a_move_writes_what_is_announced() {
         let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
-        let info = ClientInfo { user: "ann".into(), client: "con_1".into() };
+        let conn_info = types::Info::new("{\"a\":1}");
+        let (user, client) = ("ann".into(), "con_1".into());
+        let info = ClientInfo { user, client, conn_info, chan_info: None };
         let ttl = Duration::from_secs(60);
         let check = |presence, join_leave, way, expected: &[&str]| {
             let announce = Announce { presence, join_leave };
