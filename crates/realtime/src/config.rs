@@ -156,6 +156,13 @@ impl Config {
         self.namespaces.iter().any(|namespace| namespace.entry_ttl.is_some())
     }
 
+    /// Whether those who leave some channels are told of.
+    #[must_use]
+    pub fn tells_who_leaves(&self) -> bool {
+        let tells = |held: &Namespace| held.presence_map || held.join_leave != JoinLeave::Off;
+        self.namespaces.iter().any(tells)
+    }
+
     /// The namespace of a channel; channels of a namespace that is not configured are unknown.
     #[must_use]
     pub fn namespace(&self, channel: &str) -> Option<Cow<'_, Namespace>> {

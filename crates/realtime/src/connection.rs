@@ -393,13 +393,6 @@ impl Connection {
         Some(Move { channel: held.channel.clone(), announce, info, way })
     }
 
-    /// What others are to know of it that is not what they know: where it is present.
-    fn renewed(&self, held: &Subscription) -> Option<Move> {
-        let presence = held.announced.presence;
-        let announce = Announce { presence, join_leave: false };
-        Some(Move { announce, ..self.moved(held, Way::In)? }).filter(|_| presence)
-    }
-
     fn ended(&self, held: Subscription) -> Ended {
         let moved = self.moved(&held, Way::Out);
         let life = match held.state {

@@ -124,7 +124,7 @@ impl Node {
             genesis.clone(),
             config.mailboxes.clone(),
         ));
-        let works = realtime::works(&config.realtime, &states);
+        let works = realtime::works(&config.realtime, &store, &states);
         let (cluster, alone) = if are_shared {
             let joined = Cluster::join(&config.peers, store.clone(), clock.clone(), works);
             (Some(control.block_on(joined)?), None)

@@ -336,7 +336,7 @@ impl Task {
             granted.until = until;
             if info.is_some() && info != granted.info {
                 granted.info = info;
-                moved = self.connection.renewed(held);
+                moved = self.connection.moved(held, Way::Anew);
             }
         }
         if let Some(moved) = moved {
@@ -355,7 +355,8 @@ impl Task {
     pub(super) async fn renew_presence(&self) {
         let moved: Vec<_> = {
             let subscriptions = self.connection.subscriptions.borrow();
-            subscriptions.iter().filter_map(|held| self.connection.renewed(held)).collect()
+            let moved = |held| self.connection.moved(held, Way::Anew);
+            subscriptions.iter().filter_map(moved).collect()
         };
         for moved in moved {
             self.sockets.node.presence.mention(moved).await;

@@ -409,3 +409,50 @@ async fn what_a_token_says_of_its_holder_is_told() {
     plain.ask("subscribe", asking).await.unwrap();
     assert_eq!(infos(&plain.push().await["join"]["info"]), (Json::Null, Json::Null));
 }
+
+#[tokio::test]
+async fn those_of_a_node_that_was_killed_leave_when_it_is_back() {
+    let mut server = Server::start(&format!("[realtime]\npresence_ttl = \"2s\"\n{CONFIG}"));
+    let (ann, bob) = (server.token("acme", "ann"), server.token("acme", "bob"));
+    let channels = ["lobby:1", "loud:1"];
+    let (mut left, mut crowd) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut socket = Socket::connect(&server.base(), &ann).await;
+        for channel in channels {
+            let asking = json!({ "channel": channel, "join_leave": true });
+            socket.ask("subscribe", asking).await.unwrap();
+            let client = loop {
+                let join = socket.push().await["join"]["info"]["client"].clone();
+                if !left.contains(&(channel.to_owned(), join.clone())) {
+                    break join;
+                }
+            };
+            left.push((channel.to_owned(), client));
+        }
+        crowd.push(socket);
+    }
+    let server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.start_again();
+        server
+    });
+    let server = server.await.unwrap();
+    let mut follower = Socket::connect(&server.base(), &bob).await;
+    for channel in channels {
+        let asking = json!({ "channel": channel, "join_leave": true });
+        follower.ask("subscribe", asking).await.unwrap();
+    }
+    let mut told = Vec::new();
+    while told.len() < left.len() {
+        let push = follower.push().await;
+        if !push["leave"].is_null() {
+            let channel = push["channel"].as_str().unwrap().to_owned();
+            told.push((channel, push["leave"]["info"]["client"].clone()));
+        }
+    }
+    let sorted = |mut moves: Vec<(String, Json)>| {
+        moves.sort_by_key(|(channel, client)| (channel.clone(), client.to_string()));
+        moves
+    };
+    assert_eq!(sorted(told), sorted(left));
+}

@@ -105,7 +105,7 @@ impl Members {
         let head = store.head(&self.partition).await?;
         let last = head.as_ref().map_or(0, |head| head.last(&JOINS));
         let mut there = HashMap::new();
-        let mut after = None;
+        let mut after = Some(presence::before_present());
         loop {
             let page = store.scan(&self.partition, b"", after.as_ref(), PAGE).await?;
             for (_, record) in &page.records {
