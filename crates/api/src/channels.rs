@@ -1,23 +1,28 @@
-//! `/crosstown/v1/channels/{channel}/publications`: publishing for those without a socket.
+//! `/crosstown/v1/channels/{channel}/publications` and, of maps, `…/entries/{key}`: publishing for
+//! those without a socket.
 
 use crate::{
     Channels,
-    answer::{Answer, json_with},
-    request::{By, Json},
+    answer::{Answer, json, json_with},
+    request::{By, Json, Wanted},
 };
 use axum::{
     Router,
     extract::{Path, RawQuery, State},
-    routing::post,
+    routing::{post, put},
 };
 use http::StatusCode;
 use protocol::{Code, Problem, client::filter::Tags};
-use serde::Serialize;
-use serde_json::value::RawValue;
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use std::{sync::Arc, time::Duration};
+use traffic_cop::state::Operation;
 
 pub(crate) fn routes(channels: Arc<dyn Channels>) -> Router {
-    Router::new().route("/channels/{channel}/publications", post(publish)).with_state(channels)
+    Router::new()
+        .route("/channels/{channel}/publications", post(publish))
+        .route("/channels/{channel}/entries/{key}", put(set).delete(remove))
+        .with_state(channels)
 }
 
 #[derive(Serialize)]
@@ -51,4 +56,39 @@ fn tags(query: &str) -> Result<Tags, Problem> {
         }
     }
     Ok(tags)
+}
+
+/// How long an entry is to live: `?ttl=30s`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Living {
+    #[serde(default, deserialize_with = "types::duration::optional")]
+    ttl: Option<Duration>,
+}
+
+/// A change of a map, made.
+#[derive(Serialize)]
+struct Changed {
+    epoch: String,
+    revision: u64,
+}
+
+async fn set(
+    State(channels): State<Arc<dyn Channels>>,
+    by: By,
+    Path((channel, key)): Path<(String, String)>,
+    Wanted(Living { ttl }): Wanted<Living>,
+    Json(value): Json<Value>,
+) -> Answer {
+    let done = channels.set(&by, &channel, &key, Operation::Put(value), ttl).await?;
+    json(Changed { epoch: done.epoch, revision: done.revision })
+}
+
+async fn remove(
+    State(channels): State<Arc<dyn Channels>>,
+    by: By,
+    Path((channel, key)): Path<(String, String)>,
+) -> Answer {
+    let done = channels.set(&by, &channel, &key, Operation::Delete, None).await?;
+    json(Changed { epoch: done.epoch, revision: done.revision })
 }

@@ -24,10 +24,13 @@ use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::value::RawValue;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use traffic_cop::{
-    analytics::Analytics, connections::Holders, identity::Blocks, session::Sessions,
-    state::SharedStates,
+    analytics::Analytics,
+    connections::Holders,
+    identity::Blocks,
+    session::Sessions,
+    state::{Applied, Operation, SharedStates},
 };
 use types::Caller;
 
@@ -42,6 +45,17 @@ pub trait Channels: Send + Sync {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem>;
+
+    /// Sets an entry of a map, or removes it, as `operation` says. It lives for `ttl`, or for as
+    /// long as the map has it.
+    async fn set(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        key: &str,
+        operation: Operation,
+        ttl: Option<Duration>,
+    ) -> Result<Applied, Problem>;
 }
 
 /// What the public API calls.

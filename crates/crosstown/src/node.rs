@@ -3,6 +3,7 @@
 mod admin;
 mod cluster;
 mod holders;
+mod keeping;
 mod members;
 mod mounts;
 mod peers;

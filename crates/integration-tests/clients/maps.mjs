@@ -137,6 +137,16 @@ export async function maps(Centrifuge, options, { url, token, peerToken, transpo
   stream.subscribe();
   must(await refused === 107, "a map may be followed as a stream");
   console.log("a board is set and cleared");
+  // What nobody renews ends by itself, and who follows is told.
+  const brief = followers[0].client.newMapSubscription("brief:1");
+  const ended = [];
+  brief.on("update", (update) => ended.push([update.key, update.removed === true]));
+  brief.subscribe();
+  await brief.ready(20_000);
+  await brief.publish("guest", data.to({ x: 1 }));
+  await until(() => ended.length === 2, "end of an entry");
+  must(JSON.stringify(ended) === '[["guest",false],["guest",true]]', JSON.stringify(ended));
+  console.log("an entry ends by itself");
   for (const { client } of followers) client.disconnect();
   for (const one of peers) one.disconnect();
 }

@@ -95,7 +95,11 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
   // Who is there, and who comes and goes.
   const lobby = client.newSubscription("lobby:1", { joinLeave: true });
   const moves = [];
-  for (const move of ["join", "leave"]) lobby.on(move, (event) => moves.push(`${move} ${event.info.user}`));
+  // What the token of a connection says of it, if anything.
+  const team = (info) => (info === undefined || info.length === 0 ? "" : ` of ${data.from(info).team}`);
+  for (const move of ["join", "leave"]) {
+    lobby.on(move, ({ info }) => moves.push(`${move} ${info.user}${team(info.connInfo)}`));
+  }
   lobby.subscribe();
   await within(lobby.ready(), "subscription to the lobby");
   const visit = peer.newSubscription("lobby:1");
@@ -110,7 +114,7 @@ export async function story(Centrifuge, options, { url, token, peerToken, cut, r
     while (moves.length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
   })(), "leave");
   await moved.catch((error) => { throw new Error(`${error.message}: ${moves}`); });
-  must(moves.join() === "join ann,join peer,leave peer", moves.join());
+  must(moves.join() === "join ann,join peer of press,leave peer of press", moves.join());
   say("presence, joins and leaves are told");
   // A channel that nobody may follow without a token for it.
   const closed = client.newSubscription("closed:1");

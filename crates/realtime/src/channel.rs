@@ -33,7 +33,7 @@ pub(crate) const MAILBOX: &str = "mailbox:";
 /// How the channels begin that tell where documents move.
 const TIERS: &str = "tiers:";
 /// The entries of channels that are maps.
-const MAP: Kind = Kind::new("map");
+pub(crate) const MAP: Kind = Kind::new("map");
 /// What passes through channels that keep no history.
 const PASSING: Kind = Kind::new("passing");
 /// The stream of a channel's publications.
@@ -217,6 +217,8 @@ pub(crate) struct Admitted {
     pub(crate) slow: Slow,
     /// Whether subscribers may choose by tags.
     pub(crate) filter: bool,
+    /// Of a map: how long its entries live at most, unless until they are removed.
+    pub(crate) entry_ttl: Option<Duration>,
 }
 
 impl Admitted {
@@ -231,6 +233,7 @@ impl Admitted {
             delta: false,
             slow: Slow::Disconnect,
             filter: false,
+            entry_ttl: None,
         }
     }
 
@@ -353,7 +356,7 @@ pub(crate) fn admit(
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {
     let partition = |kind| Partition::new(channel.tenant().clone(), kind, channel.name());
     let keep = Keep { size: namespace.history_size, ttl: namespace.history_ttl };
-    let source = match (keep.size, namespace.tier) {
+    let source = match (keep.size, namespace.tier.unwrap_or_default()) {
         _ if namespace.map => partition(MAP).map(Source::Map),
         (0, _) => partition(PASSING).map(Source::Passing),
         (_, Tier::Live) => partition(KIND).map(|partition| Source::Live(partition, keep)),
@@ -369,6 +372,7 @@ fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem>
         delta: namespace.delta,
         slow: namespace.slow,
         filter: namespace.filter,
+        entry_ttl: namespace.entry_ttl,
     })
 }
 

@@ -139,6 +139,7 @@ impl Config {
             if namespace.history_ttl.is_some_and(|ttl| ttl < Duration::from_secs(1)) {
                 return Err(format!("`history_ttl` of the namespace `{name}` must be at least 1s"));
             }
+            namespace.check_map()?;
             if name.contains(':') || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_graphic())
             {
                 return Err(format!(
@@ -147,6 +148,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Whether entries of some maps end by themselves.
+    #[must_use]
+    pub fn has_ending_entries(&self) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.entry_ttl.is_some())
+    }
+
+    /// Whether those who leave some channels are told of.
+    #[must_use]
+    pub fn tells_who_leaves(&self) -> bool {
+        let tells = |held: &Namespace| held.presence_map || held.join_leave != JoinLeave::Off;
+        self.namespaces.iter().any(tells)
     }
 
     /// The namespace of a channel; channels of a namespace that is not configured are unknown.
@@ -187,16 +201,21 @@ pub struct Namespace {
     /// Whether callers without a credential may do what others may.
     pub anonymous: bool,
     /// Whether the channels are maps: entries by key, which clients keep the same as here.
-    /// `history_size` does not apply to them, but `state.history_max`.
+    /// `history_size` and `history_ttl` do not apply to them, but `state.history_max`; they are
+    /// durable.
     pub map: bool,
+    /// How long an entry of a map lives after it was written last, 1 s to 365 d; until it is
+    /// removed, if this is left out. Whoever writes it may say less.
+    #[serde(deserialize_with = "types::duration::optional")]
+    pub entry_ttl: Option<Duration>,
     /// Publications that a channel keeps; 0: none, and then nothing can be recovered.
     pub history_size: u64,
     /// How long they are kept after the last one, 1 s or more; forever, or until there is no
     /// more room for them, if this is left out.
     #[serde(deserialize_with = "types::duration::optional")]
     pub history_ttl: Option<Duration>,
-    /// What they outlive.
-    pub tier: Tier,
+    /// What they outlive; `live`, if this is left out. A map is `durable`, and nothing else.
+    pub tier: Option<Tier>,
     /// What is recovered.
     pub recovery: Recovery,
     /// Whether clients that ask for it are told what differs from the last publication.
@@ -212,6 +231,27 @@ pub struct Namespace {
     pub presence_map: bool,
     /// Who is told of those who come and go.
     pub join_leave: JoinLeave,
+}
+
+impl Namespace {
+    /// Refuses what no map has, and what maps alone have.
+    fn check_map(&self) -> Result<(), String> {
+        let Self { name, map, entry_ttl, tier, .. } = self;
+        let day = Duration::from_secs(24 * 3600);
+        match (entry_ttl, tier) {
+            (Some(_), _) if !map => {
+                Err(format!("`entry_ttl` of the namespace `{name}` is for maps: set `map = true`"))
+            }
+            (Some(ttl), _) if !(Duration::from_secs(1)..=365 * day).contains(ttl) => {
+                Err(format!("`entry_ttl` of the namespace `{name}` must be 1s to 365d"))
+            }
+            (_, Some(Tier::Live | Tier::Hot)) if *map => Err(format!(
+                "the namespace `{name}` is a map, and maps are durable: leave `tier` out; \
+                 `entry_ttl` bounds how long entries are kept"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What publications outlive, and so when one is acknowledged.
@@ -290,9 +330,10 @@ impl Default for Namespace {
             see_presence: None,
             anonymous: false,
             map: false,
+            entry_ttl: None,
             history_size: 100,
             history_ttl: None,
-            tier: Tier::Live,
+            tier: None,
             recovery: Recovery::Stream,
             delta: false,
             filter: false,

@@ -55,7 +55,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::session::Ground;
-use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
+use types::{Caller, ConnectionId, Info, Principal, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -145,6 +145,8 @@ struct Granted {
     ground: Ground,
     /// When the token that allows it ends.
     until: Option<Timestamp>,
+    /// What the token says of the subscriber for others to see.
+    info: Option<Info>,
 }
 
 /// Who has subscribed a connection to a channel.
@@ -159,13 +161,13 @@ enum By {
 
 impl Granted {
     /// By a token.
-    fn by_token(until: Option<Timestamp>) -> Self {
-        Self { by: By::Client, ground: Ground::Token, until }
+    fn by_token(until: Option<Timestamp>, info: Option<Info>) -> Self {
+        Self { by: By::Client, ground: Ground::Token, until, info }
     }
 
     /// By the server, on other grounds than the namespace.
     fn by_server(ground: Ground) -> Self {
-        Self { by: By::Server, ground, until: None }
+        Self { by: By::Server, ground, until: None, info: None }
     }
 
     /// Whether it is more than the namespace allows by itself.
@@ -181,6 +183,11 @@ impl Subscription {
 
     fn is_by_server(&self) -> bool {
         self.granted.as_ref().is_some_and(|granted| granted.by != By::Client)
+    }
+
+    /// What its token says of the subscriber for others to see.
+    fn info(&self) -> Option<Info> {
+        self.granted.as_ref()?.info.clone()
     }
 
     /// Whether it stands on more than the namespace.
@@ -308,7 +315,7 @@ impl Connection {
                     publications.iter_mut().for_each(|one| one.told = Told::Text);
                 }
                 // It is told of itself here, so that this comes once, and after the answer.
-                let own_join = held.joins.then(|| self.info()).flatten();
+                let own_join = held.joins.then(|| self.info(held.info())).flatten();
                 let by_server = held.is_by_server();
                 let (dialect, number) = (held.dialect(self.encoding), start.number);
                 let until = held.granted.as_ref().and_then(|granted| granted.until);
@@ -362,21 +369,32 @@ impl Connection {
         self.bound.borrow().as_ref()?.durable.clone()
     }
 
-    /// How others see the connection, once it is bound.
-    fn info(&self) -> Option<ClientInfo> {
+    /// How others see the connection, once it is bound, in a channel of which its token says
+    /// `chan_info`.
+    fn info(&self, chan_info: Option<Info>) -> Option<ClientInfo> {
         let bound = self.bound.borrow();
-        let user = bound.as_ref()?.caller.principal.id.as_str().to_owned();
-        Some(ClientInfo { user, client: self.id.to_string() })
+        let caller = &bound.as_ref()?.caller;
+        let user = caller.principal.id.as_str().to_owned();
+        let conn_info = caller.info.clone();
+        Some(ClientInfo { user, client: self.id.to_string(), conn_info, chan_info })
     }
 
-    /// Others are told that somebody came or went.
-    fn moved(&self, channel: &Channel, announce: Announce, way: Way) -> Option<Move> {
-        let info = self.info().filter(|_| !announce.is_nothing())?;
-        Some(Move { channel: channel.clone(), announce, info, way })
+    /// How others see it in the channel named `channel`.
+    fn info_in(&self, channel: &str) -> Option<ClientInfo> {
+        let subscriptions = self.subscriptions.borrow();
+        let held = subscriptions.iter().find(|held| held.channel.name() == channel);
+        self.info(held.and_then(Subscription::info))
+    }
+
+    /// Others are told that the subscriber came or went.
+    fn moved(&self, held: &Subscription, way: Way) -> Option<Move> {
+        let announce = held.announced;
+        let info = self.info(held.info()).filter(|_| !announce.is_nothing())?;
+        Some(Move { channel: held.channel.clone(), announce, info, way })
     }
 
     fn ended(&self, held: Subscription) -> Ended {
-        let moved = self.moved(&held.channel, held.announced, Way::Out);
+        let moved = self.moved(&held, Way::Out);
         let life = match held.state {
             State::Live { life, .. } => Some(life),
             // When the broker's answer comes, the hub finds that nobody waits for it.

@@ -23,6 +23,7 @@ mod frame;
 mod handshake;
 mod hub;
 mod live;
+mod owning;
 mod permission;
 mod places;
 mod presence;
@@ -34,6 +35,7 @@ pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, Tier, WhenFull};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
+pub use owning::works;
 pub use permission::{Allow, Those};
 pub use streams::Form;
 

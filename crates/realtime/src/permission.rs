@@ -99,6 +99,7 @@ mod tests {
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         }
     }
 

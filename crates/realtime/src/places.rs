@@ -95,6 +95,7 @@ mod tests {
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         }
     }
 

@@ -4,15 +4,18 @@
 //! node that holds the connection renews a channel's entries together, after each third of their
 //! life; so a node that dies leaves nobody behind for longer than
 //! [`crate::Config::presence_ttl`]. That somebody came or went is an entry of a
-//! stream in the same partition, appended by the same commit.
+//! stream in the same partition, appended by the same commit. Of those whose node died the owner
+//! of the shard tells that they left.
 //!
 //! The channels are dealt over a few shards, tasks that write for all connections of the node:
 //! what comes while a commit is on its way goes with the next one, together.
 
+mod departures;
 mod records;
 mod shard;
 
-pub(crate) use records::{JOINS, Joined, joined, partition, present};
+pub(crate) use departures::Departures;
+pub(crate) use records::{JOINS, Joined, KIND, before_present, joined, partition, present};
 
 use crate::{Config, Parts, broker, channel::Channel};
 use ahash::RandomState;
@@ -62,6 +65,8 @@ impl Move {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     In,
+    /// It is there still, and others are to see it as it is now.
+    Anew,
     Out,
 }
 
@@ -134,8 +139,7 @@ impl Presence {
     pub(crate) async fn list(&self, channel: &Channel) -> Result<PresenceResult, Problem> {
         let (mut found, mut bytes) = (PresenceResult::default(), 0);
         self.each(channel, |info| {
-            // What an entry is longer in JSON than its parts, generously.
-            bytes += info.user.len() + 2 * info.client.len() + 64;
+            bytes += info.bytes() + info.client.len() + 32;
             if bytes > self.bytes_max {
                 let detail = "more are present than a reply can hold; ask for `presence_stats`";
                 return Err(Problem::new(Code::BodyTooLarge, detail));
@@ -168,7 +172,7 @@ impl Presence {
         mut see: impl FnMut(ClientInfo) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
         let partition = partition(channel)?;
-        let mut after = None;
+        let mut after = Some(before_present());
         loop {
             let page = self.store.scan(&partition, b"", after.as_ref(), PAGE).await;
             let page = page.map_err(broker::problem)?;

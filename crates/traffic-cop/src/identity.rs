@@ -142,6 +142,7 @@ impl Identity {
                 credential: CredentialKind::Anonymous,
                 channels: Arc::default(),
                 capabilities: Arc::default(),
+                info: None,
             })
         });
         Self {

@@ -261,6 +261,7 @@ impl Sessions {
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         };
         Ok((caller, hold))
     }

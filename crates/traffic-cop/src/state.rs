@@ -8,6 +8,7 @@
 
 mod change;
 mod document;
+mod expiry;
 mod following;
 mod kept;
 mod memory;
@@ -26,6 +27,7 @@ mod transaction;
 mod who;
 
 pub use document::{DocumentId, Scope};
+pub use expiry::Expiry;
 pub use following::publication;
 pub use json_patch::Patch as JsonPatch;
 pub use kept::{BEFORE_ENTRIES, set, value};
@@ -44,6 +46,7 @@ use crate::{
     genesis::Genesis,
     state::{
         change::{Asked, NewValue},
+        expiry::Life,
         memory::{Known, Memory},
         past::Present,
         rules::Rules,
@@ -54,7 +57,7 @@ use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, value::RawValue};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use store::{Check, Commit, Incarnation, Key, Partition, Position, SharedStore, StreamName, Write};
 use types::{Caller, PrincipalId, Timestamp};
 
@@ -175,8 +178,9 @@ pub struct HistoryEntry {
     /// The change.
     #[serde(flatten)]
     pub change: Change,
-    /// Who made it.
-    pub by: PrincipalId,
+    /// Who made it; missing if the entry ended by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<PrincipalId>,
     /// When, in milliseconds since 1970 UTC.
     pub at: Timestamp,
 }
@@ -214,7 +218,9 @@ struct ChangeRecord {
     /// Which values of a set were added, anew or again; if it is missing, all of them were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     added: Option<Vec<Json>>,
-    by: PrincipalId,
+    /// Who made it; missing if the entry ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<PrincipalId>,
     at: Timestamp,
 }
 
@@ -234,7 +240,8 @@ struct ChangeForm<'a> {
     created: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     added: Option<&'a [Json]>,
-    by: &'a PrincipalId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a PrincipalId>,
     at: Timestamp,
 }
 
@@ -292,11 +299,12 @@ impl States {
         operation: Operation,
         if_revision: Option<u64>,
     ) -> Result<Applied, Problem> {
-        self.apply_in(caller, id.writable_by(caller)?, key, operation, if_revision).await
+        let partition = id.writable_by(caller)?;
+        self.apply_in(caller, partition, key, operation, if_revision, None).await
     }
 
     /// As [`Self::apply`], in a partition that holds entries as a document does, and that the
-    /// caller may write.
+    /// caller may write. What is written ends after `ttl`, if there is one, as [`Expiry`] has it.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -307,6 +315,7 @@ impl States {
         key: &str,
         operation: Operation,
         if_revision: Option<u64>,
+        ttl: Option<Duration>,
     ) -> Result<Applied, Problem> {
         entry_key(key)?;
         let asked =
@@ -319,24 +328,29 @@ impl States {
         if let Some(known) = memory.take(&partition, key)
             && let Ok(change) = self.change(&asked, known.current(key, needs_value), None)
         {
+            let change = self.living(change, known.life, ttl);
+            let life = change.renewed.life;
             let check = Check::Incarnation(known.incarnation);
             let commit = Commit::new(partition.clone()).check(check);
             let entries = vec![(key, change)];
             if let Ok(commit) = self.within_limits(commit, &entries).await {
                 match self.commit(caller, commit, entries).await {
-                    Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
+                    Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key, life)),
                     Err(store::Error::Conflict { .. }) => memory.doubt(&partition, key),
                     Err(error) => return Err(storage::problem(error)),
                 }
             }
         }
         for _ in 0..ATTEMPTS {
-            let current = self.entry(&partition, key).await?;
+            let (current, held) = self.living_entry(&partition, key).await?.unzip();
             let added = self.added_since(&asked, current.as_ref()).await?;
-            let entries = vec![(key, self.change(&asked, current, added.as_ref())?)];
+            let change = self.change(&asked, current, added.as_ref())?;
+            let change = self.living(change, held.flatten(), ttl);
+            let life = change.renewed.life;
+            let entries = vec![(key, change)];
             let commit = self.within_limits(Commit::new(partition.clone()), &entries).await?;
             match self.commit(caller, commit, entries).await {
-                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key)),
+                Ok(done) => return Ok(done.remembered_in(&mut memory, partition, key, life)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
             }
@@ -366,28 +380,40 @@ impl States {
             commit = commit.write(self.genesis.begin(partition).await?);
         }
         let at = self.clock.now();
+        let alarm = entries.iter().filter_map(|(_, new)| new.renewed.alarm()).min();
         let mut values = Vec::with_capacity(entries.len());
         for (key, new) in entries {
             let (value, written) = new.value.unzip();
             let name = Key::new(key)?;
             commit = match &written {
-                Some(written) => commit.put(name, storage::encode_as::<EntryRecord>(written)),
+                Some(value) => commit.put(name, expiry::written(value, new.renewed.life)),
                 None => commit.write(Write::Delete { key: name }),
             };
+            commit = new.renewed.write(commit, key)?;
             let change = ChangeForm {
                 key,
                 value: written.as_deref(),
                 deleted: written.is_none(),
                 created: new.held == 0,
                 added: new.added.as_deref(),
-                by: &caller.principal.id,
+                by: Some(&caller.principal.id),
                 at,
             };
             commit = commit.append(CHANGES, storage::encode_as::<ChangeRecord>(&change));
             values.push((value, written));
         }
+        if let Some(at) = alarm {
+            commit = self.waking(commit, at).await?;
+        }
+        let partition = commit.partition.clone();
         let done = self.store.commit(commit).await?;
-        if let (Some(first), Some(last)) = (done.sequences.first(), done.sequences.last())
+        self.trim(&partition, &done.sequences).await;
+        Ok(Done { position: done.position, values })
+    }
+
+    /// Removes changes that are too old, after these have come.
+    async fn trim(&self, partition: &Partition, sequences: &[u64]) {
+        if let (Some(first), Some(last)) = (sequences.first(), sequences.last())
             && (first - 1) / TRIM_EVERY != last / TRIM_EVERY
             && *last > self.config.history_max
         {
@@ -398,7 +424,12 @@ impl States {
                 tracing::warn!(%partition, %error, "a document's history could not be trimmed");
             }
         }
-        Ok(Done { position: done.position, values })
+    }
+
+    /// What is to be written, as it is to live.
+    fn living(&self, new: NewValue, held: Option<Life>, ttl: Option<Duration>) -> NewValue {
+        let ttl = ttl.filter(|_| new.value.is_some());
+        NewValue { renewed: expiry::renewed(held, self.clock.now(), ttl), ..new }
     }
 
     /// All entries, at one position.
@@ -433,12 +464,21 @@ impl States {
     }
 
     async fn entry(&self, partition: &Partition, key: &str) -> Result<Option<Entry>, Problem> {
+        Ok(self.living_entry(partition, key).await?.map(|(entry, _)| entry))
+    }
+
+    /// An entry, and how long it lives if it ends by itself.
+    async fn living_entry(
+        &self,
+        partition: &Partition,
+        key: &str,
+    ) -> Result<Option<(Entry, Option<Life>)>, Problem> {
         let name = entry_key(key)?;
         let record = self.store.get(partition, &name).await.map_err(storage::problem)?;
         record
             .map(|record| {
-                let EntryRecord(value) = storage::decode(&record.value)?;
-                Ok(Entry { key: key.to_owned(), revision: record.revision, value })
+                let (value, life) = expiry::read(&record)?;
+                Ok((Entry { key: key.to_owned(), revision: record.revision, value }, life))
             })
             .transpose()
     }
@@ -461,11 +501,17 @@ struct Done {
 
 impl Done {
     /// The change of one entry, which is remembered.
-    fn remembered_in(self, memory: &mut Memory, partition: Partition, key: &str) -> Applied {
+    fn remembered_in(
+        self,
+        memory: &mut Memory,
+        partition: Partition,
+        key: &str,
+        life: Option<Life>,
+    ) -> Applied {
         let Position { incarnation, revision } = self.position;
         let (value, written) = self.values.into_iter().next().unwrap_or_default();
         if let Some(value) = written {
-            memory.keep(partition, key, Known { incarnation, revision, value });
+            memory.keep(partition, key, Known { incarnation, revision, value, life });
         }
         Applied { epoch: format_epoch(incarnation), revision, value }
     }

@@ -25,17 +25,21 @@ pub(crate) fn encode_as<T: Stored>(value: &impl Serialize) -> Bytes {
 }
 
 pub(crate) fn decode<T: Stored>(bytes: &[u8]) -> Result<T, Problem> {
-    let damaged = |detail: String| {
-        tracing::error!(form = std::any::type_name::<T>(), detail, "a stored record is damaged");
-        Problem::new(Code::Internal, "a stored record cannot be read; an operator has to look")
-    };
     match bytes.split_first() {
-        Some((version, json)) if *version == T::VERSION => {
-            serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))
-        }
-        Some((version, _)) => Err(damaged(format!("version {version}"))),
-        None => Err(damaged("empty".into())),
+        Some((version, json_bytes)) if *version == T::VERSION => json(json_bytes),
+        Some((version, _)) => Err(damaged::<T>(&format!("version {version}"))),
+        None => Err(damaged::<T>("empty")),
     }
+}
+
+/// Reads the JSON of a stored form, without its version.
+pub(crate) fn json<T: Stored>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| damaged::<T>(&error.to_string()))
+}
+
+fn damaged<T>(detail: &str) -> Problem {
+    tracing::error!(form = std::any::type_name::<T>(), detail, "a stored record is damaged");
+    Problem::new(Code::Internal, "a stored record cannot be read; an operator has to look")
 }
 
 /// The store's error as the public sees it. What a conflict was about, the layers add.

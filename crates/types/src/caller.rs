@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use crate::{PrincipalId, Role, SessionId, TenantId, Timestamp};
+use crate::{Info, PrincipalId, Role, SessionId, TenantId, Timestamp};
 use std::{fmt, sync::Arc};
 
 /// What a principal is.
@@ -69,6 +69,8 @@ pub struct Caller {
     pub channels: Arc<[Box<str>]>,
     /// What it allows in channels, whatever their namespaces allow.
     pub capabilities: Arc<[Capability]>,
+    /// What the credential says of its holder for others to see, if anything.
+    pub info: Option<Info>,
 }
 
 /// What a credential allows in some channels.

@@ -7,11 +7,13 @@
 mod caller;
 pub mod duration;
 mod id;
+mod info;
 pub mod pattern;
 mod session_id;
 mod time;
 
 pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
 pub use id::{InvalidId, PrincipalId, Role, TenantId};
+pub use info::Info;
 pub use session_id::{ConnectionId, SessionId};
 pub use time::Timestamp;

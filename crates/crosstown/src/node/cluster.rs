@@ -4,15 +4,16 @@ use crate::{
     config::PeersConfig,
     node::{
         admin,
+        keeping::Keeping,
         peers::{Peers, Secret, Server, Streams},
     },
 };
 use clock::SharedClock;
-use ledger::{Keeper, NodeId};
+use ledger::{Keeper, NodeId, Work};
 use realtime::Realtime;
-use std::sync::{Arc, Mutex, PoisonError};
-use store::SharedStore;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use std::{collections::HashMap, sync::Arc};
+use store::{Kind, SharedStore};
+use tokio::net::TcpListener;
 use traffic_cop::limit::{Shared, shards};
 
 /// Connections of other nodes at a time.
@@ -24,11 +25,12 @@ pub(super) struct Cluster {
     pub(super) peers: Arc<Peers>,
     node: NodeId,
     streams: Streams,
-    keeping: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+    keeping: Keeping,
 }
 
 impl Cluster {
-    /// Listens for other nodes, registers this one, and begins to own its part.
+    /// Listens for other nodes, registers this one, and begins to own its part, in which it does
+    /// `works`.
     ///
     /// # Errors
     /// One line that says what is wrong and what to do.
@@ -36,6 +38,7 @@ impl Cluster {
         config: &PeersConfig,
         store: SharedStore,
         clock: SharedClock,
+        works: HashMap<Kind, Arc<dyn Work>>,
     ) -> Result<Self, String> {
         let secret = Secret::open(&store, &clock).await?;
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
@@ -48,8 +51,11 @@ impl Cluster {
         let address = config.advertise.unwrap_or(listening);
         let node = NodeId::draw(&clock);
         tracing::info!(%node, %address, "this node is one of several");
-        let (shards, address) = (shards(), address.to_string());
-        let keeper = Keeper::of(shards, store.clone(), clock.clone(), node.clone(), address);
+        let (at, called, address) = (store.clone(), node.clone(), address.to_string());
+        let keeper = match works.is_empty() {
+            true => Keeper::of(shards(), at, clock.clone(), called, address),
+            false => Keeper::new(at, clock.clone(), called, address, works),
+        };
         let peers = Arc::new(Peers::new(secret.clone(), clock.clone(), keeper.clone()));
         let limits = Shared::new(store, clock.clone(), keeper.clone(), peers.clone())
             .map_err(|error| error.to_string())?;
@@ -57,9 +63,7 @@ impl Cluster {
         let routes = Server::routes(secret, clock, limits.clone(), streams.clone());
         tokio::spawn(admin::serve(listener, routes, CONNECTIONS_MAX));
         tokio::spawn(limits.clone().run());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let keeping = tokio::spawn(keeper.run(async { drop(stopped.await) }));
-        let keeping = Mutex::new(Some((stop, keeping)));
+        let keeping = Keeping::of(keeper);
         Ok(Self { limits, peers, node, streams, keeping })
     }
 
@@ -75,12 +79,6 @@ impl Cluster {
 
     /// Gives up what this node owns, so that others need not wait for it to run out.
     pub(super) async fn leave(&self) {
-        let keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((stop, keeping)) = keeping {
-            let _ = stop.send(());
-            if let Err(error) = keeping.await {
-                tracing::error!(%error, "this node did not leave in order");
-            }
-        }
+        self.keeping.end().await;
     }
 }

@@ -7,6 +7,7 @@ use crate::{
         admin,
         cluster::Cluster,
         holders::AllNodes,
+        keeping::Keeping,
         members, mounts,
         stores::{Stores, chain},
     },
@@ -35,7 +36,7 @@ use traffic_cop::{
     limit::{Limits, Shared},
     session::Sessions,
     state::{
-        SharedStates, States,
+        Applied, Operation, SharedStates, States,
         tier::{Authority, Places},
     },
 };
@@ -57,6 +58,8 @@ pub(crate) struct Node {
     states: SharedStates,
     /// If the stores are shared.
     cluster: Option<Cluster>,
+    /// What this node owns, if they are not and there is work for an owner.
+    alone: Option<Keeping>,
     /// Closed last, when nothing writes any more.
     embedded: Vec<Arc<EmbeddedStore>>,
 }
@@ -121,11 +124,13 @@ impl Node {
             genesis.clone(),
             config.mailboxes.clone(),
         ));
-        let cluster = if are_shared {
-            let joined = Cluster::join(&config.peers, store.clone(), clock.clone());
-            Some(control.block_on(joined)?)
+        let works = realtime::works(&config.realtime, &store, &states);
+        let (cluster, alone) = if are_shared {
+            let joined = Cluster::join(&config.peers, store.clone(), clock.clone(), works);
+            (Some(control.block_on(joined)?), None)
         } else {
-            None
+            let _control = control.enter();
+            (None, Keeping::alone(store.clone(), clock.clone(), works))
         };
         let shared_limits = cluster.as_ref().map(|cluster| cluster.limits.clone());
         let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits.clone()));
@@ -208,6 +213,7 @@ impl Node {
             shutdown: config.shutdown.clone(),
             states: states.clone(),
             cluster,
+            alone,
             embedded: stores.embedded(),
         });
         stores.tell();
@@ -284,6 +290,9 @@ impl Node {
         }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
+        }
+        if let Some(alone) = &self.alone {
+            alone.end().await;
         }
         for store in self.embedded.clone() {
             let closed = tokio::task::spawn_blocking(move || store.close()).await;
@@ -388,6 +397,17 @@ impl api::Channels for Channels {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem> {
-        self.0.publish(caller, channel, data, tags, "").await
+        self.0.publish(caller, channel, data, tags).await
+    }
+
+    async fn set(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        key: &str,
+        operation: Operation,
+        ttl: Option<Duration>,
+    ) -> Result<Applied, Problem> {
+        self.0.set(caller, channel, key, operation, ttl).await
     }
 }

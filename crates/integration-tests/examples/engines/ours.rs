@@ -77,6 +77,7 @@ fn caller(name: &str) -> Result<Caller, String> {
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
         capabilities: Arc::default(),
+        info: None,
     })
 }
 
@@ -270,7 +271,7 @@ impl Work for Publishing {
         let data = serde_json::value::to_raw_value(&entry::first_value()).map_err(told)?;
         let channel = entry::document(task, turn);
         self.publications
-            .publish(&self.caller, &channel, data, BTreeMap::new(), "")
+            .publish(&self.caller, &channel, data, BTreeMap::new())
             .await
             .map(drop)
             .map_err(told)

@@ -49,7 +49,7 @@ fn with_tokens(run: impl Fn(&[&str]) -> String) -> String {
          [[realtime.namespaces]]\nname = \"lobby\"\npresence = true\njoin_leave = \"asked\"\n\
          [[realtime.namespaces]]\nname = \"price\"\nhistory_size = 2\nrecovery = \"cache\"\n",
     );
-    let service = json!({ "kind": "service" });
+    let service = json!({ "kind": "service", "info": { "team": "press" } });
     let peer = server.token_with("acme", "peer", service);
     // The clocks of issuers may be off by thirty seconds, so that this ends in three.
     let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - 27;
@@ -135,11 +135,13 @@ fn fifty_writers_with_npm_centrifuge_lose_no_update() {
 /// Ten thousand keys under a thousand updates a second.
 fn with_maps(run: impl Fn(&[&str]) -> String) {
     let server = Server::start(
-        "[state]\nhistory_max = 100000\n[[realtime.namespaces]]\nname = \"board\"\nmap = true\n",
+        "[state]\nhistory_max = 100000\n[[realtime.namespaces]]\nname = \"board\"\nmap = true\n\
+         [[realtime.namespaces]]\nname = \"brief\"\nmap = true\nentry_ttl = \"1s\"\n",
     );
     let peer = server.token_with("acme", "peer", json!({ "kind": "service" }));
     let said = run(&[&server.base(), &server.token("acme", "ann"), &peer]);
     assert!(said.contains(" updates, the same for 4 followers"), "{said}");
+    assert!(said.contains("an entry ends by itself"), "{said}");
     assert!(said.contains("is restored") && said.contains("a board is set and cleared"), "{said}");
     println!("{said}");
 }

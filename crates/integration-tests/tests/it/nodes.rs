@@ -8,10 +8,12 @@ use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, Redi
 
 const SESSIONS: &str = "/crosstown/v1/sessions";
 /// Channels that keep history, and channels that keep none.
-const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\n\
+const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\nping_interval = \"10m\"\n\
     [[realtime.namespaces]]\nname = \"lobby\"\npresence_map = true\njoin_leave = \"all\"\n\
+    [[realtime.namespaces]]\nname = \"loud\"\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
-    [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
+    [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n\
+    [[realtime.namespaces]]\nname = \"brief\"\nmap = true\nentry_ttl = \"2s\"\n";
 
 /// The servers behind two nodes, and the keys of `[stores]` that name them.
 struct Stores {
@@ -72,6 +74,8 @@ on_each! {
     what_one_node_is_told_the_other_knows
     publications_reach_the_sockets_of_every_node
     who_is_on_one_node_the_other_knows
+    who_was_on_a_node_that_died_leaves_once
+    entries_end_once_whichever_node_owns_them
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
     what_one_node_revokes_the_other_refuses
@@ -184,6 +188,116 @@ async fn who_is_on_one_node_the_other_knows(stores: Stores) {
             return;
         }
     }
+}
+
+/// With presence and without; and whoever was only away comes again.
+async fn who_was_on_a_node_that_died_leaves_once(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let channels = ["lobby:1", "lobby:2", "loud:1", "loud:2"];
+    let mut bob = Socket::connect(&there.base(), &there.token("acme", "bob")).await;
+    let ann = here.token("acme", "ann");
+    let mut crowd = Vec::new();
+    for channel in channels {
+        bob.ask("subscribe", json!({ "channel": channel })).await.unwrap();
+        bob.push().await;
+    }
+    for _ in 0..3 {
+        let mut socket = Socket::connect(&here.base(), &ann).await;
+        for channel in channels {
+            socket.ask("subscribe", json!({ "channel": channel })).await.unwrap();
+        }
+        crowd.push(socket);
+    }
+    // What is told of each client in each channel.
+    let mut told = std::collections::BTreeMap::<(String, String), Vec<&str>>::new();
+    let mut until = async |bob: &mut Socket, what: &'static str, count: usize| {
+        let mut left = count;
+        while left > 0 {
+            let push = bob.push().await;
+            let kind = if push["join"].is_null() { "leave" } else { "join" };
+            let client = push[kind]["info"]["client"].as_str().unwrap().to_owned();
+            told.entry((push["channel"].to_string(), client)).or_default().push(kind);
+            left -= usize::from(kind == what);
+        }
+        told.clone()
+    };
+    until(&mut bob, "join", 12).await;
+    // A node that answers nobody for a while is taken for dead, and is not.
+    here.pause();
+    let told = until(&mut bob, "leave", 12).await;
+    assert!(told.values().all(|moves| *moves == ["join", "leave"]), "{told:?}");
+    here.resume();
+    let told = until(&mut bob, "join", 12).await;
+    assert!(told.values().all(|moves| *moves == ["join", "leave", "join"]), "{told:?}");
+    here.kill();
+    // She comes back as another client, and leaves when all the others have left.
+    let mut back = Socket::connect(&there.base(), &ann).await;
+    for channel in channels {
+        back.ask("subscribe", json!({ "channel": channel })).await.unwrap();
+    }
+    until(&mut bob, "leave", 12).await;
+    for channel in channels {
+        back.ask("unsubscribe", json!({ "channel": channel })).await.unwrap();
+    }
+    let told = until(&mut bob, "leave", 4).await;
+    let (once, twice): (Vec<_>, Vec<_>) = told.values().partition(|moves| moves.len() == 2);
+    assert_eq!((once.len(), twice.len()), (4, 12), "{told:?}");
+    assert!(once.iter().all(|moves| **moves == ["join", "leave"]), "{told:?}");
+    assert!(twice.iter().all(|moves| **moves == ["join", "leave", "join", "leave"]), "{told:?}");
+}
+
+/// Maps fall into shards of both nodes; what the one has left when it dies, the other takes out.
+async fn entries_end_once_whichever_node_owns_them(stores: Stores) {
+    const MAPS: usize = 24;
+    let [mut here, there] = two_nodes(&stores);
+    let mut writers = [
+        Socket::connect(&here.base(), &here.token("acme", "ann")).await,
+        Socket::connect(&there.base(), &there.token("acme", "ann")).await,
+    ];
+    let follow = async |node: &Server| {
+        let mut socket = Socket::connect(&node.base(), &node.token("acme", "bob")).await;
+        for n in 0..MAPS {
+            let map = json!({ "channel": format!("brief:{n}"), "type": 1, "phase": 2 });
+            socket.ask("subscribe", map).await.unwrap();
+        }
+        socket
+    };
+    let mut followers = [follow(&here).await, follow(&there).await];
+    // Until each map has lost each of its entries; what was told of each map, in order.
+    let told = async |follower: &mut Socket, keys: usize| {
+        let mut told = vec![Vec::new(); MAPS];
+        let mut left = MAPS * keys * 2;
+        while left > 0 {
+            let push = follower.push().await;
+            let channel = push["channel"].as_str().unwrap();
+            let map: usize = channel.strip_prefix("brief:").unwrap().parse().unwrap();
+            let change = &push["pub"];
+            told[map].push((change["key"].to_string(), change["removed"] == true));
+            left -= 1;
+        }
+        for changes in &told {
+            for (key, _) in changes {
+                let of = changes.iter().filter(|(other, _)| other == key).map(|(_, gone)| *gone);
+                assert_eq!(of.collect::<Vec<_>>(), [false, true], "{changes:?}");
+            }
+        }
+        told
+    };
+    let write = async |writer: &mut Socket, key: &str| {
+        for n in 0..MAPS {
+            let entry =
+                json!({ "channel": format!("brief:{n}"), "type": 1, "key": key, "data": n });
+            writer.ask("publish", entry).await.unwrap();
+        }
+    };
+    for (at, writer) in writers.iter_mut().enumerate() {
+        write(writer, &format!("by-{at}")).await;
+    }
+    let [first, second] = &mut followers;
+    assert_eq!(told(first, 2).await, told(second, 2).await);
+    write(&mut writers[0], "left").await;
+    here.kill();
+    told(&mut followers[1], 1).await;
 }
 
 async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {

@@ -44,6 +44,7 @@ fn caller(kind: PrincipalKind, name: &str, roles: &[&str]) -> Caller {
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
         capabilities: Arc::default(),
+        info: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::client::{Data, Empty, filter::Tags, is_default};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
+use types::Info;
 
 /// What the server sends: the answer to a command, or (id 0) a push, or (nothing) a ping.
 #[derive(Debug, Default, Serialize)]
@@ -208,6 +209,40 @@ pub struct ClientInfo {
     pub user: String,
     /// The connection.
     pub client: String,
+    /// What the credential of the connection says of it.
+    #[serde(with = "info", skip_serializing_if = "Option::is_none")]
+    pub conn_info: Option<Info>,
+    /// What the token of the subscription says of it.
+    #[serde(with = "info", skip_serializing_if = "Option::is_none")]
+    pub chan_info: Option<Info>,
+}
+
+impl ClientInfo {
+    /// About how many bytes it takes as JSON, generously.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let infos = [&self.conn_info, &self.chan_info].into_iter().flatten();
+        let infos: usize = infos.map(|info| info.as_str().len() + 16).sum();
+        32 + self.user.len() + self.client.len() + infos
+    }
+}
+
+/// JSON within JSON.
+mod info {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+    use serde_json::value::RawValue;
+    use types::Info;
+
+    pub(super) fn serialize<S: Serializer>(info: &Option<Info>, to: S) -> Result<S::Ok, S::Error> {
+        let json = info.as_ref().map(|info| serde_json::from_str::<&RawValue>(info.as_str()));
+        json.transpose().map_err(ser::Error::custom)?.serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Info>, D::Error> {
+        let json = Option::<Box<RawValue>>::deserialize(from)?;
+        let too_long = || de::Error::custom("the info is too long");
+        json.map(|json| Info::new(json.get()).ok_or_else(too_long)).transpose()
+    }
 }
 
 /// An open connection.

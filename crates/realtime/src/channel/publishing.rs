@@ -3,7 +3,7 @@
 use crate::{
     Config, Parts,
     broker::{self, Broker},
-    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, kept::written},
+    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, entry, kept::written},
     live::Keep,
 };
 use clock::SharedClock;
@@ -11,9 +11,12 @@ use protocol::{
     Code, Problem,
     client::{ClientInfo, Data, Publication, filter::Tags},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use store::{Commit, Partition, Write};
-use traffic_cop::genesis::Genesis;
+use traffic_cop::{
+    genesis::Genesis,
+    state::{Applied, Operation, SharedStates},
+};
 use types::Caller;
 
 /// Publications that wait in a brief stream for other nodes to see them.
@@ -31,6 +34,7 @@ struct Inner {
     genesis: Genesis,
     clock: SharedClock,
     broker: Broker,
+    states: SharedStates,
 }
 
 /// A publication that its publisher may make.
@@ -45,7 +49,29 @@ impl Publications {
     pub(crate) fn new(config: &Config, parts: &Parts, ways: Ways, broker: Broker) -> Self {
         let (config, clock) = (config.clone(), parts.clock.clone());
         let (store, genesis) = (parts.store.clone(), parts.genesis.clone());
-        Self(Arc::new(Inner { config, store, ways, genesis, clock, broker }))
+        let states = parts.states.clone();
+        Self(Arc::new(Inner { config, store, ways, genesis, clock, broker, states }))
+    }
+
+    /// Sets the entry `key` of a map of the caller's tenant, or removes it: what `operation`
+    /// says. It lives for `ttl`, if the channel's entries end by themselves, or for as long as
+    /// they do.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found` (also for an entry to be removed that is not there),
+    /// `bad_request`, `body_too_large`, or those of the store.
+    pub async fn set(
+        &self,
+        caller: &Caller,
+        channel: &str,
+        key: &str,
+        operation: Operation,
+        ttl: Option<Duration>,
+    ) -> Result<Applied, Problem> {
+        let channel = Channel::new(&caller.tenant, channel)?;
+        let map = entry::writable(&self.0.config, caller, &channel)?;
+        let ttl = map.ttl(ttl)?;
+        self.0.states.apply_in(caller, map.partition, key, operation, None, ttl).await
     }
 
     /// Publishes `data`, with `tags`, to a channel of the caller's tenant. Returns once it is
@@ -60,25 +86,25 @@ impl Publications {
         channel: &str,
         data: Data,
         tags: Tags,
-        client: &str,
     ) -> Result<u64, Problem> {
-        self.prepare(caller, channel, data, tags, client)?.carry_out().await
+        let user = caller.principal.id.as_str().to_owned();
+        let by = ClientInfo { user, ..ClientInfo::default() };
+        self.prepare(caller, channel, data, tags, by)?.carry_out().await
     }
 
-    /// A publication of the caller, which is still to be carried out.
+    /// A publication of the caller, `by` whom others see, which is still to be carried out.
     pub(crate) fn prepare(
         &self,
         caller: &Caller,
         channel: &str,
         data: Data,
         tags: Tags,
-        client: &str,
+        by: ClientInfo,
     ) -> Result<Publishing, Problem> {
         check_tags(&tags)?;
         let channel = Channel::new(&caller.tenant, channel)?;
         let source = admit(&self.0.config, caller, &channel, Wish::Publish, false)?.source;
-        let user = caller.principal.id.as_str().to_owned();
-        let info = Some(ClientInfo { user, client: client.to_owned() });
+        let info = Some(by);
         let data = one_line(data)?;
         let publication = Publication { data, info, tags, ..Publication::default() };
         let source = source.by(&self.0.ways);

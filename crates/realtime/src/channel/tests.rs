@@ -12,6 +12,7 @@ fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
         capabilities: Arc::default(),
+        info: None,
     }
 }
 

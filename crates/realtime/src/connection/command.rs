@@ -23,7 +23,7 @@ use protocol::{
     },
 };
 use serde_json::value::RawValue;
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 use traffic_cop::{
     identity::{CREDENTIAL_BYTES_MAX, Identified},
     session::{NewSession, SessionKind},
@@ -306,9 +306,20 @@ impl Task {
             return Err(ErrorCode::PermissionDenied.with("the token is another principal's"));
         }
         let (expires, ttl) = self.lifetime(&fresh.caller);
-        let bound = Bound { caller: fresh.caller, ..bound.clone() };
+        // A token that says nothing of its holder leaves what an earlier one has said.
+        let (said, says) = (&bound.caller.info, &fresh.caller.info);
+        let (differs, keeps) = (says.is_some() && says != said, says.is_none() && said.is_some());
+        let caller = match keeps {
+            true => Arc::new(Caller { info: said.clone(), ..(*fresh.caller).clone() }),
+            false => fresh.caller,
+        };
+        let bound = Bound { caller, ..bound.clone() };
         *self.connection.bound.borrow_mut() = Some(bound.clone());
         self.recheck_subscriptions(&bound).await;
+        if differs {
+            // Rare, and kept off the connection.
+            Box::pin(self.renew_presence()).await;
+        }
         let version = concat!("crosstown ", env!("CARGO_PKG_VERSION")).into();
         let client = self.connection.id.to_string();
         Ok(Body::Refresh(RefreshResult { client, version, expires, ttl }))
@@ -347,9 +358,8 @@ impl Task {
             return Err(ErrorCode::BadRequest.with("`data` is missing"));
         };
         let publications = &self.sockets.node.publications;
-        let client = self.connection.id.to_string();
-        let prepared =
-            publications.prepare(&bound.caller, &request.channel, data, Tags::new(), &client);
+        let by = self.connection.info_in(&request.channel).unwrap_or_default();
+        let prepared = publications.prepare(&bound.caller, &request.channel, data, Tags::new(), by);
         let refused = |problem: Problem| Error::from(&problem);
         let publishing = prepared.map_err(refused)?;
         let done = match publishing.is_here() {
@@ -371,7 +381,6 @@ impl Task {
             },
             (None, false) => return Err(ErrorCode::BadRequest.with("`data` is missing")),
         };
-        let channel = Channel::new(&bound.caller.tenant, &request.channel).map_err(refused)?;
         let node = &self.sockets.node;
         let caller = Caller { session: Some(bound.session), ..(*bound.caller).clone() };
         if let Some(address) = request.channel.strip_prefix(channel::MAILBOX)
@@ -384,11 +393,10 @@ impl Task {
             self.control(taken).await.map_err(refused)?;
             return Ok(Body::Publish(Empty {}));
         }
-        let partition = channel::entry::writable(&node.config, &caller, &channel);
-        let partition = partition.map_err(refused)?;
-        let (states, key) = (node.parts.states.clone(), request.key);
+        let publications = node.publications.clone();
         let write = async move {
-            match states.apply_in(&caller, partition, &key, operation, None).await {
+            let (channel, key) = (&request.channel, &request.key);
+            match publications.set(&caller, channel, key, operation, None).await {
                 // What is to be removed may be gone already.
                 Err(problem) if request.removed && problem.code == Code::NotFound => Ok(()),
                 written => written.map(|_| ()),

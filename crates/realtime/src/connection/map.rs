@@ -82,6 +82,7 @@ impl Task {
             parts: node.parts.clone(),
             partition,
             is_mailbox: beginning.channel.name().starts_with(MAILBOX),
+            is_ending: beginning.admitted.entry_ttl.is_some(),
             caller: bound.caller.clone(),
             reader: beginning.reader.clone(),
             limit: match usize::try_from(request.limit) {
@@ -119,6 +120,8 @@ struct Way {
     parts: Parts,
     partition: Partition,
     is_mailbox: bool,
+    /// Whether its entries end by themselves.
+    is_ending: bool,
     caller: Arc<Caller>,
     /// What of it he may not read.
     reader: Option<Box<Reader>>,
@@ -161,21 +164,22 @@ impl Way {
         let states = &self.parts.states;
         let (page, state) = loop {
             let (limit, bytes_max) = (self.limit, self.bytes_max);
-            let mut page = states.page(&self.partition, after.as_ref(), limit, bytes_max).await?;
+            let page =
+                states.page(&self.partition, after.as_ref(), limit, bytes_max, self.is_ending);
+            let mut page = page.await?;
             // What changed since the first page comes after the last one.
             match &known {
                 None => known = Some((page.epoch.clone(), page.offset)),
                 Some((epoch, _)) if *epoch == page.epoch => {}
                 Some(_) => return Err(another_life()),
             }
-            let last = page.entries.last().map(|last| Key::new(&last.key)).transpose();
             let entries = std::mem::take(&mut page.entries);
             let state = entries.into_iter().map(entry::held).collect::<Result<Vec<_>, _>>()?;
             let state = self.readable(state);
             if !state.is_empty() || !page.more {
                 break (page, state);
             }
-            after = last.map_err(problem)?;
+            after = page.last;
         };
         let (epoch, offset) = known.unwrap_or((page.epoch, page.offset));
         // Of an entry that the client may read: it is told no other.

@@ -164,7 +164,8 @@ impl Task {
         let join_leave = kept.join_leave;
         let request =
             SubscribeRequest { recover, epoch, offset, tf, join_leave, ..Default::default() };
-        let granted = Granted { by: By::Session, ground: kept.ground, until: kept.until };
+        let granted =
+            Granted { by: By::Session, ground: kept.ground, until: kept.until, info: None };
         let granted = Some(Box::new(granted));
         let (command, reader, collected) = (0, None, None);
         Ok(Some(Beginning { command, channel, admitted, request, granted, reader, collected }))
@@ -272,6 +273,8 @@ impl Connection {
         let held = self.find_mut(channel)?;
         let granted = held.granted.as_ref().filter(|_| held.is_resumed())?;
         let Granted { ground, until, .. } = **granted;
-        (ground != Ground::Namespace).then(|| Box::new(Granted { by: By::Client, ground, until }))
+        let info = granted.info.clone();
+        (ground != Ground::Namespace)
+            .then(|| Box::new(Granted { by: By::Client, ground, until, info }))
     }
 }

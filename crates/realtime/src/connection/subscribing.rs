@@ -21,7 +21,7 @@ use protocol::{
 };
 use std::{cell::Cell, collections::BTreeMap};
 use traffic_cop::session::Ground;
-use types::{CredentialKind, Timestamp};
+use types::{Caller, CredentialKind, Timestamp};
 
 thread_local! {
     /// Numbers the subscriptions of this core.
@@ -64,8 +64,8 @@ impl Task {
             // What the session was allowed it goes on being allowed.
             self.connection.resumed_grant(&channel)
         } else {
-            let until = self.permitted(bound, &request.channel, request.token.clone()).await?;
-            Some(Box::new(Granted::by_token(until)))
+            let permit = self.permitted(bound, &request.channel, request.token.clone()).await?;
+            Some(Box::new(Granted::by_token(permit.expires, permit.info)))
         };
         let permitted = granted.as_ref().is_some_and(|granted| granted.permits());
         let admitted = self.admitted(bound, &channel, Wish::Subscribe, permitted);
@@ -105,13 +105,13 @@ impl Task {
         Reader::of(states, &bound.caller, source.entries()?)
     }
 
-    /// Until when a subscription token allows the bound caller to follow `channel`.
+    /// The caller that a subscription token allows to follow `channel`, who is the bound one.
     async fn permitted(
         &self,
         bound: &Bound,
         channel: &str,
         token: String,
-    ) -> Result<Option<Timestamp>, Error> {
+    ) -> Result<Caller, Error> {
         let identity = self.sockets.node.parts.identity.clone();
         let permit = self.control(identity.subscription(token)).await;
         let permit = permit.map_err(|problem| {
@@ -127,7 +127,7 @@ impl Task {
             let detail = "the token is another principal's, or for another channel";
             return Err(ErrorCode::PermissionDenied.with(detail));
         }
-        Ok(permit.caller.expires)
+        Ok(permit.caller)
     }
 
     /// The subscriptions that a connection begins with: those that its credential names, and
@@ -264,7 +264,9 @@ impl Task {
             self.connection.take_subscription(&channel);
             return Err(Error::from(&problem));
         }
-        if let Some(moved) = self.connection.moved(&channel, announced, Way::In)
+        let moved = self.connection.find_mut(&channel);
+        let moved = moved.and_then(|held| self.connection.moved(&held, Way::In));
+        if let Some(moved) = moved
             && let Err(problem) = self.sockets.node.presence.tell(moved).await
         {
             self.connection.take_subscription(&channel);
@@ -325,11 +327,20 @@ impl Task {
             let detail = "no subscription to the channel stands on a token";
             return Err(ErrorCode::PermissionDenied.with(detail));
         }
-        let until = self.permitted(bound, &request.channel, request.token).await?;
+        let Caller { expires: until, info, .. } =
+            self.permitted(bound, &request.channel, request.token).await?;
+        let mut moved = None;
         if let Some(held) = self.connection.find_mut(&channel).as_deref_mut()
             && let Some(granted) = &mut held.granted
         {
             granted.until = until;
+            if info.is_some() && info != granted.info {
+                granted.info = info;
+                moved = self.connection.moved(held, Way::Anew);
+            }
+        }
+        if let Some(moved) = moved {
+            self.sockets.node.presence.mention(moved).await;
         }
         if let Some(durable) = self.connection.durable() {
             durable.renewed(&channel, until);
@@ -338,6 +349,18 @@ impl Task {
         let now = self.sockets.node.parts.clock.now();
         let ttl = until.map_or(0, |until| seconds(until.since(now)).max(1));
         Ok(Body::SubRefresh(SubRefreshResult { expires: until.is_some(), ttl }))
+    }
+
+    /// Tells those who ask who is present what is said of the connection now.
+    pub(super) async fn renew_presence(&self) {
+        let moved: Vec<_> = {
+            let subscriptions = self.connection.subscriptions.borrow();
+            let moved = |held| self.connection.moved(held, Way::Anew);
+            subscriptions.iter().filter_map(moved).collect()
+        };
+        for moved in moved {
+            self.sockets.node.presence.mention(moved).await;
+        }
     }
 
     /// Ends what the caller, as he is known now, may not follow as he does. The client begins it

@@ -39,7 +39,7 @@ fn subscribed_by(
 }
 
 fn push(channel: &Channel, written: impl Fn(Dialect) -> bool) -> Frames {
-    let info = ClientInfo { user: "ann".into(), client: "con_7".into() };
+    let info = ClientInfo { user: "ann".into(), client: "con_7".into(), ..ClientInfo::default() };
     Frames::of(joined_push(channel, &Joined::Join(info)), 5, written)
 }
 

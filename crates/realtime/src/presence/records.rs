@@ -3,20 +3,26 @@
 use crate::{
     broker,
     channel::Channel,
-    presence::{Move, Way},
+    presence::{Announce, Move, Way},
 };
 use bytes::Bytes;
 use protocol::{Code, Problem, client::ClientInfo};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use store::{Key, Kind, Partition, StreamName, Write};
+use traffic_cop::state::BEFORE_ENTRIES;
 
-const KIND: Kind = Kind::new("presence");
+pub(crate) const KIND: Kind = Kind::new("presence");
 /// The stream of those who came and went.
 pub(crate) const JOINS: StreamName = StreamName::new("joins");
 /// Entries of it that wait for other nodes to see them.
 const BRIEF: u64 = 64;
 const VERSION: u8 = 1;
+/// What the keys begin with of those whose leave is to be told.
+pub(super) const ROSTER: &str = "\u{1}";
+/// What the keys begin with of records that say that somebody is there, where presence is not
+/// shown.
+pub(super) const BEAT: &str = "\u{2}";
 
 /// Where the presence of `channel` is kept.
 pub(crate) fn partition(channel: &Channel) -> Result<Partition, Problem> {
@@ -56,36 +62,79 @@ pub(crate) fn joined(bytes: &[u8]) -> Result<Joined, Problem> {
     read(bytes)
 }
 
+fn key(prefix: &str, client: &str) -> Key {
+    Key::new(format!("{prefix}{client}")).expect("a connection's id is short")
+}
+
+/// Before the records of those who are shown to be there, and behind all others.
+pub(crate) fn before_present() -> Key {
+    Key::new(BEFORE_ENTRIES).expect("it is short")
+}
+
+/// Whom a key is about.
+pub(super) fn client(key: &Key) -> Option<&str> {
+    let text = std::str::from_utf8(key.as_bytes()).ok()?;
+    text.strip_prefix(ROSTER).or_else(|| text.strip_prefix(BEAT)).or(Some(text))
+}
+
+/// The key of his record in the roster.
+pub(super) fn listed(client: &str) -> Key {
+    key(ROSTER, client)
+}
+
+/// The keys of which one has a record as long as he is there.
+pub(super) fn alive(client: &str) -> [Key; 2] {
+    [key("", client), key(BEAT, client)]
+}
+
+/// That somebody left, for those who follow.
+pub(super) fn left(info: ClientInfo) -> Write {
+    Write::Append { stream: JOINS, value: write(&Joined::Leave(info)) }
+}
+
+/// The key of the record that says that he is there.
+pub(super) fn place(announce: Announce, client: &str) -> Key {
+    key(if announce.presence { "" } else { BEAT }, client)
+}
+
 /// The record of somebody who is there.
 pub(super) fn record(info: &ClientInfo) -> Bytes {
     write(info)
 }
 
-pub(super) fn key(client: &str) -> Key {
-    Key::new(client).expect("a connection's id is short")
-}
-
 /// Sets a record for so long.
-pub(super) fn put(client: &str, value: Bytes, ttl: Duration) -> Write {
-    Write::Put { key: key(client), value, expires: Some(ttl) }
+pub(super) fn put(key: Key, value: Bytes, ttl: Duration) -> Write {
+    Write::Put { key, value, expires: Some(ttl) }
 }
 
-/// The writes for `moved`, at most two.
-pub(super) fn writes(moved: &Move, ttl: Duration) -> Vec<Write> {
+/// Puts somebody into the roster, and tells that he came.
+pub(super) fn joins(info: &ClientInfo) -> [Write; 2] {
+    let enlist = Write::Put { key: listed(&info.client), value: write(info), expires: None };
+    let value = write(&Joined::Join(info.clone()));
+    [enlist, Write::Append { stream: JOINS, value }]
+}
+
+/// The writes for `moved`, at most three. `is_listed`: whether it is in the roster; if it is not,
+/// somebody has told already that it left.
+pub(super) fn writes(moved: &Move, ttl: Duration, is_listed: bool) -> Vec<Write> {
     let Move { announce, info, way, .. } = moved;
-    let mut writes = Vec::with_capacity(2);
-    if announce.presence {
-        writes.push(match way {
-            Way::In => put(&info.client, record(info), ttl),
-            Way::Out => Write::Delete { key: key(&info.client) },
-        });
+    let mut writes = Vec::with_capacity(3);
+    let key = place(*announce, &info.client);
+    writes.push(match way {
+        Way::In | Way::Anew => put(key, record(info), ttl),
+        Way::Out => Write::Delete { key },
+    });
+    if !announce.join_leave {
+        return writes;
     }
-    if announce.join_leave {
-        let value = write(&match way {
-            Way::In => Joined::Join(info.clone()),
-            Way::Out => Joined::Leave(info.clone()),
-        });
-        writes.push(Write::Append { stream: JOINS, value });
+    match way {
+        Way::In => writes.extend(joins(info)),
+        Way::Anew if is_listed => writes.extend(joins(info).into_iter().take(1)),
+        Way::Out if is_listed => {
+            writes.push(Write::Delete { key: listed(&info.client) });
+            writes.push(left(info.clone()));
+        }
+        Way::Anew | Way::Out => {}
     }
     writes
 }
@@ -98,23 +147,36 @@ pub(super) fn trim(last: u64) -> Option<Write> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::Announce;
     use types::TenantId;
 
     #[test]
     fn a_move_writes_what_is_announced() {
         let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
-        let info = ClientInfo { user: "ann".into(), client: "con_1".into() };
+        let conn_info = types::Info::new("{\"a\":1}");
+        let (user, client) = ("ann".into(), "con_1".into());
+        let info = ClientInfo { user, client, conn_info, chan_info: None };
         let ttl = Duration::from_secs(60);
-        let check = |presence, join_leave, way, expected: &[&str]| {
+        let check = |presence, join_leave, way, is_listed, expected: &[&str]| {
             let announce = Announce { presence, join_leave };
             let moved = Move { channel: channel.clone(), announce, info: info.clone(), way };
             let kind = |write: &Write| match write {
-                Write::Put { value, expires, .. } => {
-                    assert_eq!((present(value).unwrap(), *expires), (info.clone(), Some(ttl)));
-                    "put"
+                Write::Put { key, value, expires: Some(expires) } => {
+                    assert_eq!((super::client(key), *expires), (Some("con_1"), ttl));
+                    assert_eq!(present(value).unwrap(), info);
+                    match *key == place(Announce::default(), "con_1") {
+                        true => "beat",
+                        false => "put",
+                    }
                 }
-                Write::Delete { .. } => "delete",
+                Write::Put { key, value, expires: None } => {
+                    assert_eq!((key, present(value).unwrap()), (&listed("con_1"), info.clone()));
+                    "list"
+                }
+                Write::Delete { key } if *key == listed("con_1") => "unlist",
+                Write::Delete { key } => {
+                    assert_eq!(super::client(key), Some("con_1"));
+                    "delete"
+                }
                 Write::Append { value, .. } => match joined(value).unwrap() {
                     Joined::Join(who) if who == info => "join",
                     Joined::Leave(who) if who == info => "leave",
@@ -122,14 +184,20 @@ mod tests {
                 },
                 Write::Trim { .. } | Write::Wake(_) | Write::Begin { .. } => "something else",
             };
-            let kinds: Vec<_> = writes(&moved, ttl).iter().map(kind).collect();
+            let kinds: Vec<_> = writes(&moved, ttl, is_listed).iter().map(kind).collect();
             assert_eq!(kinds, expected);
         };
-        check(true, true, Way::In, &["put", "join"]);
-        check(true, true, Way::Out, &["delete", "leave"]);
-        check(true, false, Way::In, &["put"]);
-        check(false, true, Way::Out, &["leave"]);
-        check(false, false, Way::In, &[]);
+        check(true, true, Way::In, false, &["put", "list", "join"]);
+        check(true, true, Way::Out, true, &["delete", "unlist", "leave"]);
+        check(true, true, Way::Anew, true, &["put", "list"]);
+        check(true, false, Way::In, false, &["put"]);
+        check(true, false, Way::Out, false, &["delete"]);
+        check(true, false, Way::Anew, false, &["put"]);
+        check(false, true, Way::In, false, &["beat", "list", "join"]);
+        check(false, true, Way::Out, true, &["delete", "unlist", "leave"]);
+        // Of whom it was told that he left it is not told again.
+        check(true, true, Way::Out, false, &["delete"]);
+        check(true, true, Way::Anew, false, &["put"]);
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl ApiKeys {
             credential: CredentialKind::ApiKey,
             channels: std::sync::Arc::default(),
             capabilities: std::sync::Arc::default(),
+            info: None,
         };
         Ok((caller, hold))
     }

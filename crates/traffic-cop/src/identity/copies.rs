@@ -92,6 +92,7 @@ mod tests {
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         };
         Identified { caller: Arc::new(caller), valid_until: Timestamp(9), epoch: 1, hold: None }
     }

@@ -6,6 +6,7 @@ use crate::identity::{
     refused,
 };
 use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use clock::SharedClock;
 use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
@@ -19,8 +20,8 @@ use std::{
 };
 use store::BoxError;
 use types::{
-    Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalId, PrincipalKind, Role,
-    SessionId, TenantId, Timestamp,
+    Caller, Capability, ChannelAction, CredentialKind, Info, Principal, PrincipalId, PrincipalKind,
+    Role, SessionId, TenantId, Timestamp,
 };
 
 /// An unknown key, or keys older than this, make the node ask the key server again.
@@ -149,6 +150,7 @@ struct Claims {
     channel: Option<String>,
     channels: Vec<Box<str>>,
     capabilities: Vec<Capability>,
+    info: Option<Info>,
 }
 
 #[derive(Default)]
@@ -298,10 +300,20 @@ fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
 
 impl Claims {
     fn of(self, tenant: TenantId) -> Caller {
-        let Self { principal, session, roles, expires, channels, capabilities, .. } = self;
+        let Self { principal, session, roles, expires, channels, capabilities, info, .. } = self;
         let capabilities = capabilities.into();
         let (roles, channels, credential) = (roles.into(), channels.into(), CredentialKind::Jwt);
-        Caller { tenant, principal, session, roles, expires, credential, channels, capabilities }
+        Caller {
+            tenant,
+            principal,
+            session,
+            roles,
+            expires,
+            credential,
+            channels,
+            capabilities,
+            info,
+        }
     }
 }
 
@@ -457,6 +469,7 @@ impl Config {
             channel,
             channels,
             capabilities,
+            info: info(&claims)?,
         })
     }
 }
@@ -517,6 +530,27 @@ fn capabilities(
     let capability =
         |Form { channels, by, allow }| Capability { channels, wildcard: by == By::Wildcard, allow };
     Ok(forms.into_iter().map(capability).collect())
+}
+
+/// What the token says of its holder for others to see: the claim `info`, or the same in base64 as
+/// `b64info`, which comes first.
+fn info(claims: &serde_json::Map<String, serde_json::Value>) -> Result<Option<Info>, Problem> {
+    use serde_json::Value;
+    let value = match (claims.get("b64info"), claims.get("info")) {
+        (Some(Value::String(text)), _) if !text.is_empty() => {
+            let bytes = STANDARD.decode(text).ok();
+            let value = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            value.ok_or_else(|| refused("the claim `b64info` is not JSON in base64"))?
+        }
+        (None | Some(Value::Null | Value::String(_)), value) => value.cloned().unwrap_or_default(),
+        (Some(_), _) => return Err(refused("the claim `b64info` is not a text")),
+    };
+    if value.is_null() {
+        return Ok(None);
+    }
+    let long =
+        || refused(&format!("the info of the token has more than {} bytes", Info::BYTES_MAX));
+    Info::new(&value.to_string()).map(Some).ok_or_else(long)
 }
 
 /// The claim of this name, or the member of a claim that the name's dots lead to.

@@ -3,6 +3,7 @@
 use crate::{
     state::{
         Entry, Merge, Operation, States, Who, document,
+        expiry::Renewed,
         merge::{self, Meeting, Outcome, Seen},
         operation::{self, Bounds},
         past::span,
@@ -33,6 +34,8 @@ pub(super) struct NewValue {
     pub(super) value: Option<(Json, Box<RawValue>)>,
     /// The values that it adds to a set, if it is a change of one.
     pub(super) added: Option<Vec<Json>>,
+    /// How long it is to live.
+    pub(super) renewed: Renewed,
 }
 
 impl States {
@@ -84,7 +87,7 @@ impl States {
                 Some((value, written))
             }
         };
-        Ok(NewValue { held, value, added })
+        Ok(NewValue { held, value, added, renewed: Renewed::default() })
     }
 
     /// As [`Self::change`], for a value that is to be written as it is. A rule may take it for a

@@ -121,11 +121,12 @@ impl States {
     }
 }
 
-/// A change of the stream as it is published to sockets.
+/// A change of the stream as it is published to sockets, and who made it; nobody, if the entry
+/// ended by itself.
 ///
 /// # Errors
 /// `internal` if it cannot be read.
-pub fn publication(entry: &store::Entry) -> Result<(Change, PrincipalId), Problem> {
+pub fn publication(entry: &store::Entry) -> Result<(Change, Option<PrincipalId>), Problem> {
     let ChangeRecord { key, value, deleted, by, .. } = storage::decode(&entry.value)?;
     Ok((Change { key, revision: entry.revision, value, deleted }, by))
 }

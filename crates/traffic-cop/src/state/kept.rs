@@ -39,7 +39,7 @@ pub fn set(
         deleted: written.is_none(),
         created: false,
         added: None,
-        by,
+        by: Some(by),
         at,
     };
     Ok(commit.append(CHANGES, storage::encode_as::<ChangeRecord>(&change)))

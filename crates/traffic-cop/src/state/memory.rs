@@ -5,7 +5,7 @@
 //! revision. Where others change the same entry, the check fails, which costs a round trip; so
 //! an entry that was found changed is not remembered for a while.
 
-use crate::state::Entry;
+use crate::state::{Entry, expiry::Life};
 use serde_json::{Value as Json, value::RawValue};
 use store::{Incarnation, Partition};
 
@@ -22,6 +22,8 @@ pub(super) struct Known {
     pub(super) incarnation: Incarnation,
     pub(super) revision: u64,
     pub(super) value: Box<RawValue>,
+    /// If it ends by itself.
+    pub(super) life: Option<Life>,
 }
 
 /// The last entries that were written, some thousand bytes each at most.
@@ -118,7 +120,7 @@ mod tests {
 
     fn known(revision: u64, text: &str) -> Known {
         let value = serde_json::value::to_raw_value(text).unwrap();
-        Known { incarnation: Incarnation(1), revision, value }
+        Known { incarnation: Incarnation(1), revision, value, life: None }
     }
 
     fn revision(memory: &mut Memory, id: &str, key: &str) -> Option<u64> {

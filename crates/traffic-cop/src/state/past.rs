@@ -299,7 +299,7 @@ mod tests {
             if walk.is_done() {
                 break;
             }
-            let (by, at) = (PrincipalId::new("ann").unwrap(), Timestamp(0));
+            let (by, at) = (PrincipalId::new("ann").ok(), Timestamp(0));
             let (key, value, deleted) = (key.to_owned(), value.map(Json::from), value.is_none());
             walk.pass(made_by, ChangeRecord { key, value, deleted, created, added: None, by, at });
         }
@@ -351,7 +351,7 @@ mod tests {
     fn a_walk_ends_where_all_is_known() {
         let mut walk = Walk::to(5, None);
         let change = |key: &str, created| {
-            let (by, at) = (PrincipalId::new("ann").unwrap(), Timestamp(0));
+            let (by, at) = (PrincipalId::new("ann").ok(), Timestamp(0));
             let (key, value) = (key.to_owned(), Some(json!(1)));
             ChangeRecord { key, value, deleted: false, created, added: None, by, at }
         };

@@ -19,6 +19,7 @@ fn caller() -> Caller {
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
         capabilities: Arc::default(),
+        info: None,
     }
 }
 
@@ -433,7 +434,7 @@ async fn a_restoration_is_whole_among_other_writers() {
             deleted: false,
             created: false,
             added: None,
-            by: caller().principal.id,
+            by: Some(caller().principal.id),
             at: Timestamp(0),
         };
         let other = Commit::new(document().writable_by(&caller()).unwrap())

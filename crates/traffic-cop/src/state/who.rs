@@ -82,6 +82,7 @@ mod tests {
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         };
         let ann = caller(PrincipalKind::User, "ann", &["editor"]);
         let orders = caller(PrincipalKind::Service, "orders", &[]);

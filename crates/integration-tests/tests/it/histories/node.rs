@@ -113,6 +113,7 @@ impl Node {
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
             capabilities: Arc::default(),
+            info: None,
         };
         let _ = self.accepted.send((theirs, Arc::new(caller)));
         tokio::net::TcpStream::from_std(ours).unwrap()

@@ -1,7 +1,9 @@
 //! Maps: entries page by page, the changes since, and those to come.
 
+use client::Client;
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 const STATE: u8 = 2;
 const STREAM: u8 = 1;
@@ -209,4 +211,152 @@ async fn followers_are_told_of_what_they_may_read() {
     assert_eq!(refused.close_code().await, 3507);
     let mut plain = Socket::connect(&base, &server.token("acme", "ann")).await;
     plain.ask("subscribe", json!({ "channel": "state:user:ann" })).await.unwrap();
+}
+
+const BRIEF: &str = "[[realtime.namespaces]]\nname = \"brief\"\nmap = true\nentry_ttl = \"1h\"\n\
+    [[realtime.namespaces]]\nname = \"board\"\nmap = true\n";
+
+/// What a follower has of a map, by what it was told.
+#[derive(Debug, Default, PartialEq)]
+struct Followed(BTreeMap<String, Json>);
+
+impl Followed {
+    fn told(&mut self, publication: &Json) {
+        let key = publication["key"].as_str().unwrap().to_owned();
+        match publication["removed"] == true {
+            // Nobody removes what is not there: a second removal would.
+            true => drop(self.0.remove(&key).unwrap_or_else(|| panic!("{key} is removed twice"))),
+            false => drop(self.0.insert(key, publication["data"].clone())),
+        }
+    }
+
+    fn all_told(&mut self, publications: &Json) {
+        publications.as_array().into_iter().flatten().for_each(|one| self.told(one));
+    }
+}
+
+fn entry(channel: &str, key: &str, query: &str) -> String {
+    format!("/crosstown/v1/channels/{channel}/entries/{key}{query}")
+}
+
+#[tokio::test]
+async fn entries_end_by_themselves_and_every_follower_ends_alike() {
+    let server = Server::start(BRIEF);
+    let base = server.base();
+    let channel = "brief:1";
+    let mut live = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let mut first = map(&mut live, channel, json!({ "phase": STATE })).await.unwrap();
+    let service = Client::new(&base, &server.api_key("acme", "press").await).unwrap();
+    let put = async |key: &str, ttl: &str| {
+        let path = entry(channel, key, &format!("?ttl={ttl}"));
+        service.put::<Json>(&path, &json!({ "from": ttl })).await
+    };
+    for n in 0..40 {
+        put(&format!("short-{n}"), "1s").await.unwrap();
+    }
+    put("removed", "2s").await.unwrap();
+    service.delete(&entry(channel, "removed", "")).await.unwrap();
+    put("renewed", "3s").await.unwrap();
+    let renew = json!({ "channel": channel, "type": 1, "key": "renewed", "data": 1 });
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    ann.ask("publish", renew).await.unwrap();
+    // The last to end: after it, whatever ended before has gone.
+    put("last", "4s").await.unwrap();
+    let mut followed = Followed::default();
+    let mut removed = Vec::new();
+    while removed.last().is_none_or(|key| key != "last") {
+        let push = live.push().await["pub"].clone();
+        followed.told(&push);
+        if push["removed"] == true {
+            let key = push["key"].as_str().unwrap().to_owned();
+            // Nobody has done that.
+            assert_eq!(push["info"].is_null(), key != "removed", "{push}");
+            removed.push(key);
+        }
+    }
+    assert_eq!(removed.len(), 42, "{removed:?}");
+    assert_eq!(keys_of(&followed), ["renewed"]);
+    // By pages, and from the beginning of all changes, it is the same.
+    let mut other = Socket::connect(&base, &server.token("acme", "eve")).await;
+    let page = map(&mut other, channel, json!({ "phase": STATE })).await.unwrap();
+    assert_eq!(keys(&page["state"]), ["renewed"]);
+    let mut recovered = Followed::default();
+    loop {
+        let mut back = Socket::connect(&base, &server.token("acme", "zoe")).await;
+        let offset = first["offset"].as_u64().unwrap_or(0);
+        let from = json!({ "phase": STREAM, "recover": true, "offset": offset,
+            "epoch": first["epoch"], "limit": 20 });
+        let page = map(&mut back, channel, from).await.unwrap();
+        recovered.all_told(&page["publications"]);
+        first["offset"] = page["offset"].clone();
+        if page["phase"].is_null() {
+            break;
+        }
+    }
+    assert_eq!(recovered, followed);
+
+    let refused = async |path: String| service.put::<Json>(&path, &json!(1)).await.unwrap_err();
+    for path in [
+        entry(channel, "k", "?ttl=2h"),
+        entry(channel, "k", "?ttl=10ms"),
+        entry(channel, "k", "?ttl=soon"),
+        entry("board:1", "k", "?ttl=1s"),
+        entry("room", "k", ""),
+    ] {
+        let error = refused(path.clone()).await;
+        assert_eq!(error.code(), Some("bad_request"), "{path}: {error}");
+    }
+    assert_eq!(refused(entry("mailbox:user:ann", "k", "")).await.code(), Some("forbidden"));
+    let gone = service.delete(&entry(channel, "last", "")).await.unwrap_err();
+    assert_eq!(gone.code(), Some("not_found"));
+    service.put::<Json>(&entry("board:1", "k", ""), &json!(1)).await.unwrap();
+}
+
+fn keys_of(followed: &Followed) -> Vec<&str> {
+    followed.0.keys().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn what_a_node_that_was_killed_has_left_ends_as_well() {
+    let mut server = Server::start(BRIEF);
+    let channel = "brief:1";
+    let service = Client::new(&server.base(), &server.api_key("acme", "press").await).unwrap();
+    for (key, ttl) in [("a", "1s"), ("b", "2s"), ("stays", "1h")] {
+        let path = entry(channel, key, &format!("?ttl={ttl}"));
+        service.put::<Json>(&path, &json!(1)).await.unwrap();
+    }
+    let mut ann = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let mut followed = Followed::default();
+    let first = map(&mut ann, channel, json!({ "phase": STATE })).await.unwrap();
+    followed.all_told(&first["state"]);
+    followed.all_told(&first["publications"]);
+    server.kill();
+    server.start_again();
+    let mut ann = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let back = json!({ "phase": STREAM, "recover": true, "offset": first["offset"],
+        "epoch": first["epoch"] });
+    let missed = map(&mut ann, channel, back).await.unwrap();
+    assert_eq!(missed["recovered"], true);
+    followed.all_told(&missed["publications"]);
+    while keys_of(&followed) != ["stays"] {
+        followed.told(&ann.push().await["pub"]);
+    }
+}
+
+#[tokio::test]
+async fn a_map_that_cannot_be_meant_is_refused() {
+    let stores = "durable = \"memory:\"";
+    for (keys, says) in [
+        ("entry_ttl = \"1s\"", "is for maps"),
+        ("map = true\nentry_ttl = \"10ms\"", "must be 1s to 365d"),
+        ("map = true\nentry_ttl = \"366d\"", "must be 1s to 365d"),
+        ("map = true\ntier = \"live\"", "maps are durable"),
+        ("map = true\ntier = \"hot\"", "maps are durable"),
+    ] {
+        let config = format!("[[realtime.namespaces]]\nname = \"n\"\n{keys}\n");
+        let log = Server::refused_on(stores, &config);
+        assert!(log.contains(says), "{keys}: {log}");
+    }
+    let config = "[[realtime.namespaces]]\nname = \"n\"\nmap = true\ntier = \"durable\"\n";
+    drop(Server::start_on(stores, config));
 }

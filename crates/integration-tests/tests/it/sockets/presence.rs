@@ -311,3 +311,148 @@ async fn who_is_subscribed_is_a_map_to_follow() {
     let publish = json!({ "channel": "$users:hall:1", "data": 1 });
     assert_eq!(bob.ask("publish", publish).await.unwrap_err()["code"], 103);
 }
+
+#[tokio::test]
+async fn what_a_token_says_of_its_holder_is_told() {
+    let server = Server::start(&format!("[realtime]\npresence_ttl = \"2s\"\n{CONFIG}"));
+    let base = server.base();
+    let saying = |info: Json| server.token_with("acme", "ann", json!({ "info": info }));
+    let seated = |channel: &str, seat: u32| {
+        server.token_with("acme", "ann", json!({ "channel": channel, "info": { "seat": seat } }))
+    };
+    let infos = |info: &Json| (info["conn_info"].clone(), info["chan_info"].clone());
+    let asking = json!({ "channel": "lobby:1", "join_leave": true });
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    bob.ask("subscribe", asking.clone()).await.unwrap();
+    // Of a credential that says nothing, nothing is told.
+    assert_eq!(infos(&bob.push().await["join"]["info"]), (Json::Null, Json::Null));
+    let mut eve = ProtobufSocket::connect(&base, &server.token("acme", "eve")).await;
+    eve.subscribe("lobby:1", &[number(11, 1)]).await.unwrap();
+    assert_eq!(bob.push().await["join"]["info"]["user"], "eve");
+    assert_eq!(eve.push().await.message(5).message(1).text(1), "eve");
+    let clients = json!({ "channel": "$clients:hall:1", "type": 2, "phase": 2 });
+    bob.ask("subscribe", clients).await.unwrap();
+
+    let mut ann = Socket::connect(&base, &saying(json!({ "name": "Ann" }))).await;
+    let by_token = |channel: &str, seat: u32| json!({ "channel": channel, "join_leave": true, "token": seated(channel, seat) });
+    ann.ask("subscribe", by_token("lobby:1", 1)).await.unwrap();
+    let both = (json!({ "name": "Ann" }), json!({ "seat": 1 }));
+    for socket in [&mut ann, &mut bob] {
+        assert_eq!(infos(&socket.push().await["join"]["info"]), both);
+    }
+    let join = eve.push().await.message(5).message(1);
+    assert_eq!(
+        (join.text(3).as_str(), join.text(4).as_str()),
+        ("{\"name\":\"Ann\"}", "{\"seat\":1}")
+    );
+    let asked = async |socket: &mut Socket| {
+        let present = socket.ask("presence", json!({ "channel": "lobby:1" })).await.unwrap();
+        let mut all = present["presence"].as_object().unwrap().values();
+        infos(all.find(|info| info["user"] == "ann").unwrap())
+    };
+    assert_eq!(asked(&mut bob).await, both);
+    ann.ask("publish", json!({ "channel": "lobby:1", "data": 1 })).await.unwrap();
+    assert_eq!(infos(&bob.push().await["pub"]["info"]), both);
+    let publication = eve.push().await.message(4).message(5);
+    assert_eq!(
+        (publication.text(1).as_str(), publication.text(4).as_str()),
+        ("ann", "{\"seat\":1}")
+    );
+    ann.push().await;
+    // In a channel that it is not subscribed to, its connection says it alone.
+    bob.ask("subscribe", json!({ "channel": "room" })).await.unwrap();
+    ann.ask("publish", json!({ "channel": "room", "data": 1 })).await.unwrap();
+    assert_eq!(infos(&bob.push().await["pub"]["info"]), (both.0.clone(), Json::Null));
+    let history = bob.ask("history", json!({ "channel": "room", "limit": 1 })).await.unwrap();
+    assert_eq!(infos(&history["publications"][0]["info"]), (both.0.clone(), Json::Null));
+    ann.ask("subscribe", json!({ "channel": "hall:1" })).await.unwrap();
+    assert_eq!(infos(&bob.push().await["pub"]["info"]), (both.0.clone(), Json::Null));
+
+    // A fresh token that says something says it from now on; one that does not changes nothing.
+    ann.ask("refresh", json!({ "token": saying(json!("Anna")) })).await.unwrap();
+    ann.ask("refresh", json!({ "token": server.token("acme", "ann") })).await.unwrap();
+    let fresh = json!({ "channel": "lobby:1", "token": seated("lobby:1", 2) });
+    ann.ask("sub_refresh", fresh).await.unwrap();
+    let both = (json!("Anna"), json!({ "seat": 2 }));
+    ann.ask("publish", json!({ "channel": "lobby:1", "data": 1 })).await.unwrap();
+    let (mut published, mut followed) = (false, false);
+    while !published || !followed {
+        let push = bob.push().await;
+        match push["channel"].as_str().unwrap() {
+            // Nobody joins again by that.
+            "lobby:1" => {
+                assert_eq!(infos(&push["pub"]["info"]), both);
+                published = true;
+            }
+            _ => {
+                assert_eq!(infos(&push["pub"]["info"]), (both.0.clone(), Json::Null), "{push}");
+                followed = true;
+            }
+        }
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    while asked(&mut bob).await != both {
+        assert!(Instant::now() < until, "the presence is not renewed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ann.ask("unsubscribe", json!({ "channel": "lobby:1" })).await.unwrap();
+    assert_eq!(infos(&bob.push().await["leave"]["info"]), both);
+
+    let mut refused = Socket::open(&base).await;
+    let long = saying(json!("x".repeat(2_048)));
+    refused.send_raw(&json!({ "id": 1, "connect": { "token": long } }).to_string()).await;
+    assert_eq!(refused.close_code().await, 3500);
+    // Nor does a session's token say anything.
+    let client = server.client("acme", "ann");
+    let session: Json = client.post("/crosstown/v1/sessions", &json!({})).await.unwrap();
+    let mut plain = Socket::connect(&base, session["token"].as_str().unwrap()).await;
+    plain.ask("subscribe", asking).await.unwrap();
+    assert_eq!(infos(&plain.push().await["join"]["info"]), (Json::Null, Json::Null));
+}
+
+#[tokio::test]
+async fn those_of_a_node_that_was_killed_leave_when_it_is_back() {
+    let mut server = Server::start(&format!("[realtime]\npresence_ttl = \"2s\"\n{CONFIG}"));
+    let (ann, bob) = (server.token("acme", "ann"), server.token("acme", "bob"));
+    let channels = ["lobby:1", "loud:1"];
+    let (mut left, mut crowd) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut socket = Socket::connect(&server.base(), &ann).await;
+        for channel in channels {
+            let asking = json!({ "channel": channel, "join_leave": true });
+            socket.ask("subscribe", asking).await.unwrap();
+            let client = loop {
+                let join = socket.push().await["join"]["info"]["client"].clone();
+                if !left.contains(&(channel.to_owned(), join.clone())) {
+                    break join;
+                }
+            };
+            left.push((channel.to_owned(), client));
+        }
+        crowd.push(socket);
+    }
+    let server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.start_again();
+        server
+    });
+    let server = server.await.unwrap();
+    let mut follower = Socket::connect(&server.base(), &bob).await;
+    for channel in channels {
+        let asking = json!({ "channel": channel, "join_leave": true });
+        follower.ask("subscribe", asking).await.unwrap();
+    }
+    let mut told = Vec::new();
+    while told.len() < left.len() {
+        let push = follower.push().await;
+        if !push["leave"].is_null() {
+            let channel = push["channel"].as_str().unwrap().to_owned();
+            told.push((channel, push["leave"]["info"]["client"].clone()));
+        }
+    }
+    let sorted = |mut moves: Vec<(String, Json)>| {
+        moves.sort_by_key(|(channel, client)| (channel.clone(), client.to_string()));
+        moves
+    };
+    assert_eq!(sorted(told), sorted(left));
+}

@@ -150,7 +150,7 @@ fn every_truncation_is_refused_and_no_change_panics() {
 #[test]
 fn replies_have_the_documented_bytes() {
     let data = |text: &str| RawValue::from_string(text.into()).unwrap();
-    let info = || ClientInfo { user: "u".into(), client: "x".into() };
+    let info = || ClientInfo { user: "u".into(), client: "x".into(), ..ClientInfo::default() };
     let one = || vec![Publication { data: data("1"), offset: 1, ..Publication::default() }];
     let sub = SubscribeResult { offset: 1, ..SubscribeResult::default() };
     let push = |publication, unsubscribe| {
@@ -240,6 +240,14 @@ fn replies_have_the_documented_bytes() {
     let gone = Publication { offset: 3, key: "k".into(), removed: true, ..Publication::default() };
     let gone = Push { channel: "c".into(), publication: Some(Box::new(gone)), ..Push::default() };
     check(0, Body::Push(gone), b"\x0e\"\x0c\x12\x01c\"\x070\x03Z\x01k`\x01");
+    let (conn_info, chan_info) = (types::Info::new("{}"), types::Info::new("[2]"));
+    let info_of = ClientInfo { conn_info, chan_info, ..info() };
+    let join = Push { channel: "c".into(), join: Some(Who { info: info_of }), ..Push::default() };
+    check(
+        0,
+        Body::Push(join),
+        b"\x18\x22\x16\x12\x01c*\x11\x0a\x0f\x0a\x01u\x12\x01x\x1a\x02{}\x22\x03[2]",
+    );
     let presence = PresenceResult { presence: BTreeMap::from([("x".into(), info())]) };
     check(
         2,

@@ -2,6 +2,7 @@
 
 use crate::client::{self, Data};
 use std::collections::BTreeMap;
+use types::Info;
 
 #[derive(prost::Message)]
 pub(super) struct Reply {
@@ -140,6 +141,10 @@ struct ClientInfo {
     user: String,
     #[prost(string, tag = "2")]
     client: String,
+    #[prost(bytes = "vec", tag = "3")]
+    conn_info: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    chan_info: Vec<u8>,
 }
 
 #[derive(prost::Message)]
@@ -365,7 +370,15 @@ impl From<&client::Publication> for Publication {
 
 impl From<&client::ClientInfo> for ClientInfo {
     fn from(info: &client::ClientInfo) -> Self {
-        Self { user: info.user.clone(), client: info.client.clone() }
+        let bytes = |info: &Option<Info>| {
+            info.as_ref().map(|info| info.as_str().as_bytes().to_vec()).unwrap_or_default()
+        };
+        Self {
+            user: info.user.clone(),
+            client: info.client.clone(),
+            conn_info: bytes(&info.conn_info),
+            chan_info: bytes(&info.chan_info),
+        }
     }
 }
 

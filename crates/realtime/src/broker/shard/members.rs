@@ -62,12 +62,14 @@ impl Members {
         }
     }
 
-    /// Somebody came; the update that makes, if any.
+    /// Somebody came, or is another one than was known; the update that makes, if any.
     fn enter(&mut self, info: ClientInfo) -> Option<Publication> {
-        if self.clients.contains_key(&info.client) {
-            return None;
-        }
         let entry = self.entry(&info);
+        if let Some(known) = self.clients.get_mut(&info.client) {
+            let differs = *known != info;
+            *known = info;
+            return (differs && self.by == By::Client).then_some(entry);
+        }
         let held = self.users.entry(info.user.clone()).or_default();
         *held += 1;
         let is_first = *held == 1;
@@ -103,7 +105,7 @@ impl Members {
         let head = store.head(&self.partition).await?;
         let last = head.as_ref().map_or(0, |head| head.last(&JOINS));
         let mut there = HashMap::new();
-        let mut after = None;
+        let mut after = Some(presence::before_present());
         loop {
             let page = store.scan(&self.partition, b"", after.as_ref(), PAGE).await?;
             for (_, record) in &page.records {
@@ -178,11 +180,8 @@ impl Shard {
         let followed = self.channels.get(channel);
         let members = followed.and_then(|followed| followed.members.as_ref());
         let members = members.map(|members| members.all()).unwrap_or_default();
-        // What an entry is longer in JSON than its parts, generously.
-        let bytes = |one: &Publication| {
-            let info = one.info.as_ref();
-            64 + one.key.len() + info.map_or(0, |info| info.user.len() + info.client.len())
-        };
+        let bytes =
+            |one: &Publication| 64 + one.key.len() + one.info.as_ref().map_or(0, ClientInfo::bytes);
         if members.iter().map(bytes).sum::<usize>() > self.recover_bytes_max {
             let detail = "more are subscribed than an answer can hold; ask for `presence_stats`";
             return Err(Problem::new(Code::BodyTooLarge, detail));
@@ -241,7 +240,8 @@ mod tests {
         let partition = Partition::new(tenant, Kind::new("presence"), "room").unwrap();
         let mut members = Members::new(partition, by);
         let updates = moves.iter().filter_map(|(comes, user, client)| {
-            let info = ClientInfo { user: (*user).into(), client: (*client).into() };
+            let (user, client) = ((*user).into(), (*client).into());
+            let info = ClientInfo { user, client, ..ClientInfo::default() };
             members.apply(if *comes { Joined::Join(info) } else { Joined::Leave(info) })
         });
         let told = |one: Publication| format!("{}{}", if one.removed { "-" } else { "+" }, one.key);
@@ -264,5 +264,28 @@ mod tests {
         ];
         check(By::Client, &moves, &["+1", "+2", "+3", "-1", "-3", "-2"]);
         check(By::User, &moves, &["+ann", "+bob", "-bob", "-ann"]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_connection_may_change() {
+        let tenant = TenantId::new("acme").unwrap();
+        let said = |text: &str| ClientInfo {
+            user: "ann".into(),
+            client: "1".into(),
+            conn_info: types::Info::new(text),
+            chan_info: None,
+        };
+        for (by, tells) in [(By::Client, true), (By::User, false)] {
+            let partition = Partition::new(tenant.clone(), Kind::new("presence"), "room").unwrap();
+            let mut members = Members::new(partition, by);
+            assert!(members.enter(said("1")).is_some());
+            assert!(members.enter(said("1")).is_none());
+            let update = members.enter(said("2"));
+            assert_eq!(update.is_some(), tells);
+            if let Some(update) = update {
+                assert_eq!((update.info, update.removed), (Some(said("2")), false));
+            }
+            assert!(members.leave("1").is_some() && members.users.is_empty());
+        }
     }
 }

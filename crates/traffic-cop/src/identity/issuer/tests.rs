@@ -202,3 +202,30 @@ async fn memberships_take_the_place_of_a_claim() {
 fn clock_at_now() -> SharedClock {
     clock::ManualClock::new(NOW, 1)
 }
+
+#[test]
+fn a_token_says_something_of_its_holder() {
+    let check = |more: Json, expected: Result<Option<&str>, Code>| {
+        let shown = more.to_string();
+        let payload = serde_json::to_vec(&claims(more)).unwrap();
+        let read = config(json!({ "tenant": "t" })).claims(&payload, NOW);
+        let info = read.map(|claims| claims.info.map(|info| info.as_str().to_owned()));
+        let info = info.map_err(|problem| problem.code);
+        assert_eq!(info.as_ref().map(Option::as_deref), expected.as_ref().copied(), "{shown}");
+    };
+    let no = Err(Code::Unauthenticated);
+    check(json!({}), Ok(None));
+    check(json!({ "info": null }), Ok(None));
+    check(json!({ "info": { "name": "Ann\n" } }), Ok(Some("{\"name\":\"Ann\\n\"}")));
+    check(json!({ "info": "Ann" }), Ok(Some("\"Ann\"")));
+    let base64 = |text: &str| STANDARD.encode(text);
+    check(json!({ "b64info": base64("{ \"a\":\n1 }"), "info": 2 }), Ok(Some("{\"a\":1}")));
+    check(json!({ "b64info": "", "info": 2 }), Ok(Some("2")));
+    check(json!({ "b64info": base64("bytes") }), no);
+    check(json!({ "b64info": "%" }), no);
+    check(json!({ "b64info": 5 }), no);
+    let long = "x".repeat(Info::BYTES_MAX - 2);
+    check(json!({ "info": long }), Ok(Some(&format!("\"{long}\""))));
+    check(json!({ "info": format!("{long}x") }), no);
+    check(json!({ "b64info": base64(&format!("\"{long}x\"")) }), no);
+}

@@ -109,7 +109,7 @@ async fn a_copy_is_of_one_moment_and_comes_upon_nothing_unseen() {
         deleted: false,
         created: false,
         added: None,
-        by: caller().principal.id,
+        by: Some(caller().principal.id),
         at: Timestamp(0),
     };
     let mut other = Commit::new(Pair::id("a").writable_by(&caller()).unwrap());

@@ -23,6 +23,7 @@ fn caller() -> Caller {
         credential: CredentialKind::Jwt,
         channels: Arc::default(),
         capabilities: Arc::default(),
+        info: None,
     }
 }
 
