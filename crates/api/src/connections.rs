@@ -13,7 +13,7 @@ use protocol::Code;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use traffic_cop::connections::{Answered, Holders, Order, Question, Selector, Shown};
-use types::{PrincipalId, PrincipalKind, SessionId};
+use types::{Pillar, PrincipalId, PrincipalKind, SessionId};
 
 /// Connections that one answer shows, unless the caller says otherwise.
 const SHOWN: usize = 100;
@@ -36,6 +36,7 @@ struct Which {
     session: Option<SessionId>,
     user: Option<PrincipalId>,
     kind: Option<PrincipalKind>,
+    pillar: Option<Pillar>,
     channel: Option<String>,
     limit: Option<usize>,
 }
@@ -78,12 +79,12 @@ async fn list(
     by: By,
     Wanted(which): Wanted<Which>,
 ) -> Answer {
-    let Which { session, user, kind, channel, limit } = which;
+    let Which { session, user, kind, pillar, channel, limit } = which;
     let limit = limit.unwrap_or(SHOWN);
     if !(1..=SHOWN_MAX).contains(&limit) {
         return refuse(Code::BadRequest, format!("`limit` is 1 to {SHOWN_MAX}"));
     }
-    let of = Selector { connection: None, session, user, kind, channel };
+    let of = Selector { connection: None, session, user, kind, pillar, channel };
     let Answered { count, shown } = ask(&holders, &by, of, None, limit).await?;
     json(Listed { count, connections: shown })
 }

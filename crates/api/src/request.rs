@@ -10,7 +10,9 @@ use protocol::{Code, Problem};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{ops::Deref, sync::Arc};
 use traffic_cop::state::Operation;
-use types::{Caller, CredentialKind, PrincipalId, PrincipalKind, Role, SessionId, TenantId};
+use types::{
+    Caller, CredentialKind, Pillars, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
+};
 
 /// Who calls, as the gateway found.
 pub(crate) struct By(pub(crate) Arc<Caller>);
@@ -135,6 +137,7 @@ struct Shown<'a> {
     kind: PrincipalKind,
     session: Option<SessionId>,
     roles: &'a [Role],
+    pillars: &'a Pillars,
     credential: &'static str,
 }
 
@@ -152,6 +155,7 @@ pub(crate) async fn whoami(by: By) -> Answer {
         kind: by.principal.kind,
         session: by.session,
         roles: &by.roles,
+        pillars: &by.pillars,
         credential,
     })
 }

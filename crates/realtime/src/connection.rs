@@ -54,8 +54,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use traffic_cop::session::Ground;
-use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
+use traffic_cop::{identity::Hold, session::Ground};
+use types::{
+    Caller, ConnectionId, CredentialKind, Pillars, Principal, SessionId, TenantId, Timestamp,
+};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -106,11 +108,49 @@ pub(crate) struct Ended {
 #[derive(Clone)]
 pub(crate) struct Bound {
     pub(crate) caller: Arc<Caller>,
+    /// The pillars that the credential itself names.
+    claimed: Pillars,
     pub(crate) session: SessionId,
     /// What the session keeps, if it is durable.
     durable: Option<Rc<Durable>>,
-    /// Looks out for the end of the session.
-    _hold: traffic_cop::identity::Hold,
+    /// Looks out for the end of the session, and for its pillars.
+    hold: Hold,
+}
+
+impl Bound {
+    fn new(
+        proved: Arc<Caller>,
+        session: SessionId,
+        durable: Option<Rc<Durable>>,
+        hold: Hold,
+    ) -> Self {
+        let claimed = match proved.credential {
+            // What it names is the session's.
+            CredentialKind::SessionToken => Pillars::default(),
+            CredentialKind::Jwt | CredentialKind::ApiKey | CredentialKind::Anonymous => {
+                proved.pillars.clone()
+            }
+        };
+        let mut bound = Self { caller: proved, claimed, session, durable, hold };
+        bound.look_at_pillars();
+        bound
+    }
+
+    /// The same with a fresh credential.
+    fn renewed(&self, proved: Arc<Caller>) -> Self {
+        Self::new(proved, self.session, self.durable.clone(), self.hold.clone())
+    }
+
+    /// Has the caller work in the pillars of the session, as they are known now. Says whether these
+    /// are others than before.
+    fn look_at_pillars(&mut self) -> bool {
+        let pillars = self.claimed.with(&self.hold.pillars().unwrap_or_default());
+        let differ = pillars != self.caller.pillars;
+        if differ {
+            self.caller = Arc::new(Caller { pillars, ..(*self.caller).clone() });
+        }
+        differ
+    }
 }
 
 struct Subscription {
@@ -186,6 +226,14 @@ impl Subscription {
     /// Whether it stands on more than the namespace.
     fn is_permitted(&self) -> bool {
         self.granted.as_ref().is_some_and(|granted| granted.permits())
+    }
+
+    /// The command that waits for it to begin; 0 if the server itself does.
+    fn waits_for(&self) -> Option<u32> {
+        match &self.state {
+            State::Waiting(waiting) => Some(waiting.command),
+            State::Live { .. } => None,
+        }
     }
 
     fn is_overdue(&self, now: Timestamp) -> bool {

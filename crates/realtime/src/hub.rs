@@ -50,6 +50,8 @@ pub(crate) enum ToCore {
     Lost { channel: Channel },
     /// A session has ended.
     CloseSession { tenant: TenantId, session: SessionId },
+    /// A session works in other pillars.
+    LookAtPillars { tenant: TenantId, session: SessionId },
     /// A principal is blocked.
     CloseAllOf { tenant: TenantId, principal: Principal },
     /// Somebody asks about connections, or has something done to them.
@@ -205,6 +207,7 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     connection.is_bound_to(&tenant, session)
                 });
             }
+            ToCore::LookAtPillars { tenant, session } => hub.look_at_pillars(&tenant, session),
             ToCore::CloseAllOf { tenant, principal } => {
                 hub.close(Disconnect::ForceNoReconnect, |connection| {
                     connection.is_of(&tenant, &principal)
@@ -377,6 +380,14 @@ impl Hub {
             }
         }
         answered
+    }
+
+    fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {
+        for (_, connection) in &*self.connections.borrow() {
+            if connection.is_bound_to(tenant, session) {
+                connection.look_at_pillars();
+            }
+        }
     }
 
     fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {

@@ -243,6 +243,16 @@ impl Realtime {
         }
     }
 
+    /// Tells every core. The inboxes are bounded; what is told waits for room rather than being lost.
+    fn tell_cores(&self, message: impl Fn() -> hub::ToCore + Send + Sync + 'static) {
+        let cores = self.cores.lock().clone();
+        self.parts.control.spawn(async move {
+            for core in cores {
+                let _ = core.send(message()).await;
+            }
+        });
+    }
+
     fn connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
@@ -250,25 +260,20 @@ impl Realtime {
 
 impl Connections for Realtime {
     fn close(&self, tenant: &TenantId, session: SessionId) {
-        let cores = self.cores.lock().clone();
         let tenant = tenant.clone();
-        // The inboxes are bounded; a revocation waits for room rather than being lost.
-        self.parts.control.spawn(async move {
-            for core in cores {
-                let close = hub::ToCore::CloseSession { tenant: tenant.clone(), session };
-                let _ = core.send(close).await;
-            }
-        });
+        self.tell_cores(move || hub::ToCore::CloseSession { tenant: tenant.clone(), session });
+    }
+
+    fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {
+        let tenant = tenant.clone();
+        self.tell_cores(move || hub::ToCore::LookAtPillars { tenant: tenant.clone(), session });
     }
 
     fn close_all_of(&self, tenant: &TenantId, principal: &Principal) {
-        let cores = self.cores.lock().clone();
         let (tenant, principal) = (tenant.clone(), principal.clone());
-        self.parts.control.spawn(async move {
-            for core in cores {
-                let (tenant, principal) = (tenant.clone(), principal.clone());
-                let _ = core.send(hub::ToCore::CloseAllOf { tenant, principal }).await;
-            }
+        self.tell_cores(move || {
+            let (tenant, principal) = (tenant.clone(), principal.clone());
+            hub::ToCore::CloseAllOf { tenant, principal }
         });
     }
 }

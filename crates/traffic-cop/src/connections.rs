@@ -7,7 +7,7 @@ use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::net::IpAddr;
-use types::{PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
+use types::{Pillar, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 /// Bytes of the reason of an order.
 const REASON_BYTES_MAX: usize = 256;
@@ -39,6 +39,9 @@ pub struct Selector {
     /// Those of principals of this kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<PrincipalKind>,
+    /// Those that work in this pillar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pillar: Option<Pillar>,
     /// Those subscribed to this channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
@@ -121,6 +124,9 @@ pub struct Shown {
     pub user: PrincipalId,
     /// What that is.
     pub kind: PrincipalKind,
+    /// In which pillars it works: its session's, and those that its token names.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub pillars: Vec<Pillar>,
     /// `websocket` or `stream`.
     pub transport: Transport,
     /// `json` or `protobuf`.
@@ -157,7 +163,8 @@ impl Question {
     /// `bad_request`.
     pub fn check(&self) -> Result<(), Problem> {
         if self.order.is_some() && self.of == Selector::default() {
-            let detail = "say which connections: by connection, session, user, kind or channel";
+            let detail =
+                "say which connections: by connection, session, user, kind, pillar or channel";
             return Err(Problem::new(Code::BadRequest, detail));
         }
         if let Some(Order::Disconnect { reason: Some(reason), .. }) = &self.order

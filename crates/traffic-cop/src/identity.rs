@@ -32,7 +32,8 @@ use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use types::{
-    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
+    Caller, CredentialKind, Pillars, Principal, PrincipalId, PrincipalKind, Role, TenantId,
+    Timestamp,
 };
 
 /// A credential longer than this is refused unread.
@@ -138,6 +139,7 @@ impl Identity {
                 principal: Principal { kind: PrincipalKind::User, id: anonymous.user },
                 session: None,
                 roles: anonymous.roles.into(),
+                pillars: Pillars::default(),
                 expires: None,
                 credential: CredentialKind::Anonymous,
                 channels: Arc::default(),

@@ -9,6 +9,7 @@ use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, Redi
 const SESSIONS: &str = "/crosstown/v1/sessions";
 /// Channels that keep history, and channels that keep none.
 const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\n\
+    [[realtime.namespaces]]\nname = \"content\"\nsubscribe = { pillars = [\"content\"] }\n\
     [[realtime.namespaces]]\nname = \"lobby\"\npresence_map = true\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
     [[realtime.namespaces]]\nname = \"now\"\nhistory_size = 0\n";
@@ -75,6 +76,7 @@ on_each! {
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
     what_one_node_revokes_the_other_refuses
+    what_a_session_works_in_every_node_knows
     both_nodes_report_the_traffic_of_both
 }
 
@@ -340,6 +342,53 @@ async fn what_one_node_revokes_the_other_refuses(stores: Stores) {
     let id = key.split('.').nth(1).unwrap();
     here.admin().delete(&format!("/api-keys/acme/{id}")).await.unwrap();
     refused(&service, "unauthenticated").await;
+}
+
+/// Neither a cached credential nor a subscription outlives the pillar that it stands on.
+async fn what_a_session_works_in_every_node_knows(stores: Stores) {
+    let [here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "crm").await;
+    let service = Client::new(&here.base(), &key).unwrap();
+    let wish = json!({ "pillars": ["content"] });
+    let session: Json = service.post(&format!("{SESSIONS}?user=ann"), &wish).await.unwrap();
+    let (path, token) =
+        (format!("{SESSIONS}/{}", session["id"].as_str().unwrap()), session["token"].as_str());
+    let token = token.unwrap();
+    let by_token = Client::new(&there.base(), token).unwrap();
+    let works_in = async || {
+        let who: Json = by_token.get("/crosstown/v1/whoami").await.unwrap();
+        who["pillars"].clone()
+    };
+    assert_eq!(works_in().await, json!(["content"]));
+    let mut sockets =
+        [Socket::connect(&here.base(), token).await, Socket::connect(&there.base(), token).await];
+    let content = json!({ "channel": "content:all" });
+    for socket in &mut sockets {
+        socket.ask("subscribe", content.clone()).await.unwrap();
+    }
+    let _: Json = service.patch(&path, &json!({ "pillars": ["insights"] })).await.unwrap();
+    for socket in &mut sockets {
+        assert_eq!(socket.push().await["unsubscribe"]["code"], 2502);
+        assert_eq!(socket.ask("subscribe", content.clone()).await.unwrap_err()["code"], 103);
+    }
+    // The node whose socket was told knows it for its requests as well.
+    assert_eq!(works_in().await, json!(["insights"]));
+    let _: Json = service.patch(&path, &wish).await.unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(15);
+    while sockets[1].ask("subscribe", content.clone()).await.is_err() {
+        assert!(tokio::time::Instant::now() < until, "the other node does not see it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    loop {
+        // A node is known to the others within seconds.
+        let path = "/crosstown/v1/connections?pillar=content";
+        let listed: Json = service.get(path).await.unwrap();
+        if listed["count"] == 2 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "{listed}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// And of a node that has ended, and of earlier lives.

@@ -6,6 +6,7 @@ mod mailboxes;
 mod maps;
 mod orders;
 mod permits;
+mod pillars;
 mod presence;
 mod protobuf;
 mod restart;

@@ -356,8 +356,17 @@ impl Task {
             fallen.map(|held| held.channel.clone()).collect()
         };
         for channel in fallen {
+            let waits = self.connection.find_mut(&channel).and_then(|held| held.waits_for());
             self.end_subscription(&channel).await;
-            self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated);
+            match waits {
+                // It has not begun: who waits for it is answered that.
+                Some(0) => self.connection.begins_by_itself(),
+                Some(command) => {
+                    let error = ErrorCode::PermissionDenied.to_error();
+                    self.connection.reply(command, Body::Error(error));
+                }
+                None => self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated),
+            }
             self.keep_no_more(&channel).await;
         }
     }
