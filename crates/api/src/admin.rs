@@ -31,6 +31,7 @@ use traffic_cop::{
     },
     limit::Limits,
     secret_matches,
+    totals::Passed,
 };
 use types::TenantId;
 
@@ -44,6 +45,10 @@ pub struct Vitals {
     /// Client-protocol sockets that have ended since the start: the close code (0: closed by the
     /// client), its reason, and how many.
     pub closings: Vec<(u16, &'static str, u64)>,
+    /// Channels that connections follow, and their subscriptions.
+    pub followed: (u64, u64),
+    /// What has passed through client-protocol sockets since the start.
+    pub passed: Passed,
     /// Requests being answered.
     pub in_flight: usize,
     /// Whether the node is shutting down.

@@ -12,7 +12,10 @@ use axum::{
 use protocol::Code;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use traffic_cop::connections::{Answered, Holders, Order, Question, Selector, Shown};
+use traffic_cop::{
+    connections::{Answered, Holders, Order, Question, Selector, Shown},
+    totals::{Count, Totals},
+};
 use types::{Pillar, PrincipalId, PrincipalKind, SessionId};
 
 /// Connections that one answer shows, unless the caller says otherwise.
@@ -25,6 +28,7 @@ pub(crate) fn routes(holders: SharedHolders) -> Router {
     Router::new()
         .route("/connections", get(list))
         .route("/connections/orders", post(order))
+        .route("/connections/stats", get(stats))
         .route("/connections/{id}", get(read).delete(disconnect))
         .with_state(holders)
 }
@@ -87,6 +91,12 @@ async fn list(
     let of = Selector { connection: None, session, user, kind, pillar, channel };
     let Answered { count, shown } = ask(&holders, &by, of, None, limit).await?;
     json(Listed { count, connections: shown })
+}
+
+/// What goes through all connections of the tenant.
+async fn stats(State(holders): State<SharedHolders>, by: By) -> Answer {
+    by.speaks_for_tenant()?;
+    json(Totals::of(&holders.count(Count { tenant: by.tenant.clone() }).await?))
 }
 
 fn one(id: String) -> Selector {

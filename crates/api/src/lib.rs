@@ -23,7 +23,7 @@ use axum::{Router, routing::get};
 use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::sync::Arc;
 use traffic_cop::{
     analytics::Analytics, connections::Holders, identity::Blocks, session::Sessions,
@@ -42,6 +42,10 @@ pub trait Channels: Send + Sync {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem>;
+
+    /// What a channel is, for a caller who speaks for its tenant.
+    async fn describe(&self, caller: &Caller, channel: &str)
+    -> Result<Map<String, Value>, Problem>;
 }
 
 /// What the public API calls.
@@ -72,7 +76,7 @@ pub fn public(parts: &Parts) -> Router {
         .route("/whoami", get(request::whoami))
         .merge(sessions::routes(parts.sessions.clone()))
         .merge(state::routes(parts.states.clone()))
-        .merge(channels::routes(parts.channels.clone()))
+        .merge(channels::routes(parts.channels.clone(), parts.holders.clone()))
         .merge(connections::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))

@@ -1,6 +1,6 @@
 //! What handlers take out of a request.
 
-use crate::answer::{Answer, Refusal, json};
+use crate::answer::{Answer, Refusal, json, refuse};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, Request},
@@ -16,6 +16,16 @@ use types::{
 
 /// Who calls, as the gateway found.
 pub(crate) struct By(pub(crate) Arc<Caller>);
+
+impl By {
+    /// Refuses who may not see what others of the tenant do.
+    pub(crate) fn speaks_for_tenant(&self) -> Result<(), Refusal> {
+        match self.is_trusted() {
+            true => Ok(()),
+            false => refuse(Code::Forbidden, "only services and admins see what others do"),
+        }
+    }
+}
 
 impl Deref for By {
     type Target = Caller;

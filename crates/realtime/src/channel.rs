@@ -39,11 +39,11 @@ const PASSING: Kind = Kind::new("passing");
 /// The stream of a channel's publications.
 pub(crate) const PUBLICATIONS: StreamName = StreamName::new("publications");
 
-/// A channel of a tenant.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A channel of a tenant. In order, those of a tenant stand together.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Channel(Arc<Name>);
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Name {
     tenant: TenantId,
     name: Box<str>,
@@ -59,7 +59,12 @@ impl Channel {
             let detail = "a channel is 1 to 255 visible ASCII characters";
             return Err(Problem::new(Code::BadRequest, detail));
         }
-        Ok(Self(Arc::new(Name { tenant: tenant.clone(), name: name.into() })))
+        Ok(Self::named(tenant, name))
+    }
+
+    /// What stands where a channel of this name would, whether or not there can be one.
+    pub(crate) fn named(tenant: &TenantId, name: &str) -> Self {
+        Self(Arc::new(Name { tenant: tenant.clone(), name: name.into() }))
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
@@ -128,6 +133,21 @@ impl Source {
             Self::Brief(partition) | Self::History(partition, _) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
             Self::Lineage(partition) => Some((partition, &MOVED)),
+        }
+    }
+
+    /// What its history outlives, as a node has it; `None` if it is no history.
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        match self {
+            Self::Live(..) => Some(Tier::Live),
+            Self::History(partition, _) if *partition.kind() == DURABLE => Some(Tier::Durable),
+            Self::History(..) => Some(Tier::Hot),
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::Document(_)
+            | Self::Lineage(_)
+            | Self::Map(_)
+            | Self::Members(..) => None,
         }
     }
 
@@ -266,6 +286,12 @@ pub(crate) fn personal(principal: &Principal) -> String {
             format!("{PERSONAL}{kind}/{}", principal.id.as_str())
         }
     }
+}
+
+/// Whether what holds for the channel of this name is said by a namespace.
+pub(crate) fn is_of_namespace(name: &str) -> bool {
+    let apart = ["state:", TIERS, MAILBOX, "$clients:", "$users:"];
+    !apart.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether `caller` may do this in `channel`, and what that comes with. `permitted`: whoever

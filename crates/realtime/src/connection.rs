@@ -18,6 +18,7 @@ mod subscribing;
 mod task;
 mod websocket;
 
+pub(crate) use history::standing;
 pub(crate) use stream::{Streaming, serve as serve_stream};
 #[cfg(feature = "echo")]
 pub(crate) use websocket::echo;
@@ -37,6 +38,8 @@ use crate::{
         slow::{Fate, Newest},
     },
     frame::{Dialect, Frame, Frames},
+    meters::Meter,
+    places,
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
 };
@@ -115,6 +118,8 @@ pub(crate) struct Bound {
     durable: Option<Rc<Durable>>,
     /// Looks out for the end of the session, and for its pillars.
     hold: Hold,
+    /// Counts what passes.
+    meter: Arc<Meter>,
 }
 
 impl Bound {
@@ -123,6 +128,7 @@ impl Bound {
         session: SessionId,
         durable: Option<Rc<Durable>>,
         hold: Hold,
+        meter: Arc<Meter>,
     ) -> Self {
         let claimed = match proved.credential {
             // What it names is the session's.
@@ -131,14 +137,15 @@ impl Bound {
                 proved.pillars.clone()
             }
         };
-        let mut bound = Self { caller: proved, claimed, session, durable, hold };
+        let mut bound = Self { caller: proved, claimed, session, durable, hold, meter };
         bound.look_at_pillars();
         bound
     }
 
     /// The same with a fresh credential.
     fn renewed(&self, proved: Arc<Caller>) -> Self {
-        Self::new(proved, self.session, self.durable.clone(), self.hold.clone())
+        let (durable, hold, meter) = (self.durable.clone(), self.hold.clone(), self.meter.clone());
+        Self::new(proved, self.session, durable, hold, meter)
     }
 
     /// Has the caller work in the pillars of the session, as they are known now. Says whether these
@@ -301,6 +308,12 @@ impl Connection {
         let bound = self.bound.borrow();
         let caller = bound.as_ref().map(|bound| &bound.caller);
         caller.is_some_and(|by| by.tenant == *tenant && by.principal == *principal)
+    }
+
+    /// What stands for its principal where different ones are counted.
+    pub(crate) fn principal_number(&self) -> Option<u64> {
+        let bound = self.bound.borrow();
+        bound.as_ref().map(|bound| places::number(&bound.caller.principal))
     }
 
     pub(crate) fn is_waiting(&self, channel: &Channel, ticket: u64) -> bool {
@@ -545,8 +558,11 @@ impl Connection {
             && !self.is_opening()
         {
             match out.try_begin(frame.framed()) {
-                Some(true) => return,
-                Some(false) => return self.queue.wake(),
+                Some(true) => return self.count_sent(frame),
+                Some(false) => {
+                    self.count_sent(frame);
+                    return self.queue.wake();
+                }
                 None => {}
             }
         }
@@ -556,10 +572,28 @@ impl Connection {
     fn push(&self, frame: Frame) {
         let queued = match &mut *self.opening.borrow_mut() {
             Some(opening) => opening.hold(frame, self.queue.bytes_max()),
-            None => self.queue.push(frame),
+            None => {
+                self.count_sent(&frame);
+                self.queue.push(frame)
+            }
         };
         if queued == Err(Full) {
             self.close(Disconnect::Slow);
+        }
+    }
+}
+
+impl Connection {
+    fn count_sent(&self, frame: &Frame) {
+        if let Some(bound) = &*self.bound.borrow() {
+            bound.meter.sent(frame.len());
+        }
+    }
+
+    /// A message of the client came, of so many bytes.
+    fn count_received(&self, bytes: usize) {
+        if let Some(bound) = &*self.bound.borrow() {
+            bound.meter.received(bytes);
         }
     }
 }

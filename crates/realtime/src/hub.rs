@@ -18,7 +18,7 @@ use protocol::{
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -35,6 +35,8 @@ use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 const INBOX: usize = 4096;
 /// Subscribers that a publication is written to before others go on.
 const AT_ONCE: usize = 64;
+/// Subscribers that are counted before others go on.
+const ASKED_AT_ONCE: usize = 1_000;
 /// Subscriptions that are shown of a connection.
 const SUBSCRIPTIONS_SHOWN: usize = 64;
 
@@ -56,6 +58,8 @@ pub(crate) enum ToCore {
     CloseAllOf { tenant: TenantId, principal: Principal },
     /// Somebody asks about connections, or has something done to them.
     Asked { question: Arc<Question>, answers: mpsc::Sender<Answered> },
+    /// Somebody asks who follows a channel: how many, and which principals.
+    WhoFollows { channel: Channel, answers: mpsc::Sender<(u64, HashSet<u64>)> },
     /// The node closes all sockets, each at a random moment of so long a time.
     CloseAll { why: Disconnect, over: Duration },
 }
@@ -217,6 +221,9 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                 // There is room for the answer of each core.
                 let _ = answers.try_send(hub.answer(&question, sockets.node()));
             }
+            ToCore::WhoFollows { channel, answers } => {
+                let _ = answers.try_send(hub.followers(&channel).await);
+            }
             ToCore::CloseAll { why, over } => {
                 tokio::task::spawn_local(close_all(sockets.clone(), why, over));
             }
@@ -362,6 +369,20 @@ impl Hub {
         self.act_on(&places, |connection| connection.lost(channel), &mut all, &mut gone);
         self.take_out(channel, gone);
         all
+    }
+
+    async fn followers(&self, channel: &Channel) -> (u64, HashSet<u64>) {
+        let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
+        let mut users = HashSet::new();
+        for places in places.chunks(ASKED_AT_ONCE) {
+            {
+                let connections = self.connections.borrow();
+                let here = places.iter().filter_map(|place| connections.get(*place));
+                users.extend(here.filter_map(|connection| connection.principal_number()));
+            }
+            tokio::task::yield_now().await;
+        }
+        (places.len() as u64, users)
     }
 
     fn answer(&self, question: &Question, node: &str) -> Answered {

@@ -19,10 +19,12 @@ mod closings;
 mod config;
 mod connection;
 mod control;
+mod figures;
 mod frame;
 mod handshake;
 mod hub;
 mod live;
+mod meters;
 mod permission;
 mod places;
 mod presence;
@@ -32,6 +34,7 @@ mod streams;
 
 pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, Tier, WhenFull};
+pub use figures::{Description, History, Kind};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use permission::{Allow, Those};
@@ -39,7 +42,7 @@ pub use streams::Form;
 
 use crate::{
     admission::Admission, broker::Broker, channel::Ways, closings::Closings, live::Live,
-    places::Places, presence::Presence, streams::Emulated,
+    meters::Meters, places::Places, presence::Presence, streams::Emulated,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -63,7 +66,7 @@ use traffic_cop::{
     session::Sessions,
     state::SharedStates,
 };
-use types::{ConnectionId, Principal, SessionId, TenantId};
+use types::{ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 /// What the sockets need from the rest of the node.
 #[derive(Clone)]
@@ -117,6 +120,8 @@ pub struct Realtime {
     admission: Admission,
     places: Places,
     closings: Closings,
+    meters: Meters,
+    since: Timestamp,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -142,6 +147,8 @@ impl Realtime {
             places: Places::default(),
             publications: Publications::new(&config, &parts, ways.clone(), broker.clone()),
             closings: Closings::default(),
+            meters: Meters::default(),
+            since: parts.clock.now(),
             parts,
             config,
             broker,

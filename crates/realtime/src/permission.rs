@@ -2,7 +2,7 @@
 //! capability of the caller's token.
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::fmt;
@@ -21,7 +21,7 @@ pub enum Allow {
 
 /// Callers with one of the roles, of one of the kinds or in one of the pillars, in channels of one
 /// of these names; a list that is left out excludes nobody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Those {
     /// Roles that the caller's credential may grant.
@@ -60,6 +60,16 @@ impl Those {
             pattern::fits(&parts, channel, |between| !between.contains(':'))
         };
         (anybody || one_of_them) && (self.channels.is_empty() || self.channels.iter().any(named))
+    }
+}
+
+impl Serialize for Allow {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nobody => s.serialize_bool(false),
+            Self::Everybody => s.serialize_bool(true),
+            Self::Those(those) => those.serialize(s),
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! Whoever holds the sockets answers a [`Question`], each node for its own.
 
+use crate::{
+    channels::{Followed, Followers, Page, Wanted},
+    totals::{Count, Counted},
+};
 use async_trait::async_trait;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,24 @@ pub trait Holders: Send + Sync {
     /// Those of [`Question::check`]; `upstream_unreachable` if a node does not answer, with the
     /// member `connections`: how many the others told.
     async fn ask(&self, question: Question) -> Result<Answered, Problem>;
+
+    /// Channels that connections of any node follow.
+    ///
+    /// # Errors
+    /// `upstream_unreachable` if a node does not answer, with the member `nodes`: how many did.
+    async fn channels(&self, wanted: Wanted) -> Result<Page, Problem>;
+
+    /// Who follows a channel, by node.
+    ///
+    /// # Errors
+    /// `bad_request` for a channel that cannot be, and those of [`Self::channels`].
+    async fn followers(&self, of: Followed) -> Result<Vec<Followers>, Problem>;
+
+    /// What goes through the connections of a tenant, by node.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn count(&self, of: Count) -> Result<Vec<Counted>, Problem>;
 }
 
 /// Which connections of a tenant: those that fit everything that is said.

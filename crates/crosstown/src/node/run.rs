@@ -16,9 +16,9 @@ use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
 use post_office::Mailboxes;
-use protocol::{Problem, client::filter::Tags};
+use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -160,7 +160,10 @@ impl Node {
         let public = api::public(&api::Parts {
             sessions,
             states: states.clone(),
-            channels: Arc::new(Channels(realtime.publications())),
+            channels: Arc::new(Channels {
+                publications: realtime.publications(),
+                realtime: realtime.clone(),
+            }),
             mailboxes,
             blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
@@ -298,6 +301,8 @@ impl Node {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             closings: realtime.closings(),
+            followed: realtime.followed(),
+            passed: realtime.passed(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
         })
@@ -357,7 +362,10 @@ async fn sweep(store: SharedStore, clock: SharedClock, shared: Option<Arc<Shared
 }
 
 /// Channels, as the HTTP API publishes to them.
-struct Channels(Publications);
+struct Channels {
+    publications: Publications,
+    realtime: Arc<Realtime>,
+}
 
 #[async_trait]
 impl api::Channels for Channels {
@@ -368,6 +376,20 @@ impl api::Channels for Channels {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem> {
-        self.0.publish(caller, channel, data, tags, "").await
+        self.publications.publish(caller, channel, data, tags, "").await
+    }
+
+    async fn describe(
+        &self,
+        caller: &Caller,
+        channel: &str,
+    ) -> Result<Map<String, Value>, Problem> {
+        let description = self.realtime.describe(caller, channel).await?;
+        match serde_json::to_value(description) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) | Err(_) => {
+                Err(Problem::new(Code::Internal, "the description cannot be written"))
+            }
+        }
     }
 }

@@ -75,6 +75,7 @@ on_each! {
     who_is_on_one_node_the_other_knows
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
+    channels_and_connections_are_counted_over_all_nodes
     what_one_node_revokes_the_other_refuses
     what_a_session_works_in_every_node_knows
     both_nodes_report_the_traffic_of_both
@@ -220,6 +221,58 @@ async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {
     let refused = service.post::<Json>(&orders, &send).await.unwrap_err();
     assert_eq!(refused.code(), Some("upstream_unreachable"), "{refused}");
     assert_eq!(own.push().await["message"]["data"], "both");
+}
+
+/// What is on both nodes counts once where different things are counted.
+async fn channels_and_connections_are_counted_over_all_nodes(stores: Stores) {
+    let [here, mut there] = two_nodes(&stores);
+    let service = Client::new(&here.base(), &here.api_key("acme", "crm").await).unwrap();
+    let mut sockets = Vec::new();
+    for (node, user, channels) in [
+        (&here, "ann", &["news:b", "news:d"][..]),
+        (&there, "ann", &["news:a", "news:b", "news:c"]),
+        (&there, "bob", &["news:b"]),
+    ] {
+        let mut socket = Socket::connect(&node.base(), &node.token("acme", user)).await;
+        for channel in channels {
+            socket.ask("subscribe", json!({ "channel": channel })).await.unwrap();
+        }
+        sockets.push(socket);
+    }
+    let get = async |path: &str| {
+        let path = format!("/crosstown/v1/{path}");
+        service.get::<Json>(&path).await.unwrap()
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    // A node is known to the others within seconds.
+    let stats = loop {
+        let stats = get("connections/stats").await;
+        if stats["nodes"].as_array().unwrap().len() == 2 {
+            break stats;
+        }
+        assert!(std::time::Instant::now() < until, "{stats}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let counted = ["connections", "users", "channels", "subscriptions"];
+    assert_eq!(counted.map(|of| stats[of].as_u64()), [3, 2, 4, 6].map(Some), "{stats}");
+    let (mut found, mut query) = (Vec::new(), "channels?limit=1".to_owned());
+    for _ in 0..4 {
+        let page = get(&query).await;
+        found.extend(page["channels"].as_array().unwrap().clone());
+        query = format!("channels?limit=1&cursor={}", page["cursor"].as_str().unwrap_or("z"));
+    }
+    let expected = [("a", 1), ("b", 3), ("c", 1), ("d", 1)];
+    let active = |(name, count)| json!({ "channel": format!("news:{name}"), "subscribers": count });
+    assert_eq!(found, expected.map(active));
+    let one = get("channels/news:b").await;
+    assert_eq!((&one["subscribers"], &one["users"]), (&json!(3), &json!(2)), "{one}");
+    assert_eq!(one["nodes"].as_object().unwrap().len(), 2, "{one}");
+    // What cannot be told of all is not said to be.
+    there.kill();
+    for path in ["connections/stats", "channels", "channels/news:b"] {
+        let refused = service.get::<Json>(&format!("/crosstown/v1/{path}")).await.unwrap_err();
+        assert_eq!(refused.code(), Some("upstream_unreachable"), "{path}: {refused}");
+    }
 }
 
 async fn a_stream_is_spoken_to_through_any_node(stores: Stores) {

@@ -1,5 +1,6 @@
 mod blocks;
 mod durable;
+mod figures;
 mod filters;
 mod limits;
 mod mailboxes;

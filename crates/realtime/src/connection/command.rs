@@ -237,7 +237,8 @@ impl Task {
         } else if hold.pillars().is_none() {
             self.learn_pillars(&caller, session, &hold).await;
         }
-        let bound = Bound::new(caller, session, durable, hold);
+        let meter = node.meters.of(&caller.tenant, self.sockets.hub.core);
+        let bound = Bound::new(caller, session, durable, hold, meter);
         let begun = if wants_to_resume(request.data.as_deref()) {
             // Rare, and kept off the connection.
             Box::pin(self.resume(&bound, request.subs)).await

@@ -83,7 +83,10 @@ impl Served {
     async fn take(&mut self, message: &Bytes) {
         let encoding = self.form.encoding();
         match Commands::of(encoding, message) {
-            Ok(commands) => self.task.take(encoding, commands).await,
+            Ok(commands) => {
+                self.task.take(encoding, commands).await;
+                self.task.connection.count_received(message.len());
+            }
             Err(_) => self.task.connection.close(Disconnect::BadRequest),
         }
     }

@@ -105,6 +105,9 @@ impl Task {
             Closed::Broken => (1002, "broken framing"),
         };
         sockets.node.closings.count(code, why);
+        if let Some(bound) = &*connection.bound.borrow() {
+            bound.meter.closed(code, why);
+        }
         tracing::debug!(connection = %connection.id, why, "a connection has ended");
     }
 

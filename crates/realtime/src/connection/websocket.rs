@@ -94,9 +94,11 @@ impl Served {
                 Event::Queue => self.task.run_errands().await,
                 Event::Message(Some(Ok(Message::Text(text)))) => {
                     self.task.take(Encoding::Json, Commands::json(&text)).await;
+                    self.task.connection.count_received(text.len());
                 }
                 Event::Message(Some(Ok(Message::Binary(bytes)))) => {
                     self.task.take(Encoding::Protobuf, Commands::protobuf(&bytes)).await;
+                    self.task.connection.count_received(bytes.len());
                 }
                 Event::Message(Some(Ok(
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
