@@ -16,6 +16,7 @@ mod metrics;
 mod request;
 mod sessions;
 mod state;
+mod traces;
 mod traffic;
 
 use async_trait::async_trait;
@@ -78,6 +79,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(state::routes(parts.states.clone()))
         .merge(channels::routes(parts.channels.clone(), parts.holders.clone()))
         .merge(connections::routes(parts.holders.clone()))
+        .merge(traces::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));

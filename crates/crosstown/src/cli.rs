@@ -2,6 +2,7 @@
 
 mod api_key;
 mod token;
+mod trace;
 
 use crate::{config::Config, conformance, demo, node, services};
 use clap::{Args, Parser, Subcommand};
@@ -40,6 +41,8 @@ enum Command {
     /// Make, list and delete API keys, through a running node's admin listener.
     #[command(subcommand)]
     ApiKey(api_key::ApiKeyCommand),
+    /// See what passes through some connections, on all nodes, as it happens.
+    Trace(trace::TraceArgs),
     /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
@@ -65,6 +68,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         }
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
+        Command::Trace(args) => trace::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),
         Command::Example(example) => services::run(example),

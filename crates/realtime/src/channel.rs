@@ -21,7 +21,10 @@ use protocol::{
 };
 use std::{fmt, sync::Arc, time::Duration};
 use store::{Kind, Partition, SharedFanout, StreamName};
-use traffic_cop::state::{self, DocumentId, tier};
+use traffic_cop::{
+    state::{self, DocumentId, tier},
+    traces,
+};
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
 /// Histories of the hot tier.
@@ -290,7 +293,7 @@ pub(crate) fn personal(principal: &Principal) -> String {
 
 /// Whether what holds for the channel of this name is said by a namespace.
 pub(crate) fn is_of_namespace(name: &str) -> bool {
-    let apart = ["state:", TIERS, MAILBOX, "$clients:", "$users:"];
+    let apart = ["state:", TIERS, MAILBOX, "$clients:", "$users:", traces::CHANNEL];
     !apart.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -346,6 +349,13 @@ pub(crate) fn admit(
         }
         return Ok(Admitted::to(Source::Members(presence::partition(&about)?, by)));
     }
+    if name.starts_with(traces::CHANNEL) {
+        // Whatever else permits it: this shows what others say.
+        if !caller.is_trusted() || wish != Wish::Subscribe {
+            return forbidden("a trace is followed by services and admins");
+        }
+        return passing(channel).map(Admitted::to);
+    }
     let service = caller.principal.kind == PrincipalKind::Service;
     let has_capability = is_capable(caller, name, wish);
     if name.starts_with(PERSONAL)
@@ -374,6 +384,12 @@ pub(crate) fn admit(
         return forbidden("the namespace is not open to callers without a credential");
     }
     source(&namespace, channel)
+}
+
+/// The source of a channel that keeps nothing.
+fn passing(channel: &Channel) -> Result<Source, Problem> {
+    let partition = Partition::new(channel.tenant().clone(), PASSING, channel.name());
+    partition.map(Source::Passing).map_err(broker::problem)
 }
 
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {

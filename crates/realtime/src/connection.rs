@@ -16,6 +16,7 @@ mod socket;
 mod stream;
 mod subscribing;
 mod task;
+mod traced;
 mod websocket;
 
 pub(crate) use history::standing;
@@ -42,6 +43,7 @@ use crate::{
     places,
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
+    traces::Tracer,
 };
 use protocol::{
     Problem,
@@ -68,6 +70,8 @@ pub(crate) struct Connection {
     pub(crate) encoding: Encoding,
     origin: Origin,
     queue: Queue,
+    /// Shows to others what passes, if somebody wants to see it.
+    tracer: Rc<Tracer>,
     /// By which the hub writes, when nothing waits; missing if a stream carries the connection.
     out: Option<Rc<Outlet>>,
     /// The hub's turn in which it did so last.
@@ -274,6 +278,7 @@ impl Connection {
         encoding: Encoding,
         origin: Origin,
         queue_bytes_max: usize,
+        tracer: Rc<Tracer>,
         out: Option<Rc<Outlet>>,
     ) -> Self {
         Self {
@@ -281,6 +286,7 @@ impl Connection {
             encoding,
             origin,
             queue: Queue::new(queue_bytes_max),
+            tracer,
             out,
             turn: Cell::new(0),
             closing: Cell::new(None),
@@ -400,7 +406,7 @@ impl Connection {
                 if let Some(info) = own_join {
                     let push = joined_push(channel, &Joined::Join(info));
                     let frames = Frames::of(push, number, |wanted| wanted == dialect);
-                    self.push_one_of(&frames, dialect, false);
+                    self.push_one_of(channel, &frames, dialect, false);
                 }
                 None
             }
@@ -483,7 +489,7 @@ impl Connection {
                 let based = std::mem::replace(&mut held.based, true);
                 drop(subscriptions);
                 match frames.get(dialect, based) {
-                    Some(frame) => self.send(frame, turn),
+                    Some(frame) => self.send(channel, frame, turn),
                     None => self.close(Disconnect::InsufficientState),
                 }
                 None
@@ -518,13 +524,16 @@ impl Connection {
         let dialect = dialect.map(|held| held.dialect(self.encoding));
         drop(subscriptions);
         if let Some(dialect) = dialect {
-            self.push_one_of(frames, dialect, false);
+            self.push_one_of(channel, frames, dialect, false);
         }
     }
 
-    fn push_one_of(&self, frames: &Frames, dialect: Dialect, based: bool) {
+    fn push_one_of(&self, channel: &Channel, frames: &Frames, dialect: Dialect, based: bool) {
         match frames.get(dialect, based) {
-            Some(frame) => self.push(frame.clone()),
+            Some(frame) => {
+                self.trace_push(channel, frame);
+                self.push(frame.clone());
+            }
             // The broker writes for all that it has answered; who is forgotten starts again.
             None => self.close(Disconnect::InsufficientState),
         }
@@ -546,12 +555,19 @@ impl Connection {
     }
 
     fn reply(&self, id: u32, body: Body) {
-        self.push(Frame::of(&Reply { id, body }, self.encoding));
+        self.say(&Reply { id, body });
+    }
+
+    /// Queues a reply or push that is for this connection alone.
+    fn say(&self, reply: &Reply) {
+        self.trace_reply(reply);
+        self.push(Frame::of(reply, self.encoding));
     }
 
     /// Writes a frame at once if it can be; else queues it. Only the first of a hub's turn is
     /// written so: if more come, the connection's task joins them.
-    fn send(&self, frame: &Frame, turn: u32) {
+    fn send(&self, channel: &Channel, frame: &Frame, turn: u32) {
+        self.trace_push(channel, frame);
         if let Some(out) = &self.out
             && self.turn.replace(turn) != turn
             && self.queue.is_empty()

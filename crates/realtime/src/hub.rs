@@ -7,6 +7,7 @@ use crate::{
     connection::{self, About, Connection, Ended, Streaming},
     frame::Frames,
     handshake::Accepted,
+    traces::Tracer,
 };
 use ahash::RandomState;
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub(crate) enum ToCore {
     Asked { question: Arc<Question>, answers: mpsc::Sender<Answered> },
     /// Somebody asks who follows a channel: how many, and which principals.
     WhoFollows { channel: Channel, answers: mpsc::Sender<(u64, HashSet<u64>)> },
+    /// Traces have begun or ended. Whoever waits for it is told by the end of `done`.
+    LookAtTraces { done: mpsc::Sender<()> },
     /// The node closes all sockets, each at a random moment of so long a time.
     CloseAll { why: Disconnect, over: Duration },
 }
@@ -77,6 +80,8 @@ pub(crate) struct Hub {
     connections: RefCell<Slab<Rc<Connection>>>,
     /// The places of the subscribers of each channel.
     channels: RefCell<HashMap<Channel, Vec<usize>, RandomState>>,
+    /// What of them is to be shown to others.
+    pub(crate) tracer: Rc<Tracer>,
     /// Changes whenever the hub has nothing to do.
     turn: Cell<u32>,
 }
@@ -94,7 +99,8 @@ impl CoreSockets {
             cores.len() - 1
         };
         let (connections, channels) = Default::default();
-        let hub = Rc::new(Hub { core, connections, channels, turn: Cell::new(1) });
+        let tracer = Rc::new(Tracer::new(node.parts.clock.clone()));
+        let hub = Rc::new(Hub { core, connections, channels, tracer, turn: Cell::new(1) });
         let sockets = Self { node, hub };
         tokio::task::spawn_local(run(sockets.clone(), inbox));
         sockets
@@ -223,6 +229,10 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
             }
             ToCore::WhoFollows { channel, answers } => {
                 let _ = answers.try_send(hub.followers(&channel).await);
+            }
+            ToCore::LookAtTraces { done } => {
+                hub.tracer.look(&sockets.node.traces);
+                drop(done);
             }
             ToCore::CloseAll { why, over } => {
                 tokio::task::spawn_local(close_all(sockets.clone(), why, over));

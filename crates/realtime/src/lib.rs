@@ -31,6 +31,7 @@ mod presence;
 mod queue;
 mod rpc;
 mod streams;
+mod traces;
 
 pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, Tier, WhenFull};
@@ -42,7 +43,7 @@ pub use streams::Form;
 
 use crate::{
     admission::Admission, broker::Broker, channel::Ways, closings::Closings, live::Live,
-    meters::Meters, places::Places, presence::Presence, streams::Emulated,
+    meters::Meters, places::Places, presence::Presence, streams::Emulated, traces::Traces,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -121,6 +122,7 @@ pub struct Realtime {
     places: Places,
     closings: Closings,
     meters: Meters,
+    traces: Traces,
     since: Timestamp,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
@@ -148,6 +150,7 @@ impl Realtime {
             publications: Publications::new(&config, &parts, ways.clone(), broker.clone()),
             closings: Closings::default(),
             meters: Meters::default(),
+            traces: Traces::default(),
             since: parts.clock.now(),
             parts,
             config,

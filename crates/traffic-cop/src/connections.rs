@@ -5,13 +5,14 @@
 use crate::{
     channels::{Followed, Followers, Page, Wanted},
     totals::{Count, Counted},
+    traces::{NewTrace, Trace},
 };
 use async_trait::async_trait;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::net::IpAddr;
-use types::{Pillar, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
+use types::{Caller, Pillar, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 /// Bytes of the reason of an order.
 const REASON_BYTES_MAX: usize = 256;
@@ -43,6 +44,25 @@ pub trait Holders: Send + Sync {
     /// # Errors
     /// Those of [`Self::channels`].
     async fn count(&self, of: Count) -> Result<Vec<Counted>, Problem>;
+
+    /// Begins a trace on every node. If one does not answer, there is none.
+    ///
+    /// # Errors
+    /// Those of [`NewTrace::check`]; `overloaded` if there are as many as may be; those of
+    /// [`Self::channels`].
+    async fn begin_trace(&self, by: &Caller, new: NewTrace) -> Result<Trace, Problem>;
+
+    /// Ends a trace on every node; false if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn end_trace(&self, tenant: &TenantId, id: &str) -> Result<bool, Problem>;
+
+    /// The traces of a tenant.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn traces(&self, tenant: &TenantId) -> Result<Vec<Trace>, Problem>;
 }
 
 /// Which connections of a tenant: those that fit everything that is said.

@@ -126,6 +126,7 @@ impl Server {
             .route("/channels", post(channels))
             .route("/followers", post(followers))
             .route("/count", post(count))
+            .route("/traces", post(traces))
             .with_state(server)
     }
 
@@ -250,6 +251,11 @@ async fn followers(State(server): State<Arc<Server>>, request: Request) -> Respo
 
 async fn count(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
     let ask = async |realtime: Arc<Realtime>, of| Ok(realtime.count(&of).await);
+    answer_by(&server, request, ask).await
+}
+
+async fn traces(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, question| realtime.trace(question).await;
     answer_by(&server, request, ask).await
 }
 

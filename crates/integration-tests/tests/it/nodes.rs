@@ -76,6 +76,7 @@ on_each! {
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
     channels_and_connections_are_counted_over_all_nodes
+    a_trace_shows_what_passes_through_every_node_and_ends_with_its_owner
     what_one_node_revokes_the_other_refuses
     what_a_session_works_in_every_node_knows
     both_nodes_report_the_traffic_of_both
@@ -221,6 +222,66 @@ async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {
     let refused = service.post::<Json>(&orders, &send).await.unwrap_err();
     assert_eq!(refused.code(), Some("upstream_unreachable"), "{refused}");
     assert_eq!(own.push().await["message"]["data"], "both");
+}
+
+/// And is refused if a node does not answer.
+async fn a_trace_shows_what_passes_through_every_node_and_ends_with_its_owner(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "crm").await;
+    let [from_here, from_there] =
+        [&here, &there].map(|node| Client::new(&node.base(), &key).unwrap());
+    let mut ann = Socket::connect(&there.base(), &there.token("acme", "ann")).await;
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    let stats = "/crosstown/v1/connections/stats";
+    // A node is known to the others within seconds.
+    while from_here.get::<Json>(stats).await.unwrap()["nodes"].as_array().unwrap().len() < 2 {
+        assert!(std::time::Instant::now() < until, "the nodes do not find each other");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let traces = "/crosstown/v1/traces";
+    let wish = json!({ "of": { "user": "ann" }, "duration": "5m" });
+    let begin = async || from_here.post::<Json>(traces, &wish).await;
+    let trace = begin().await.unwrap();
+    let subscribe = json!({ "channel": trace["channel"] });
+    let mut watchers =
+        [Socket::connect(&here.base(), &key).await, Socket::connect(&there.base(), &key).await];
+    for watcher in &mut watchers {
+        watcher.ask("subscribe", subscribe.clone()).await.unwrap();
+    }
+    ann.ask("ping", json!({})).await.unwrap();
+    for watcher in &mut watchers {
+        let record = watcher.push().await["pub"]["data"].clone();
+        assert_eq!((&record["number"], &record["dropped"]), (&json!(1), &json!(0)), "{record}");
+        assert_ne!(record["node"], trace["node"]);
+        let kinds = record["frames"].as_array().unwrap().iter().map(|frame| &frame["kind"]);
+        assert_eq!(kinds.collect::<Vec<_>>(), ["command", "reply"]);
+    }
+    let listed: Json = from_there.get(traces).await.unwrap();
+    assert_eq!(listed["traces"], json!([trace]));
+    // Any node ends it on all.
+    from_there.delete(&format!("{traces}/{}", trace["id"].as_str().unwrap())).await.unwrap();
+    for watcher in &mut watchers {
+        for _ in 0..2 {
+            assert_eq!(watcher.push().await["pub"]["data"]["ended"], "order");
+        }
+    }
+    let listed: Json = from_here.get(traces).await.unwrap();
+    assert_eq!(listed["traces"], json!([]));
+
+    let trace = begin().await.unwrap();
+    let [_, watcher] = &mut watchers;
+    watcher.ask("subscribe", json!({ "channel": trace["channel"] })).await.unwrap();
+    here.kill();
+    let refused = from_there.post::<Json>(traces, &wish).await.unwrap_err();
+    assert_eq!(refused.code(), Some("upstream_unreachable"));
+    // Ann reads no more: that she is pinged, and closed for it, is shown as well.
+    let ended = loop {
+        let record = watcher.push().await["pub"]["data"].clone();
+        if record["ended"].is_string() {
+            break record["ended"].clone();
+        }
+    };
+    assert_eq!(ended, "owner_lost");
 }
 
 /// What is on both nodes counts once where different things are counted.

@@ -13,6 +13,7 @@ mod protobuf;
 mod restart;
 mod slow;
 mod streams;
+mod traces;
 
 use integration_tests::{Server, Socket};
 use serde_json::json;

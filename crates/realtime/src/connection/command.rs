@@ -66,6 +66,7 @@ impl Task {
     }
 
     async fn obey(&mut self, command: Command) -> Flow {
+        self.connection.trace_command(&command);
         if command.is_pong() {
             return self.pong();
         }
@@ -263,6 +264,7 @@ impl Task {
         }
         let caller = bound.caller.clone();
         *self.connection.bound.borrow_mut() = Some(bound);
+        self.connection.trace_opening();
         // Likewise other pillars of the session find it, and those that came before are seen now.
         self.connection.look_at_pillars();
         // From here on a block finds the connection. One that came before is seen now.

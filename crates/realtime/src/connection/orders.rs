@@ -3,7 +3,6 @@
 use crate::{
     channel::Channel,
     connection::{Bound, Connection, task::Task},
-    frame::Frame,
 };
 use protocol::client::{Body, Data, Disconnect, Encoding, Message, Push, Reply};
 use traffic_cop::connections::{Order, Question, Selector, Shown, Transport};
@@ -89,7 +88,7 @@ impl Connection {
             Order::Unsubscribe { channel } => errand(channel, Errand::Unsubscribe),
             Order::Send { data } => {
                 if let Ok(data) = serde_json::value::to_raw_value(data) {
-                    self.push(message(data, self.encoding));
+                    self.say(&message(data));
                 }
             }
         }
@@ -109,9 +108,9 @@ impl Connection {
     }
 }
 
-fn message(data: Data, encoding: Encoding) -> Frame {
+fn message(data: Data) -> Reply {
     let push = Push { message: Some(Message { data }), ..Push::default() };
-    Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
+    Reply { id: 0, body: Body::Push(push) }
 }
 
 impl Task {

@@ -8,7 +8,7 @@ use crate::{
         Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected,
         reader::Reader, resuming::as_kept, seconds, task::Task,
     },
-    frame::{Dialect, Frame},
+    frame::Dialect,
     presence::Way,
 };
 use protocol::{
@@ -419,7 +419,7 @@ impl Connection {
         let (code, reason) = why.parts();
         let unsubscribe = Some(Reason { code, reason: reason.into() });
         let push = Push { channel: channel.name().into(), unsubscribe, ..Push::default() };
-        self.push(Frame::of(&Reply { id: 0, body: Body::Push(push) }, self.encoding));
+        self.say(&Reply { id: 0, body: Body::Push(push) });
     }
 
     /// Publications of `channel` were lost, or are more than the client takes. A subscription of the client ends, with the advice
