@@ -232,6 +232,20 @@ impl Identity {
         }
     }
 
+    /// Whether it is known already who of the caller's tenant is blocked.
+    #[must_use]
+    pub fn knows_blocks(&self, caller: &Caller) -> bool {
+        self.revocations.known_blocks(&caller.tenant).is_some()
+    }
+
+    /// Learns who of the caller's tenant is blocked, and refuses him if he is.
+    ///
+    /// # Errors
+    /// `forbidden`, or those of the store.
+    pub async fn look_at_blocks(self: Arc<Self>, caller: Arc<Caller>) -> Result<(), Problem> {
+        self.revocations.refuse_blocked(&caller, self.clock.now()).await
+    }
+
     /// Refuses a caller who was identified, and has been blocked since.
     ///
     /// # Errors
