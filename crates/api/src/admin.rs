@@ -47,12 +47,30 @@ pub struct Vitals {
     pub closings: Vec<(u16, &'static str, u64)>,
     /// Channels that connections follow, and their subscriptions.
     pub followed: (u64, u64),
+    /// What is in this node's memory alone.
+    pub live: Live,
     /// What has passed through client-protocol sockets since the start.
     pub passed: Passed,
     /// Requests being answered.
     pub in_flight: usize,
     /// Whether the node is shutting down.
     pub draining: bool,
+}
+
+/// What is in a node's memory alone: how many, and how many bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Live {
+    /// Documents.
+    pub documents: (u64, u64),
+    /// Histories of channels.
+    pub channels: (u64, u64),
+}
+
+impl Live {
+    fn told(self) -> Value {
+        let told = |(count, bytes)| object!({ "count": count, "bytes": bytes });
+        object!({ "documents": told(self.documents), "channels": told(self.channels) })
+    }
 }
 
 /// What the admin API calls.
@@ -136,8 +154,9 @@ async fn health(State(parts): State<Parts>) -> Answer {
         Condition::Slow | Condition::ReadOnly => (StatusCode::OK, "degraded"),
         Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
     };
-    let draining = (parts.vitals)().draining;
+    let Vitals { draining, live, .. } = (parts.vitals)();
     let mut health = object!({ "status": state, "stores": stores, "draining": draining });
+    health["live"] = live.told();
     if let Some(live) = &parts.live {
         let live = live.report();
         // Without it, what needs no history waits or is refused; everything else goes on.

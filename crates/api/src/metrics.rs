@@ -20,7 +20,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
-    let Vitals { connections, sockets, closings, followed, passed, in_flight, draining } =
+    let Vitals { connections, sockets, closings, followed, live, passed, in_flight, draining } =
         (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
@@ -30,6 +30,11 @@ pub(crate) fn render(parts: &Parts) -> String {
     let help = "Subscriptions of sockets to channels.";
     gauge(&mut text, "crosstown_subscriptions", help, subscriptions);
     through_sockets(&mut text, &passed);
+    for (what, (count, bytes)) in [("documents", live.documents), ("channels", live.channels)] {
+        let help = format!("Live {what} in this node's memory.");
+        gauge(&mut text, &format!("crosstown_live_{what}"), &help, count);
+        gauge(&mut text, &format!("crosstown_live_{what}_bytes"), "Their bytes.", bytes);
+    }
     gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();

@@ -2,7 +2,7 @@
 
 use crate::{
     Namespace, Realtime,
-    channel::{self, Channel, Source, Wish},
+    channel::{self, Channel, Source, Ways, Wish},
     connection::standing,
     hub::ToCore,
     live::Standing,
@@ -109,6 +109,15 @@ impl Realtime {
     #[must_use]
     pub fn followed(&self) -> (u64, u64) {
         self.broker.census().size()
+    }
+
+    /// Histories of the live tier in this node's memory, and their bytes.
+    #[must_use]
+    pub fn live(&self) -> (u64, u64) {
+        match &self.ways {
+            Ways::Here(live) => live.size(),
+            Ways::FannedOut(_) | Ways::Stored => (0, 0),
+        }
     }
 
     /// What has passed through all connections since the start.

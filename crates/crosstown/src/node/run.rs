@@ -11,7 +11,7 @@ use crate::{
         stores::{Stores, chain},
     },
 };
-use api::admin::Vitals;
+use api::admin::{Live, Vitals};
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
@@ -297,11 +297,13 @@ impl Node {
 
     fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
         let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
+        let states = self.states.clone();
         Arc::new(move || Vitals {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             closings: realtime.closings(),
             followed: realtime.followed(),
+            live: Live { documents: states.live(), channels: realtime.live() },
             passed: realtime.passed(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),

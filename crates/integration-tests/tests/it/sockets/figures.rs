@@ -208,3 +208,32 @@ async fn what_goes_through_connections_is_counted_by_tenant() {
     let all = server.metric("crosstown_socket_messages_total{direction=\"in\"}").await;
     assert!(Some(all) > of_acme["messages_in"].as_u64(), "{all} {of_acme}");
 }
+
+#[tokio::test]
+async fn what_is_in_memory_alone_is_told() {
+    let server = Server::start("");
+    let service = service(&server, "acme").await;
+    let live = async || {
+        let health: Json = server.admin().get("/health").await.unwrap();
+        for (what, of) in [("documents", "count"), ("documents_bytes", "bytes")] {
+            let (told, of) = (server.metric(&format!("crosstown_live_{what}")).await, of);
+            assert_eq!(health["live"]["documents"][of], told, "{health}");
+        }
+        health["live"].clone()
+    };
+    let nothing = json!({ "count": 0, "bytes": 0 });
+    assert_eq!(live().await, json!({ "documents": nothing, "channels": nothing }));
+    let _: Json =
+        service.post(&format!("{CHANNELS}/room/publications"), &json!("x")).await.unwrap();
+    let document = "/crosstown/v1/state/user/ann";
+    let _: Json =
+        service.put(&format!("{document}/entries/a"), &json!("x".repeat(5_000))).await.unwrap();
+    let _: Json =
+        service.post(&format!("{document}/demote"), &json!({ "tier": "live" })).await.unwrap();
+    let told = live().await;
+    for what in ["documents", "channels"] {
+        assert_eq!(told[what]["count"], 1, "{told}");
+    }
+    assert!(told["documents"]["bytes"].as_u64() > Some(5_000), "{told}");
+    assert!(told["channels"]["bytes"].as_u64() > Some(100), "{told}");
+}
