@@ -121,7 +121,7 @@ struct Back {
     /// Whether the client is to come back.
     #[serde(default)]
     reconnect: bool,
-    /// Why, for the log.
+    /// Why, for the log and the client.
     reason: Option<String>,
 }
 

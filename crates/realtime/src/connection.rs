@@ -53,7 +53,7 @@ use protocol::{
     },
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -77,6 +77,8 @@ pub(crate) struct Connection {
     /// The hub's turn in which it did so last.
     turn: Cell<u32>,
     closing: Cell<Option<Disconnect>>,
+    /// Why that is, if whoever has ordered it says.
+    reason: OnceCell<Box<str>>,
     /// While the server's own subscriptions begin: the answer to `connect`.
     opening: RefCell<Option<Box<Opening>>>,
     bound: RefCell<Option<Bound>>,
@@ -290,6 +292,7 @@ impl Connection {
             out,
             turn: Cell::new(0),
             closing: Cell::new(None),
+            reason: OnceCell::new(),
             opening: RefCell::default(),
             bound: RefCell::default(),
             subscriptions: RefCell::default(),
@@ -303,6 +306,20 @@ impl Connection {
             self.closing.set(Some(why));
             self.queue.wake();
         }
+    }
+
+    /// As [`Self::close`], for a reason that the client is told in place of the protocol's own.
+    pub(crate) fn close_for(&self, why: Disconnect, reason: &str) {
+        if self.closing.get().is_none() && !reason.is_empty() {
+            let _ = self.reason.set(reason.into());
+        }
+        self.close(why);
+    }
+
+    /// The close code, and the reason that the client is told.
+    fn parting(&self, why: Disconnect) -> (u16, &str) {
+        let (code, reason) = why.parts();
+        (code, self.reason.get().map_or(reason, |reason| reason))
     }
 
     pub(crate) fn is_bound_to(&self, tenant: &TenantId, session: SessionId) -> bool {

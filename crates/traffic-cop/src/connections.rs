@@ -98,7 +98,7 @@ pub enum Order {
         /// Whether the client is to come back: 3011, and else 3503.
         #[serde(default)]
         reconnect: bool,
-        /// Why, in at most 256 bytes: for the nodes' logs.
+        /// Why, in at most 256 bytes: for the nodes' logs and the client.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },

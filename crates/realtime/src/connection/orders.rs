@@ -79,10 +79,11 @@ impl Connection {
                     tracing::info!(connection = %self.id, tenant = %question.tenant, reason,
                         "a connection is closed by order");
                 }
-                self.close(match reconnect {
+                let why = match reconnect {
                     true => Disconnect::ForceReconnect,
                     false => Disconnect::ForceNoReconnect,
-                });
+                };
+                self.close_for(why, reason.as_deref().unwrap_or_default());
             }
             Order::Subscribe { channel } => errand(channel, Errand::Subscribe),
             Order::Unsubscribe { channel } => errand(channel, Errand::Unsubscribe),

@@ -102,7 +102,7 @@ impl Served {
             }
         }
         let why = self.task.connection.closing.get()?;
-        let (code, reason) = why.parts();
+        let (code, reason) = self.task.connection.parting(why);
         let disconnect = Some(Reason { code: code.into(), reason: reason.into() });
         let push = Body::Push(Push { disconnect, ..Push::default() });
         let frame = Frame::of(&Reply { id: 0, body: push }, self.form.encoding());

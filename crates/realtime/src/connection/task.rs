@@ -93,7 +93,7 @@ impl Task {
             Closed::ByUs(why) => why.parts(),
             Closed::Broken => (1002, "broken framing"),
         };
-        connection.trace_close(code, reason);
+        connection.trace_close(code, connection.reason.get().map_or(reason, |reason| reason));
         if let Some(bound) = &*connection.bound.borrow() {
             sockets.node.places.leave(&bound.caller, connection.id);
         }

@@ -69,8 +69,7 @@ impl Text {
     fn of(mut frame: String, base64: bool, bytes: usize) -> Self {
         let is_cut = frame.len() > SHOWN_MAX;
         if is_cut {
-            let end = (0..=SHOWN_MAX).rev().find(|at| frame.is_char_boundary(*at));
-            frame.truncate(end.unwrap_or_default());
+            frame.truncate(frame.floor_char_boundary(SHOWN_MAX));
         }
         Self { frame, bytes, base64, is_cut }
     }
