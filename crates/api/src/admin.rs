@@ -31,6 +31,7 @@ use traffic_cop::{
     },
     limit::Limits,
     secret_matches,
+    totals::Passed,
 };
 use types::TenantId;
 
@@ -44,6 +45,12 @@ pub struct Vitals {
     /// Client-protocol sockets that have ended since the start: the close code (0: closed by the
     /// client), its reason, and how many.
     pub closings: Vec<(u16, &'static str, u64)>,
+    /// Channels that connections follow, and their subscriptions.
+    pub followed: (u64, u64),
+    /// What is in this node's memory alone.
+    pub live: Live,
+    /// What has passed through client-protocol sockets since the start.
+    pub passed: Passed,
     /// Requests being answered.
     pub in_flight: usize,
     /// Whether the node is shutting down.
@@ -68,6 +75,22 @@ pub struct InstanceView {
     /// What it took to answer at its worst lately, in milliseconds; 0 where it is the only
     /// instance, which nobody compares.
     pub latency_ms: f64,
+}
+
+/// What is in a node's memory alone: how many, and how many bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Live {
+    /// Documents.
+    pub documents: (u64, u64),
+    /// Histories of channels.
+    pub channels: (u64, u64),
+}
+
+impl Live {
+    fn told(self) -> Value {
+        let told = |(count, bytes)| object!({ "count": count, "bytes": bytes });
+        object!({ "documents": told(self.documents), "channels": told(self.channels) })
+    }
 }
 
 /// What the admin API calls.
@@ -154,8 +177,9 @@ async fn health(State(parts): State<Parts>) -> Answer {
         Condition::Slow | Condition::ReadOnly => (StatusCode::OK, "degraded"),
         Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
     };
-    let draining = (parts.vitals)().draining;
+    let Vitals { draining, live, .. } = (parts.vitals)();
     let mut health = object!({ "status": state, "stores": stores, "draining": draining });
+    health["live"] = live.told();
     if let Some(live) = &parts.live {
         let live = live.report();
         // Without it, what needs no history waits or is refused; everything else goes on.

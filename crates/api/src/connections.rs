@@ -12,8 +12,11 @@ use axum::{
 use protocol::Code;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use traffic_cop::connections::{Answered, Holders, Order, Question, Selector, Shown};
-use types::{PrincipalId, PrincipalKind, SessionId};
+use traffic_cop::{
+    connections::{Answered, Holders, Order, Question, Selector, Shown},
+    totals::{Count, Totals},
+};
+use types::{Pillar, PrincipalId, PrincipalKind, SessionId};
 
 /// Connections that one answer shows, unless the caller says otherwise.
 const SHOWN: usize = 100;
@@ -25,6 +28,7 @@ pub(crate) fn routes(holders: SharedHolders) -> Router {
     Router::new()
         .route("/connections", get(list))
         .route("/connections/orders", post(order))
+        .route("/connections/stats", get(stats))
         .route("/connections/{id}", get(read).delete(disconnect))
         .with_state(holders)
 }
@@ -36,6 +40,7 @@ struct Which {
     session: Option<SessionId>,
     user: Option<PrincipalId>,
     kind: Option<PrincipalKind>,
+    pillar: Option<Pillar>,
     channel: Option<String>,
     limit: Option<usize>,
 }
@@ -78,14 +83,20 @@ async fn list(
     by: By,
     Wanted(which): Wanted<Which>,
 ) -> Answer {
-    let Which { session, user, kind, channel, limit } = which;
+    let Which { session, user, kind, pillar, channel, limit } = which;
     let limit = limit.unwrap_or(SHOWN);
     if !(1..=SHOWN_MAX).contains(&limit) {
         return refuse(Code::BadRequest, format!("`limit` is 1 to {SHOWN_MAX}"));
     }
-    let of = Selector { connection: None, session, user, kind, channel };
+    let of = Selector { connection: None, session, user, kind, pillar, channel };
     let Answered { count, shown } = ask(&holders, &by, of, None, limit).await?;
     json(Listed { count, connections: shown })
+}
+
+/// What goes through all connections of the tenant.
+async fn stats(State(holders): State<SharedHolders>, by: By) -> Answer {
+    by.speaks_for_tenant()?;
+    json(Totals::of(&holders.count(Count { tenant: by.tenant.clone() }).await?))
 }
 
 fn one(id: String) -> Selector {
@@ -110,7 +121,7 @@ struct Back {
     /// Whether the client is to come back.
     #[serde(default)]
     reconnect: bool,
-    /// Why, for the log.
+    /// Why, for the log and the client.
     reason: Option<String>,
 }
 

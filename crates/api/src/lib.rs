@@ -16,6 +16,7 @@ mod metrics;
 mod request;
 mod sessions;
 mod state;
+mod traces;
 mod traffic;
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use axum::{Router, routing::get};
 use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::{sync::Arc, time::Duration};
 use traffic_cop::{
     analytics::Analytics,
@@ -56,6 +57,10 @@ pub trait Channels: Send + Sync {
         operation: Operation,
         ttl: Option<Duration>,
     ) -> Result<Applied, Problem>;
+
+    /// What a channel is, for a caller who speaks for its tenant.
+    async fn describe(&self, caller: &Caller, channel: &str)
+    -> Result<Map<String, Value>, Problem>;
 }
 
 /// What the public API calls.
@@ -86,8 +91,9 @@ pub fn public(parts: &Parts) -> Router {
         .route("/whoami", get(request::whoami))
         .merge(sessions::routes(parts.sessions.clone()))
         .merge(state::routes(parts.states.clone()))
-        .merge(channels::routes(parts.channels.clone()))
+        .merge(channels::routes(parts.channels.clone(), parts.holders.clone()))
         .merge(connections::routes(parts.holders.clone()))
+        .merge(traces::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));

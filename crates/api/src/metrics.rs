@@ -1,11 +1,15 @@
 //! The node's figures in Prometheus' text format, version 0.0.4.
 
 use crate::admin::{Parts, Vitals};
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::{Display, Write},
+    time::Duration,
+};
 use store_guard::{Condition, Report};
 use traffic_cop::{
     analytics::{Figures, Histogram, RouteName},
     limit::Limits,
+    totals::Passed,
 };
 
 /// Upper bounds of the latency buckets, in milliseconds.
@@ -16,10 +20,21 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
-    let Vitals { connections, sockets, closings, in_flight, draining } = (parts.vitals)();
+    let Vitals { connections, sockets, closings, followed, live, passed, in_flight, draining } =
+        (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
     closed(&mut text, &closings);
+    let (channels, subscriptions) = followed;
+    gauge(&mut text, "crosstown_channels", "Channels that sockets follow.", channels);
+    let help = "Subscriptions of sockets to channels.";
+    gauge(&mut text, "crosstown_subscriptions", help, subscriptions);
+    through_sockets(&mut text, &passed);
+    for (what, (count, bytes)) in [("documents", live.documents), ("channels", live.channels)] {
+        let help = format!("Live {what} in this node's memory.");
+        gauge(&mut text, &format!("crosstown_live_{what}"), &help, count);
+        gauge(&mut text, &format!("crosstown_live_{what}_bytes"), "Their bytes.", bytes);
+    }
     gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();
@@ -88,7 +103,23 @@ fn shared_limits(text: &mut String, limits: &Limits) {
     }
 }
 
-fn gauge(text: &mut String, name: &str, help: &str, value: usize) {
+fn through_sockets(text: &mut String, passed: &Passed) {
+    for (what, help, [come, go]) in [
+        (
+            "messages",
+            "Messages of clients, and replies and pushes to them.",
+            [passed.messages_in, passed.messages_out],
+        ),
+        ("bytes", "Their bytes.", [passed.bytes_in, passed.bytes_out]),
+    ] {
+        let name = format!("crosstown_socket_{what}_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        let _ = writeln!(text, "{name}{{direction=\"in\"}} {come}");
+        let _ = writeln!(text, "{name}{{direction=\"out\"}} {go}");
+    }
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: impl Display) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }
 

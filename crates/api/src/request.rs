@@ -1,6 +1,6 @@
 //! What handlers take out of a request.
 
-use crate::answer::{Answer, Refusal, json};
+use crate::answer::{Answer, Refusal, json, refuse};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Query, Request},
@@ -10,10 +10,22 @@ use protocol::{Code, Problem};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{ops::Deref, sync::Arc};
 use traffic_cop::state::Operation;
-use types::{Caller, CredentialKind, PrincipalId, PrincipalKind, Role, SessionId, TenantId};
+use types::{
+    Caller, CredentialKind, Pillars, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
+};
 
 /// Who calls, as the gateway found.
 pub(crate) struct By(pub(crate) Arc<Caller>);
+
+impl By {
+    /// Refuses who may not see what others of the tenant do.
+    pub(crate) fn speaks_for_tenant(&self) -> Result<(), Refusal> {
+        match self.is_trusted() {
+            true => Ok(()),
+            false => refuse(Code::Forbidden, "only services and admins see what others do"),
+        }
+    }
+}
 
 impl Deref for By {
     type Target = Caller;
@@ -135,6 +147,7 @@ struct Shown<'a> {
     kind: PrincipalKind,
     session: Option<SessionId>,
     roles: &'a [Role],
+    pillars: &'a Pillars,
     credential: &'static str,
 }
 
@@ -152,6 +165,7 @@ pub(crate) async fn whoami(by: By) -> Answer {
         kind: by.principal.kind,
         session: by.session,
         roles: &by.roles,
+        pillars: &by.pillars,
         credential,
     })
 }

@@ -58,8 +58,17 @@ async fn create(
     JsonOrDefault(new): JsonOrDefault<NewSession>,
 ) -> Answer {
     let principal = whose.principal(&by)?;
+    may_name_pillars(&by, !new.pillars.is_empty())?;
     let (session, token) = sessions.create(&by.tenant, &principal, new).await?;
     json_with(StatusCode::CREATED, Created { session, token })
+}
+
+/// Pillars open channels and documents, so that nobody gives them to himself.
+fn may_name_pillars(by: &By, names: bool) -> Result<(), Refusal> {
+    match names && !by.is_trusted() {
+        true => refuse(Code::Forbidden, "only services and admins say what a session works in"),
+        false => Ok(()),
+    }
 }
 
 /// A session, and what it keeps if it is durable.
@@ -110,6 +119,7 @@ async fn update(
     Path(id): Path<String>,
     Json(update): Json<Update>,
 ) -> Answer {
+    may_name_pillars(&by, update.pillars.is_some())?;
     let session = own(&sessions, &by, &id).await?;
     json(sessions.update(&by.tenant, session.id, update).await?)
 }

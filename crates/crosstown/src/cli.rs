@@ -4,6 +4,7 @@ mod api_key;
 mod operator;
 mod services;
 mod token;
+mod trace;
 
 use crate::{config::Config, conformance, demo, node, services as examples};
 use clap::{Args, Parser, Subcommand};
@@ -44,6 +45,8 @@ enum Command {
     ApiKey(api_key::ApiKeyCommand),
     /// Show the services' instances, and how each is, as a running node sees them.
     Services(services::ServicesArgs),
+    /// See what passes through some connections, on all nodes, as it happens.
+    Trace(trace::TraceArgs),
     /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
@@ -70,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
         Command::Services(args) => services::run(&args),
+        Command::Trace(args) => trace::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),
         Command::Example(example) => examples::run(example),

@@ -3,7 +3,6 @@
 
 mod processes;
 mod server;
-mod socket;
 mod story;
 
 use crate::demo::processes::Town;

@@ -7,6 +7,7 @@ mod demo;
 mod key_server;
 mod node;
 mod services;
+mod socket;
 mod stores;
 
 use clap::Parser;

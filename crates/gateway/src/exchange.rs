@@ -421,7 +421,7 @@ async fn identify(
             Auth::Required => {
                 Err(Problem::new(Code::Unauthenticated, "a credential is needed here"))
             }
-            Auth::Optional | Auth::None => Ok(identity.anonymous()),
+            Auth::Optional | Auth::None => anonymous(conn).await,
         };
     };
     let epoch = identity.epoch();
@@ -438,6 +438,24 @@ async fn identify(
     })??;
     core.callers.borrow_mut().insert(token, &identified);
     Ok(Some(identified.caller))
+}
+
+/// Whom a request without a credential stands for, unless that one is blocked.
+async fn anonymous(conn: &Conn) -> Result<Option<Arc<Caller>>, Problem> {
+    let core = &conn.core;
+    let identity = &core.node.identity;
+    let Some(caller) = identity.anonymous() else { return Ok(None) };
+    if identity.knows_blocks(&caller) {
+        identity.refuse_blocked(&caller)?;
+        return Ok(Some(caller));
+    }
+    let _place = Place::take(&core.identifying)?;
+    let looked = core.node.control.spawn(Arc::clone(identity).look_at_blocks(caller.clone()));
+    looked.await.map_err(|error| {
+        tracing::error!(%error, "it could not be told who is blocked");
+        Problem::new(Code::Internal, "the caller could not be checked")
+    })??;
+    Ok(Some(caller))
 }
 
 /// One of the credentials being checked, for as long as it is held.

@@ -6,12 +6,14 @@
 //! the same task through the same inbox, so what follows it is exactly what comes after its
 //! offset: no gap and no repeat.
 
+mod census;
 mod shard;
 
 pub(crate) use shard::joined_push;
 
 use crate::{
     Config, Parts, Recovery,
+    broker::census::Census,
     channel::{Channel, Source, Ways},
     frame::Dialect,
     hub::ToCore,
@@ -31,6 +33,7 @@ const SHARD_INBOX: usize = 256;
 pub(crate) struct Broker {
     shards: Vec<mpsc::Sender<Task>>,
     hasher: RandomState,
+    census: Census,
 }
 
 /// What a shard is asked to do.
@@ -104,13 +107,20 @@ pub(crate) struct Start {
 
 impl Broker {
     pub(crate) fn start(config: &Config, parts: &Parts, ways: &Ways) -> Self {
+        let census = Census::default();
         let start = |index| {
             let (sender, inbox) = mpsc::channel(SHARD_INBOX);
-            let shard = shard::Shard::new(config, parts, ways, index);
+            let shard = shard::Shard::new(config, parts, ways, index, census.clone());
             parts.control.spawn(shard.run(inbox));
             sender
         };
-        Self { shards: (0..SHARDS).map(start).collect(), hasher: RandomState::new() }
+        let shards = (0..SHARDS).map(start).collect();
+        Self { shards, hasher: RandomState::new(), census }
+    }
+
+    /// Which channels are followed, and by how many.
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
     }
 
     /// Tells every shard of a core's inbox. Cores are numbered in the order of their calls.

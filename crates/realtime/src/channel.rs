@@ -21,7 +21,10 @@ use protocol::{
 };
 use std::{fmt, sync::Arc, time::Duration};
 use store::{Kind, Partition, SharedFanout, StreamName};
-use traffic_cop::state::{self, DocumentId, tier};
+use traffic_cop::{
+    state::{self, DocumentId, tier},
+    traces,
+};
 use types::{Caller, ChannelAction, CredentialKind, Principal, PrincipalKind, TenantId, pattern};
 
 /// Histories of the hot tier.
@@ -39,11 +42,11 @@ const PASSING: Kind = Kind::new("passing");
 /// The stream of a channel's publications.
 pub(crate) const PUBLICATIONS: StreamName = StreamName::new("publications");
 
-/// A channel of a tenant.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A channel of a tenant. In order, those of a tenant stand together.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Channel(Arc<Name>);
 
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Name {
     tenant: TenantId,
     name: Box<str>,
@@ -59,7 +62,12 @@ impl Channel {
             let detail = "a channel is 1 to 255 visible ASCII characters";
             return Err(Problem::new(Code::BadRequest, detail));
         }
-        Ok(Self(Arc::new(Name { tenant: tenant.clone(), name: name.into() })))
+        Ok(Self::named(tenant, name))
+    }
+
+    /// What stands where a channel of this name would, whether or not there can be one.
+    pub(crate) fn named(tenant: &TenantId, name: &str) -> Self {
+        Self(Arc::new(Name { tenant: tenant.clone(), name: name.into() }))
     }
 
     pub(crate) fn tenant(&self) -> &TenantId {
@@ -128,6 +136,21 @@ impl Source {
             Self::Brief(partition) | Self::History(partition, _) => Some((partition, &PUBLISHED)),
             Self::Document(partition) | Self::Map(partition) => Some((partition, &CHANGED)),
             Self::Lineage(partition) => Some((partition, &MOVED)),
+        }
+    }
+
+    /// What its history outlives, as a node has it; `None` if it is no history.
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        match self {
+            Self::Live(..) => Some(Tier::Live),
+            Self::History(partition, _) if *partition.kind() == DURABLE => Some(Tier::Durable),
+            Self::History(..) => Some(Tier::Hot),
+            Self::Passing(_)
+            | Self::Brief(_)
+            | Self::Document(_)
+            | Self::Lineage(_)
+            | Self::Map(_)
+            | Self::Members(..) => None,
         }
     }
 
@@ -271,6 +294,12 @@ pub(crate) fn personal(principal: &Principal) -> String {
     }
 }
 
+/// Whether what holds for the channel of this name is said by a namespace.
+pub(crate) fn is_of_namespace(name: &str) -> bool {
+    let apart = ["state:", TIERS, MAILBOX, "$clients:", "$users:", traces::CHANNEL];
+    !apart.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Whether `caller` may do this in `channel`, and what that comes with. `permitted`: whoever
 /// speaks for the tenant, by a token, has permitted him what subscribers may.
 pub(crate) fn admit(
@@ -323,6 +352,13 @@ pub(crate) fn admit(
         }
         return Ok(Admitted::to(Source::Members(presence::partition(&about)?, by)));
     }
+    if name.starts_with(traces::CHANNEL) {
+        // Whatever else permits it: this shows what others say.
+        if !caller.is_trusted() || wish != Wish::Subscribe {
+            return forbidden("a trace is followed by services and admins");
+        }
+        return passing(channel).map(Admitted::to);
+    }
     let service = caller.principal.kind == PrincipalKind::Service;
     let has_capability = is_capable(caller, name, wish);
     if name.starts_with(PERSONAL)
@@ -351,6 +387,12 @@ pub(crate) fn admit(
         return forbidden("the namespace is not open to callers without a credential");
     }
     source(&namespace, channel)
+}
+
+/// The source of a channel that keeps nothing.
+fn passing(channel: &Channel) -> Result<Source, Problem> {
+    let partition = Partition::new(channel.tenant().clone(), PASSING, channel.name());
+    partition.map(Source::Passing).map_err(broker::problem)
 }
 
 fn source(namespace: &Namespace, channel: &Channel) -> Result<Admitted, Problem> {

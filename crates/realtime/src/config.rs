@@ -1,7 +1,7 @@
 //! How the sockets are configured.
 
 use crate::Allow;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, time::Duration};
 
 /// What the names of personal channels begin with, and the name of their namespace.
@@ -184,7 +184,7 @@ impl Config {
 }
 
 /// What holds for the channels of a namespace.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Namespace {
     /// Its name; empty for channels without a `:`, `#` for personal ones; these two exist even
@@ -212,7 +212,10 @@ pub struct Namespace {
     pub history_size: u64,
     /// How long they are kept after the last one, 1 s or more; forever, or until there is no
     /// more room for them, if this is left out.
-    #[serde(deserialize_with = "types::duration::optional")]
+    #[serde(
+        deserialize_with = "types::duration::optional",
+        serialize_with = "types::duration::serialize_optional"
+    )]
     pub history_ttl: Option<Duration>,
     /// What they outlive; `live`, if this is left out. A map is `durable`, and nothing else.
     pub tier: Option<Tier>,
@@ -255,7 +258,7 @@ impl Namespace {
 }
 
 /// What publications outlive, and so when one is acknowledged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// Connections, and an orderly restart of the node: they are in its memory. Where several
@@ -269,7 +272,7 @@ pub enum Tier {
 }
 
 /// What a client recovers that comes back to a channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Recovery {
     /// All that it missed, or nothing.
@@ -292,7 +295,7 @@ pub enum WhenFull {
 
 /// What becomes of publications for a client that reads slowly, once half of its connection's
 /// queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slow {
     /// They are queued; when the queue is full the connection ends with 3008, and the client
@@ -308,7 +311,7 @@ pub enum Slow {
 }
 
 /// Who is told of those who come and go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinLeave {
     /// Nobody.

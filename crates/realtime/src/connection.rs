@@ -16,8 +16,10 @@ mod socket;
 mod stream;
 mod subscribing;
 mod task;
+mod traced;
 mod websocket;
 
+pub(crate) use history::standing;
 pub(crate) use stream::{Streaming, serve as serve_stream};
 #[cfg(feature = "echo")]
 pub(crate) use websocket::echo;
@@ -37,8 +39,11 @@ use crate::{
         slow::{Fate, Newest},
     },
     frame::{Dialect, Frame, Frames},
+    meters::Meter,
+    places,
     presence::{Announce, Joined, Move, Way},
     queue::{Full, Queue},
+    traces::Tracer,
 };
 use protocol::{
     Problem,
@@ -48,14 +53,16 @@ use protocol::{
     },
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
-use traffic_cop::session::Ground;
-use types::{Caller, ConnectionId, Info, Principal, SessionId, TenantId, Timestamp};
+use traffic_cop::{identity::Hold, session::Ground};
+use types::{
+    Caller, ConnectionId, CredentialKind, Info, Pillars, Principal, SessionId, TenantId, Timestamp,
+};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -63,11 +70,15 @@ pub(crate) struct Connection {
     pub(crate) encoding: Encoding,
     origin: Origin,
     queue: Queue,
+    /// Shows to others what passes, if somebody wants to see it.
+    tracer: Rc<Tracer>,
     /// By which the hub writes, when nothing waits; missing if a stream carries the connection.
     out: Option<Rc<Outlet>>,
     /// The hub's turn in which it did so last.
     turn: Cell<u32>,
     closing: Cell<Option<Disconnect>>,
+    /// Why that is, if whoever has ordered it says.
+    reason: OnceCell<Box<str>>,
     /// While the server's own subscriptions begin: the answer to `connect`.
     opening: RefCell<Option<Box<Opening>>>,
     bound: RefCell<Option<Bound>>,
@@ -106,11 +117,53 @@ pub(crate) struct Ended {
 #[derive(Clone)]
 pub(crate) struct Bound {
     pub(crate) caller: Arc<Caller>,
+    /// The pillars that the credential itself names.
+    claimed: Pillars,
     pub(crate) session: SessionId,
     /// What the session keeps, if it is durable.
     durable: Option<Rc<Durable>>,
-    /// Looks out for the end of the session.
-    _hold: traffic_cop::identity::Hold,
+    /// Looks out for the end of the session, and for its pillars.
+    hold: Hold,
+    /// Counts what passes.
+    meter: Arc<Meter>,
+}
+
+impl Bound {
+    fn new(
+        proved: Arc<Caller>,
+        session: SessionId,
+        durable: Option<Rc<Durable>>,
+        hold: Hold,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let claimed = match proved.credential {
+            // What it names is the session's.
+            CredentialKind::SessionToken => Pillars::default(),
+            CredentialKind::Jwt | CredentialKind::ApiKey | CredentialKind::Anonymous => {
+                proved.pillars.clone()
+            }
+        };
+        let mut bound = Self { caller: proved, claimed, session, durable, hold, meter };
+        bound.look_at_pillars();
+        bound
+    }
+
+    /// The same with a fresh credential.
+    fn renewed(&self, proved: Arc<Caller>) -> Self {
+        let (durable, hold, meter) = (self.durable.clone(), self.hold.clone(), self.meter.clone());
+        Self::new(proved, self.session, durable, hold, meter)
+    }
+
+    /// Has the caller work in the pillars of the session, as they are known now. Says whether these
+    /// are others than before.
+    fn look_at_pillars(&mut self) -> bool {
+        let pillars = self.claimed.with(&self.hold.pillars().unwrap_or_default());
+        let differ = pillars != self.caller.pillars;
+        if differ {
+            self.caller = Arc::new(Caller { pillars, ..(*self.caller).clone() });
+        }
+        differ
+    }
 }
 
 struct Subscription {
@@ -195,6 +248,14 @@ impl Subscription {
         self.granted.as_ref().is_some_and(|granted| granted.permits())
     }
 
+    /// The command that waits for it to begin; 0 if the server itself does.
+    fn waits_for(&self) -> Option<u32> {
+        match &self.state {
+            State::Waiting(waiting) => Some(waiting.command),
+            State::Live { .. } => None,
+        }
+    }
+
     fn is_overdue(&self, now: Timestamp) -> bool {
         let until = self.granted.as_ref().and_then(|granted| granted.until);
         until.is_some_and(|until| until <= now)
@@ -226,6 +287,7 @@ impl Connection {
         encoding: Encoding,
         origin: Origin,
         queue_bytes_max: usize,
+        tracer: Rc<Tracer>,
         out: Option<Rc<Outlet>>,
     ) -> Self {
         Self {
@@ -233,9 +295,11 @@ impl Connection {
             encoding,
             origin,
             queue: Queue::new(queue_bytes_max),
+            tracer,
             out,
             turn: Cell::new(0),
             closing: Cell::new(None),
+            reason: OnceCell::new(),
             opening: RefCell::default(),
             bound: RefCell::default(),
             subscriptions: RefCell::default(),
@@ -251,6 +315,20 @@ impl Connection {
         }
     }
 
+    /// As [`Self::close`], for a reason that the client is told in place of the protocol's own.
+    pub(crate) fn close_for(&self, why: Disconnect, reason: &str) {
+        if self.closing.get().is_none() && !reason.is_empty() {
+            let _ = self.reason.set(reason.into());
+        }
+        self.close(why);
+    }
+
+    /// The close code, and the reason that the client is told.
+    fn parting(&self, why: Disconnect) -> (u16, &str) {
+        let (code, reason) = why.parts();
+        (code, self.reason.get().map_or(reason, |reason| reason))
+    }
+
     pub(crate) fn is_bound_to(&self, tenant: &TenantId, session: SessionId) -> bool {
         let bound = self.bound.borrow();
         bound.as_ref().is_some_and(|b| b.session == session && b.caller.tenant == *tenant)
@@ -260,6 +338,12 @@ impl Connection {
         let bound = self.bound.borrow();
         let caller = bound.as_ref().map(|bound| &bound.caller);
         caller.is_some_and(|by| by.tenant == *tenant && by.principal == *principal)
+    }
+
+    /// What stands for its principal where different ones are counted.
+    pub(crate) fn principal_number(&self) -> Option<u64> {
+        let bound = self.bound.borrow();
+        bound.as_ref().map(|bound| places::number(&bound.caller.principal))
     }
 
     pub(crate) fn is_waiting(&self, channel: &Channel, ticket: u64) -> bool {
@@ -346,7 +430,7 @@ impl Connection {
                 if let Some(info) = own_join {
                     let push = joined_push(channel, &Joined::Join(info));
                     let frames = Frames::of(push, number, |wanted| wanted == dialect);
-                    self.push_one_of(&frames, dialect, false);
+                    self.push_one_of(channel, &frames, dialect, false);
                 }
                 None
             }
@@ -440,7 +524,7 @@ impl Connection {
                 let based = std::mem::replace(&mut held.based, true);
                 drop(subscriptions);
                 match frames.get(dialect, based) {
-                    Some(frame) => self.send(frame, turn),
+                    Some(frame) => self.send(channel, frame, turn),
                     None => self.close(Disconnect::InsufficientState),
                 }
                 None
@@ -475,13 +559,16 @@ impl Connection {
         let dialect = dialect.map(|held| held.dialect(self.encoding));
         drop(subscriptions);
         if let Some(dialect) = dialect {
-            self.push_one_of(frames, dialect, false);
+            self.push_one_of(channel, frames, dialect, false);
         }
     }
 
-    fn push_one_of(&self, frames: &Frames, dialect: Dialect, based: bool) {
+    fn push_one_of(&self, channel: &Channel, frames: &Frames, dialect: Dialect, based: bool) {
         match frames.get(dialect, based) {
-            Some(frame) => self.push(frame.clone()),
+            Some(frame) => {
+                self.trace_push(channel, frame);
+                self.push(frame.clone());
+            }
             // The broker writes for all that it has answered; who is forgotten starts again.
             None => self.close(Disconnect::InsufficientState),
         }
@@ -503,20 +590,30 @@ impl Connection {
     }
 
     fn reply(&self, id: u32, body: Body) {
-        self.push(Frame::of(&Reply { id, body }, self.encoding));
+        self.say(&Reply { id, body });
+    }
+
+    /// Queues a reply or push that is for this connection alone.
+    fn say(&self, reply: &Reply) {
+        self.trace_reply(reply);
+        self.push(Frame::of(reply, self.encoding));
     }
 
     /// Writes a frame at once if it can be; else queues it. Only the first of a hub's turn is
     /// written so: if more come, the connection's task joins them.
-    fn send(&self, frame: &Frame, turn: u32) {
+    fn send(&self, channel: &Channel, frame: &Frame, turn: u32) {
+        self.trace_push(channel, frame);
         if let Some(out) = &self.out
             && self.turn.replace(turn) != turn
             && self.queue.is_empty()
             && !self.is_opening()
         {
             match out.try_begin(frame.framed()) {
-                Some(true) => return,
-                Some(false) => return self.queue.wake(),
+                Some(true) => return self.count_sent(frame),
+                Some(false) => {
+                    self.count_sent(frame);
+                    return self.queue.wake();
+                }
                 None => {}
             }
         }
@@ -526,10 +623,28 @@ impl Connection {
     fn push(&self, frame: Frame) {
         let queued = match &mut *self.opening.borrow_mut() {
             Some(opening) => opening.hold(frame, self.queue.bytes_max()),
-            None => self.queue.push(frame),
+            None => {
+                self.count_sent(&frame);
+                self.queue.push(frame)
+            }
         };
         if queued == Err(Full) {
             self.close(Disconnect::Slow);
+        }
+    }
+}
+
+impl Connection {
+    fn count_sent(&self, frame: &Frame) {
+        if let Some(bound) = &*self.bound.borrow() {
+            bound.meter.sent(frame.len());
+        }
+    }
+
+    /// A message of the client came, of so many bytes.
+    fn count_received(&self, bytes: usize) {
+        if let Some(bound) = &*self.bound.borrow() {
+            bound.meter.received(bytes);
         }
     }
 }

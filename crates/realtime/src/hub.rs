@@ -7,6 +7,7 @@ use crate::{
     connection::{self, About, Connection, Ended, Streaming},
     frame::Frames,
     handshake::Accepted,
+    traces::Tracer,
 };
 use ahash::RandomState;
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use protocol::{
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
@@ -35,6 +36,8 @@ use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 const INBOX: usize = 4096;
 /// Subscribers that a publication is written to before others go on.
 const AT_ONCE: usize = 64;
+/// Subscribers that are counted before others go on.
+const ASKED_AT_ONCE: usize = 1_000;
 /// Subscriptions that are shown of a connection.
 const SUBSCRIPTIONS_SHOWN: usize = 64;
 
@@ -50,10 +53,16 @@ pub(crate) enum ToCore {
     Lost { channel: Channel },
     /// A session has ended.
     CloseSession { tenant: TenantId, session: SessionId },
+    /// A session works in other pillars.
+    LookAtPillars { tenant: TenantId, session: SessionId },
     /// A principal is blocked.
     CloseAllOf { tenant: TenantId, principal: Principal },
     /// Somebody asks about connections, or has something done to them.
     Asked { question: Arc<Question>, answers: mpsc::Sender<Answered> },
+    /// Somebody asks who follows a channel: how many, and which principals.
+    WhoFollows { channel: Channel, answers: mpsc::Sender<(u64, HashSet<u64>)> },
+    /// Traces have begun or ended. Whoever waits for it is told by the end of `done`.
+    LookAtTraces { done: mpsc::Sender<()> },
     /// The node closes all sockets, each at a random moment of so long a time.
     CloseAll { why: Disconnect, over: Duration },
 }
@@ -71,6 +80,8 @@ pub(crate) struct Hub {
     connections: RefCell<Slab<Rc<Connection>>>,
     /// The places of the subscribers of each channel.
     channels: RefCell<HashMap<Channel, Vec<usize>, RandomState>>,
+    /// What of them is to be shown to others.
+    pub(crate) tracer: Rc<Tracer>,
     /// Changes whenever the hub has nothing to do.
     turn: Cell<u32>,
 }
@@ -88,7 +99,8 @@ impl CoreSockets {
             cores.len() - 1
         };
         let (connections, channels) = Default::default();
-        let hub = Rc::new(Hub { core, connections, channels, turn: Cell::new(1) });
+        let tracer = Rc::new(Tracer::new(node.parts.clock.clone()));
+        let hub = Rc::new(Hub { core, connections, channels, tracer, turn: Cell::new(1) });
         let sockets = Self { node, hub };
         tokio::task::spawn_local(run(sockets.clone(), inbox));
         sockets
@@ -205,6 +217,7 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     connection.is_bound_to(&tenant, session)
                 });
             }
+            ToCore::LookAtPillars { tenant, session } => hub.look_at_pillars(&tenant, session),
             ToCore::CloseAllOf { tenant, principal } => {
                 hub.close(Disconnect::ForceNoReconnect, |connection| {
                     connection.is_of(&tenant, &principal)
@@ -213,6 +226,13 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
             ToCore::Asked { question, answers } => {
                 // There is room for the answer of each core.
                 let _ = answers.try_send(hub.answer(&question, sockets.node()));
+            }
+            ToCore::WhoFollows { channel, answers } => {
+                let _ = answers.try_send(hub.followers(&channel).await);
+            }
+            ToCore::LookAtTraces { done } => {
+                hub.tracer.look(&sockets.node.traces);
+                drop(done);
             }
             ToCore::CloseAll { why, over } => {
                 tokio::task::spawn_local(close_all(sockets.clone(), why, over));
@@ -361,6 +381,20 @@ impl Hub {
         all
     }
 
+    async fn followers(&self, channel: &Channel) -> (u64, HashSet<u64>) {
+        let places = self.channels.borrow().get(channel).cloned().unwrap_or_default();
+        let mut users = HashSet::new();
+        for places in places.chunks(ASKED_AT_ONCE) {
+            {
+                let connections = self.connections.borrow();
+                let here = places.iter().filter_map(|place| connections.get(*place));
+                users.extend(here.filter_map(|connection| connection.principal_number()));
+            }
+            tokio::task::yield_now().await;
+        }
+        (places.len() as u64, users)
+    }
+
     fn answer(&self, question: &Question, node: &str) -> Answered {
         let connections = self.connections.borrow();
         let meant = connections.iter().map(|(_, connection)| connection);
@@ -377,6 +411,14 @@ impl Hub {
             }
         }
         answered
+    }
+
+    fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {
+        for (_, connection) in &*self.connections.borrow() {
+            if connection.is_bound_to(tenant, session) {
+                connection.look_at_pillars();
+            }
+        }
     }
 
     fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {

@@ -19,10 +19,12 @@ mod closings;
 mod config;
 mod connection;
 mod control;
+mod figures;
 mod frame;
 mod handshake;
 mod hub;
 mod live;
+mod meters;
 mod owning;
 mod permission;
 mod places;
@@ -30,9 +32,11 @@ mod presence;
 mod queue;
 mod rpc;
 mod streams;
+mod traces;
 
 pub use channel::Publications;
 pub use config::{Config, JoinLeave, Namespace, Recovery, Slow, Tier, WhenFull};
+pub use figures::{Description, History, Kind};
 pub use handshake::{Accepted, accept};
 pub use hub::CoreSockets;
 pub use owning::works;
@@ -41,7 +45,7 @@ pub use streams::Form;
 
 use crate::{
     admission::Admission, broker::Broker, channel::Ways, closings::Closings, live::Live,
-    places::Places, presence::Presence, streams::Emulated,
+    meters::Meters, places::Places, presence::Presence, streams::Emulated, traces::Traces,
 };
 use bytes::Bytes;
 use clock::SharedClock;
@@ -65,7 +69,7 @@ use traffic_cop::{
     session::Sessions,
     state::SharedStates,
 };
-use types::{ConnectionId, Principal, SessionId, TenantId};
+use types::{ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 /// What the sockets need from the rest of the node.
 #[derive(Clone)]
@@ -119,6 +123,9 @@ pub struct Realtime {
     admission: Admission,
     places: Places,
     closings: Closings,
+    meters: Meters,
+    traces: Traces,
+    since: Timestamp,
     cores: Mutex<Vec<mpsc::Sender<hub::ToCore>>>,
     next_connection: AtomicU64,
     open: AtomicUsize,
@@ -144,6 +151,9 @@ impl Realtime {
             places: Places::default(),
             publications: Publications::new(&config, &parts, ways.clone(), broker.clone()),
             closings: Closings::default(),
+            meters: Meters::default(),
+            traces: Traces::default(),
+            since: parts.clock.now(),
             parts,
             config,
             broker,
@@ -245,6 +255,16 @@ impl Realtime {
         }
     }
 
+    /// Tells every core. The inboxes are bounded; what is told waits for room rather than being lost.
+    fn tell_cores(&self, message: impl Fn() -> hub::ToCore + Send + Sync + 'static) {
+        let cores = self.cores.lock().clone();
+        self.parts.control.spawn(async move {
+            for core in cores {
+                let _ = core.send(message()).await;
+            }
+        });
+    }
+
     fn connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
@@ -252,25 +272,20 @@ impl Realtime {
 
 impl Connections for Realtime {
     fn close(&self, tenant: &TenantId, session: SessionId) {
-        let cores = self.cores.lock().clone();
         let tenant = tenant.clone();
-        // The inboxes are bounded; a revocation waits for room rather than being lost.
-        self.parts.control.spawn(async move {
-            for core in cores {
-                let close = hub::ToCore::CloseSession { tenant: tenant.clone(), session };
-                let _ = core.send(close).await;
-            }
-        });
+        self.tell_cores(move || hub::ToCore::CloseSession { tenant: tenant.clone(), session });
+    }
+
+    fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {
+        let tenant = tenant.clone();
+        self.tell_cores(move || hub::ToCore::LookAtPillars { tenant: tenant.clone(), session });
     }
 
     fn close_all_of(&self, tenant: &TenantId, principal: &Principal) {
-        let cores = self.cores.lock().clone();
         let (tenant, principal) = (tenant.clone(), principal.clone());
-        self.parts.control.spawn(async move {
-            for core in cores {
-                let (tenant, principal) = (tenant.clone(), principal.clone());
-                let _ = core.send(hub::ToCore::CloseAllOf { tenant, principal }).await;
-            }
+        self.tell_cores(move || {
+            let (tenant, principal) = (tenant.clone(), principal.clone());
+            hub::ToCore::CloseAllOf { tenant, principal }
         });
     }
 }

@@ -76,6 +76,13 @@ impl Live {
         Self(Arc::new(Inner { shards, hasher: RandomState::default(), clock, bytes_max }))
     }
 
+    /// Histories that are kept, and their bytes.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        self.0.shards.iter().map(|shard| shard.lock()).fold((0, 0), |(count, bytes), shard| {
+            (count + shard.histories.len() as u64, bytes + shard.bytes as u64)
+        })
+    }
+
     /// Where the channel stands. One that nobody has used begins.
     pub(crate) fn standing(&self, channel: &Channel) -> Standing {
         self.with(channel, |history, _| history.standing())

@@ -2,11 +2,11 @@
 //! capability of the caller's token.
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::fmt;
-use types::{Caller, PrincipalKind, Role, pattern};
+use types::{Caller, Pillar, PrincipalKind, Role, pattern};
 
 /// Who may: everybody of the tenant (`true`), nobody (`false`), or those of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +19,17 @@ pub enum Allow {
     Those(Those),
 }
 
-/// Callers with one of the roles or of one of the kinds, in channels of one of these names; a list
-/// that is left out excludes nobody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// Callers with one of the roles, of one of the kinds or in one of the pillars, in channels of one
+/// of these names; a list that is left out excludes nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Those {
     /// Roles that the caller's credential may grant.
     pub roles: Vec<Role>,
     /// What the caller may be.
     pub kinds: Vec<PrincipalKind>,
+    /// What the caller's session works in, or his token names.
+    pub pillars: Vec<Pillar>,
     /// Names: `*` stands for characters other than `:`, `{user}` for the caller's own name.
     pub channels: Vec<String>,
 }
@@ -46,9 +48,10 @@ impl Allow {
 
 impl Those {
     fn include(&self, caller: &Caller, channel: &str) -> bool {
-        let anybody = self.roles.is_empty() && self.kinds.is_empty();
+        let anybody = self.roles.is_empty() && self.kinds.is_empty() && self.pillars.is_empty();
         let one_of_them = self.roles.iter().any(|role| caller.has_role(role.as_str()))
-            || self.kinds.contains(&caller.principal.kind);
+            || self.kinds.contains(&caller.principal.kind)
+            || caller.works_in_one_of(&self.pillars);
         let own = caller.principal.id.as_str();
         let named = |pattern: &String| {
             // Taken apart first: a caller's name may hold a `*`.
@@ -60,6 +63,16 @@ impl Those {
     }
 }
 
+impl Serialize for Allow {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nobody => s.serialize_bool(false),
+            Self::Everybody => s.serialize_bool(true),
+            Self::Those(those) => those.serialize(s),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Allow {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Read;
@@ -67,7 +80,7 @@ impl<'de> Deserialize<'de> for Allow {
             type Value = Allow;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false, or a table of `roles`, `kinds` and `channels`")
+                f.write_str("true, false, or a table of `roles`, `kinds`, `pillars` and `channels`")
             }
 
             fn visit_bool<E>(self, everybody: bool) -> Result<Allow, E> {
@@ -86,7 +99,7 @@ impl<'de> Deserialize<'de> for Allow {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use types::{CredentialKind, Principal, PrincipalId, TenantId};
+    use types::{CredentialKind, Pillars, Principal, PrincipalId, TenantId};
 
     fn caller(user: &str, roles: &[&str]) -> Caller {
         let id = PrincipalId::new(user).unwrap();
@@ -95,6 +108,7 @@ mod tests {
             principal: Principal { kind: PrincipalKind::User, id },
             session: None,
             roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
+            pillars: Pillars::default(),
             expires: None,
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
@@ -117,6 +131,12 @@ mod tests {
         assert!(editors.allows(&editor, "room:1") && !editors.allows(&ann, "room:1"));
         let users = read("who = { roles = [\"admin\"], kinds = [\"user\"] }");
         assert!(users.allows(&ann, "room:1"));
+        let sales = Pillars::new([Pillar::new("sales").unwrap()]).unwrap();
+        let cat = Caller { pillars: sales, ..ann.clone() };
+        let in_sales = read("who = { roles = [\"editor\"], pillars = [\"sales\", \"ops\"] }");
+        assert!(in_sales.allows(&cat, "room:1") && in_sales.allows(&editor, "room:1"));
+        assert!(!in_sales.allows(&ann, "room:1"));
+        assert!(!read("who = { pillars = [\"ops\"] }").allows(&cat, "room:1"));
         let own = read("who = { channels = [\"room:{user}:*\", \"hall\", \"desk:*-*c:x\"] }");
         for (channel, expected) in [
             ("room:ann:1", true),

@@ -3,7 +3,8 @@
 use crate::{Config, WhenFull};
 use ahash::RandomState;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use traffic_cop::channels::Distinct;
 use types::{Caller, ConnectionId, Principal, TenantId};
 
 /// Who has which places.
@@ -62,6 +63,14 @@ impl Places {
         }
     }
 
+    /// Connections of a tenant, and their principals.
+    pub(crate) fn count(&self, tenant: &TenantId) -> (u64, HashSet<u64>) {
+        let tenants = self.0.lock();
+        let Some(of_tenant) = tenants.get(tenant) else { return (0, HashSet::new()) };
+        let users = of_tenant.by_principal.keys().map(number).collect();
+        (of_tenant.count as u64, users)
+    }
+
     /// Gives up the place of a connection, if it still has one.
     pub(crate) fn leave(&self, caller: &Caller, connection: ConnectionId) {
         let mut tenants = self.0.lock();
@@ -79,6 +88,11 @@ impl Places {
     }
 }
 
+/// What stands for a principal where different ones are counted.
+pub(crate) fn number(principal: &Principal) -> u64 {
+    Distinct::number(&format!("{}:{}", principal.kind, principal.id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +105,7 @@ mod tests {
             principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
             session: None,
             roles: Arc::new([]),
+            pillars: types::Pillars::default(),
             expires: None,
             credential: CredentialKind::Jwt,
             channels: Arc::default(),

@@ -2,12 +2,17 @@
 //!
 //! Whoever holds the sockets answers a [`Question`], each node for its own.
 
+use crate::{
+    channels::{Followed, Followers, Page, Wanted},
+    totals::{Count, Counted},
+    traces::{NewTrace, Trace},
+};
 use async_trait::async_trait;
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::net::IpAddr;
-use types::{PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
+use types::{Caller, Pillar, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 /// Bytes of the reason of an order.
 const REASON_BYTES_MAX: usize = 256;
@@ -21,6 +26,43 @@ pub trait Holders: Send + Sync {
     /// Those of [`Question::check`]; `upstream_unreachable` if a node does not answer, with the
     /// member `connections`: how many the others told.
     async fn ask(&self, question: Question) -> Result<Answered, Problem>;
+
+    /// Channels that connections of any node follow.
+    ///
+    /// # Errors
+    /// `upstream_unreachable` if a node does not answer, with the member `nodes`: how many did.
+    async fn channels(&self, wanted: Wanted) -> Result<Page, Problem>;
+
+    /// Who follows a channel, by node.
+    ///
+    /// # Errors
+    /// `bad_request` for a channel that cannot be, and those of [`Self::channels`].
+    async fn followers(&self, of: Followed) -> Result<Vec<Followers>, Problem>;
+
+    /// What goes through the connections of a tenant, by node.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn count(&self, of: Count) -> Result<Vec<Counted>, Problem>;
+
+    /// Begins a trace on every node. If one does not answer, there is none.
+    ///
+    /// # Errors
+    /// Those of [`NewTrace::check`]; `overloaded` if there are as many as may be; those of
+    /// [`Self::channels`].
+    async fn begin_trace(&self, by: &Caller, new: NewTrace) -> Result<Trace, Problem>;
+
+    /// Ends a trace on every node; false if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn end_trace(&self, tenant: &TenantId, id: &str) -> Result<bool, Problem>;
+
+    /// The traces of a tenant.
+    ///
+    /// # Errors
+    /// Those of [`Self::channels`].
+    async fn traces(&self, tenant: &TenantId) -> Result<Vec<Trace>, Problem>;
 }
 
 /// Which connections of a tenant: those that fit everything that is said.
@@ -39,6 +81,9 @@ pub struct Selector {
     /// Those of principals of this kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<PrincipalKind>,
+    /// Those that work in this pillar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pillar: Option<Pillar>,
     /// Those subscribed to this channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
@@ -53,7 +98,7 @@ pub enum Order {
         /// Whether the client is to come back: 3011, and else 3503.
         #[serde(default)]
         reconnect: bool,
-        /// Why, in at most 256 bytes: for the nodes' logs.
+        /// Why, in at most 256 bytes: for the nodes' logs and the client.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
@@ -121,6 +166,9 @@ pub struct Shown {
     pub user: PrincipalId,
     /// What that is.
     pub kind: PrincipalKind,
+    /// In which pillars it works: its session's, and those that its token names.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub pillars: Vec<Pillar>,
     /// `websocket` or `stream`.
     pub transport: Transport,
     /// `json` or `protobuf`.
@@ -157,7 +205,8 @@ impl Question {
     /// `bad_request`.
     pub fn check(&self) -> Result<(), Problem> {
         if self.order.is_some() && self.of == Selector::default() {
-            let detail = "say which connections: by connection, session, user, kind or channel";
+            let detail =
+                "say which connections: by connection, session, user, kind, pillar or channel";
             return Err(Problem::new(Code::BadRequest, detail));
         }
         if let Some(Order::Disconnect { reason: Some(reason), .. }) = &self.order

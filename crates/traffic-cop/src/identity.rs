@@ -32,7 +32,8 @@ use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use types::{
-    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
+    Caller, CredentialKind, Pillars, Principal, PrincipalId, PrincipalKind, Role, TenantId,
+    Timestamp,
 };
 
 /// A credential longer than this is refused unread.
@@ -138,6 +139,7 @@ impl Identity {
                 principal: Principal { kind: PrincipalKind::User, id: anonymous.user },
                 session: None,
                 roles: anonymous.roles.into(),
+                pillars: Pillars::default(),
                 expires: None,
                 credential: CredentialKind::Anonymous,
                 channels: Arc::default(),
@@ -229,6 +231,20 @@ impl Identity {
             }
             Err(problem) => Err(problem),
         }
+    }
+
+    /// Whether it is known already who of the caller's tenant is blocked.
+    #[must_use]
+    pub fn knows_blocks(&self, caller: &Caller) -> bool {
+        self.revocations.known_blocks(&caller.tenant).is_some()
+    }
+
+    /// Learns who of the caller's tenant is blocked, and refuses him if he is.
+    ///
+    /// # Errors
+    /// `forbidden`, or those of the store.
+    pub async fn look_at_blocks(self: Arc<Self>, caller: Arc<Caller>) -> Result<(), Problem> {
+        self.revocations.refuse_blocked(&caller, self.clock.now()).await
     }
 
     /// Refuses a caller who was identified, and has been blocked since.

@@ -110,6 +110,7 @@ impl Sessions {
             sliding: new.sliding,
             durable: new.durable,
             ends: now.plus(ttl_max),
+            pillars: new.pillars,
             metadata,
             implicit: new.implicit,
             token_hash: secret::hash(&secret),
@@ -165,8 +166,9 @@ impl Sessions {
         Ok(held.iter().map(|record| record.shown(tenant)).collect())
     }
 
-    /// Changes metadata or status. Suspended sessions refuse their token and close their
-    /// connections until they are made active again.
+    /// Changes metadata, status or pillars. Suspended sessions refuse their token and close their
+    /// connections until they are made active again. Other pillars hold at once on this node, and
+    /// on others as fast as the store tells of them: for the token, and for what connections follow.
     ///
     /// # Errors
     /// `not_found`, `bad_request`, `conflict`, or those of the store.
@@ -186,8 +188,18 @@ impl Sessions {
                 if let Some(status) = update.status {
                     record.status = status;
                 }
+                if let Some(pillars) = &update.pillars {
+                    record.pillars = pillars.clone();
+                }
             })
             .await?;
+        if update.pillars.is_some() {
+            let looked = self.revocations.look_at(&partition(tenant, id.shelf())?, &key(id)).await;
+            if let Err(error) = looked {
+                // It is changed. That it is, is seen as it is seen of other nodes.
+                tracing::warn!(%error, "the pillars of a session are looked at later");
+            }
+        }
         if changed.status == Status::Suspended {
             self.revocations.revoke(tenant, Some(id));
         }
@@ -251,12 +263,14 @@ impl Sessions {
         } else {
             record
         };
+        self.revocations.note(&hold, &record.pillars);
         let principal = Principal { kind: record.principal_kind, id: record.principal.clone() };
         let caller = Caller {
             tenant,
             principal,
             session: Some(id),
             roles: Arc::new([]),
+            pillars: record.pillars.clone(),
             expires: Some(record.expires()),
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),
@@ -266,13 +280,34 @@ impl Sessions {
         Ok((caller, hold))
     }
 
-    /// Looks out for the end of a session by whichever node, for as long as this is held:
-    /// then its connections close.
+    /// Looks out for the end of a session by whichever node, and for other pillars, for as long as
+    /// this is held: then its connections close, or look at them anew.
     ///
     /// # Errors
     /// None for the id of a session.
     pub fn hold(&self, tenant: &TenantId, id: SessionId) -> Result<Hold, Problem> {
         Ok(self.revocations.hold_and_look(basis(tenant, id)?))
+    }
+
+    /// Reads the pillars of a session that is held.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn learn(
+        &self,
+        tenant: &TenantId,
+        id: SessionId,
+        hold: &Hold,
+    ) -> Result<(), Problem> {
+        if let Some((record, _)) = self.read(tenant, id).await? {
+            self.revocations.note(hold, &record.pillars);
+        }
+        Ok(())
+    }
+
+    /// Takes over the pillars of a session that is held and was just read.
+    pub fn note(&self, hold: &Hold, session: &Session) {
+        self.revocations.note(hold, &session.pillars);
     }
 
     fn checked_metadata(
@@ -378,7 +413,13 @@ fn partition(tenant: &TenantId, shelf: u64) -> Result<Partition, Problem> {
 
 fn basis(tenant: &TenantId, id: SessionId) -> Result<Basis, Problem> {
     let partition = partition(tenant, id.shelf())?;
-    Ok(Basis { partition, key: key(id), session: Some(id), stands: record::stands })
+    Ok(Basis {
+        partition,
+        key: key(id),
+        session: Some(id),
+        stands: record::stands,
+        pillars: Default::default(),
+    })
 }
 
 fn key(id: SessionId) -> Key {

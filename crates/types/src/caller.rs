@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use crate::{Info, PrincipalId, Role, SessionId, TenantId, Timestamp};
+use crate::{Info, Pillar, Pillars, PrincipalId, Role, SessionId, TenantId, Timestamp};
 use std::{fmt, sync::Arc};
 
 /// What a principal is.
@@ -61,6 +61,8 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// Roles that the credential grants.
     pub roles: Arc<[Role]>,
+    /// Pillars that it works in: its session's, and those that the credential names.
+    pub pillars: Pillars,
     /// When the credential ends, if it does.
     pub expires: Option<Timestamp>,
     /// What proved it.
@@ -106,6 +108,12 @@ impl Caller {
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.principal.kind == PrincipalKind::Service || self.has_role("admin")
+    }
+
+    /// Whether it works in one of `pillars`.
+    #[must_use]
+    pub fn works_in_one_of(&self, pillars: &[Pillar]) -> bool {
+        pillars.iter().any(|pillar| self.pillars.contains(pillar))
     }
 
     /// Whether the credential grants `role`.

@@ -61,6 +61,20 @@ pub fn serialize<S: serde::Serializer>(duration: &Duration, s: S) -> Result<S::O
     s.serialize_str(&format(*duration))
 }
 
+/// For `#[serde(serialize_with = "types::duration::serialize_optional")]`.
+///
+/// # Errors
+/// None of its own.
+pub fn serialize_optional<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => s.serialize_some(&format(*duration)),
+        None => s.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,6 +99,15 @@ name!(
     "1 to 64 characters of A-Z a-z 0-9 _ - . :"
 );
 
+name!(
+    /// A product area that sessions work in, for instance `insights`. None is built in.
+    Pillar,
+    "pillar",
+    64,
+    |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-',
+    "1 to 64 characters of A-Z a-z 0-9 _ -"
+);
+
 impl TenantId {
     /// The tenant that the node itself uses; no credential can name it, as `.` is not allowed.
     #[must_use]

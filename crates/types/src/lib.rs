@@ -9,11 +9,13 @@ pub mod duration;
 mod id;
 mod info;
 pub mod pattern;
+mod pillars;
 mod session_id;
 mod time;
 
 pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
-pub use id::{InvalidId, PrincipalId, Role, TenantId};
+pub use id::{InvalidId, Pillar, PrincipalId, Role, TenantId};
 pub use info::Info;
+pub use pillars::Pillars;
 pub use session_id::{ConnectionId, SessionId};
 pub use time::Timestamp;

@@ -1,10 +1,13 @@
 //! The story of the demo, told by clients over loopback.
 
-use crate::demo::{processes::Town, socket::Tab};
+use crate::{demo::processes::Town, socket::Socket};
 use client::{Client, Event};
 use http::Method;
 use serde_json::{Value as Json, json};
+use std::time::Duration;
 
+/// How long nothing may come on a socket.
+const WITHIN: Duration = Duration::from_secs(10);
 const DOCUMENT: &str = "pillar:demo";
 const CHANNEL: &str = "state:pillar:demo";
 
@@ -27,8 +30,8 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
     ));
 
     let other = town.other_base();
-    let mut first = Tab::open(&base, &token).await?;
-    let mut second = Tab::open(&other, &token).await?;
+    let mut first = Socket::open(&base, &token, WITHIN).await?;
+    let mut second = Socket::open(&other, &token, WITHIN).await?;
     for tab in [&mut first, &mut second] {
         tab.ask("subscribe", json!({ "channel": CHANNEL, "recoverable": true })).await?;
     }
@@ -79,7 +82,7 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
         let patch = json!({ "document": DOCUMENT, "key": "note", "value": { "seen_by": n } });
         first.rpc("state.patch", patch).await?;
     }
-    let mut second = Tab::open(&base, &token).await?;
+    let mut second = Socket::open(&base, &token, WITHIN).await?;
     let back = json!({
         "channel": CHANNEL, "recover": true, "epoch": offset["epoch"], "offset": offset["offset"],
     });

@@ -26,6 +26,7 @@ use hyper_util::{
 use ledger::Keeper;
 use protocol::{Code, Problem};
 use realtime::Realtime;
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 use std::{
     collections::{HashSet, VecDeque},
@@ -33,10 +34,7 @@ use std::{
     time::Duration,
 };
 use store::{Check, Commit, Key, Kind, Partition, SharedStore};
-use traffic_cop::{
-    connections::{Answered, Question},
-    limit::{ASKS_MAX, Ask, Grant, Owners, Shared, shard_of},
-};
+use traffic_cop::limit::{ASKS_MAX, Ask, Grant, Owners, Shared, shard_of};
 use types::{TenantId, Timestamp};
 
 const SIGNATURE: &str = "x-crosstown-peer";
@@ -124,7 +122,11 @@ impl Server {
         Router::new()
             .route("/limits", post(grant))
             .route("/streams/{session}", post(hand_on))
-            .route("/connections", post(answer_for_connections))
+            .route("/connections", post(connections))
+            .route("/channels", post(channels))
+            .route("/followers", post(followers))
+            .route("/count", post(count))
+            .route("/traces", post(traces))
             .with_state(server)
     }
 
@@ -200,22 +202,29 @@ async fn hand_on(
         .signed(&nonce, handed.map_or_else(|problem| problem.code.to_string(), |()| String::new()))
 }
 
-/// A question about the connections of this node.
-async fn answer_for_connections(
-    State(server): State<Arc<Server>>,
+/// Answers a question about the sockets of this node.
+async fn answer_by<Q, A, F>(
+    server: &Server,
     request: Request,
-) -> Response<Body> {
+    ask: impl FnOnce(Arc<Realtime>, Q) -> F,
+) -> Response<Body>
+where
+    Q: DeserializeOwned,
+    A: Serialize + Default,
+    F: Future<Output = Result<A, Problem>>,
+{
     let (body, nonce) = match server.admit(request, COMMANDS_MAX).await {
         Ok(admitted) => admitted,
         Err(refused) => return refused,
     };
-    let question: Question = match serde_json::from_slice(&body) {
+    let question: Q = match serde_json::from_slice(&body) {
         Ok(question) => question,
         Err(error) => return answer(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let answered = match server.streams.get() {
-        Some(realtime) => realtime.answer(question).await,
-        None => Ok(Answered::default()),
+        Some(realtime) => ask(realtime.clone(), question).await,
+        // There are no sockets yet.
+        None => Ok(A::default()),
     };
     match answered {
         Ok(answered) => {
@@ -223,6 +232,31 @@ async fn answer_for_connections(
         }
         Err(problem) => answer(StatusCode::BAD_REQUEST, problem.detail),
     }
+}
+
+async fn connections(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, question| realtime.answer(question).await;
+    answer_by(&server, request, ask).await
+}
+
+async fn channels(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, wanted| Ok(realtime.channels(&wanted).await);
+    answer_by(&server, request, ask).await
+}
+
+async fn followers(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, of| realtime.followers(&of).await;
+    answer_by(&server, request, ask).await
+}
+
+async fn count(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, of| Ok(realtime.count(&of).await);
+    answer_by(&server, request, ask).await
+}
+
+async fn traces(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let ask = async |realtime: Arc<Realtime>, question| realtime.trace(question).await;
+    answer_by(&server, request, ask).await
 }
 
 async fn grant(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
@@ -314,15 +348,16 @@ impl Peers {
     }
 
     /// What every other node answers, and which does not.
-    pub(super) async fn ask_all(
+    pub(super) async fn ask_all<A: DeserializeOwned>(
         &self,
-        question: &Question,
-    ) -> Result<Vec<Result<Answered, String>>, Problem> {
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<Vec<Result<A, String>>, Problem> {
         let body = serde_json::to_vec(question)
             .map_err(|_| Problem::new(Code::Internal, "the question cannot be written"))?;
         let others = self.keeper.others();
         let asked = others.iter().map(|(node, address)| {
-            let posted = self.post(address, "/connections", body.clone());
+            let posted = self.post(address, path, body.clone());
             async move {
                 let answer = tokio::time::timeout(HANDED, posted).await;
                 let answer = answer.map_err(|_| format!("{node} does not answer in time"))??;

@@ -12,14 +12,14 @@ use crate::{
         stores::{Stores, chain},
     },
 };
-use api::admin::{InstanceView, Vitals};
+use api::admin::{InstanceView, Live, Vitals};
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
 use post_office::Mailboxes;
-use protocol::{Problem, client::filter::Tags};
+use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -165,7 +165,10 @@ impl Node {
         let public = api::public(&api::Parts {
             sessions,
             states: states.clone(),
-            channels: Arc::new(Channels(realtime.publications())),
+            channels: Arc::new(Channels {
+                publications: realtime.publications(),
+                realtime: realtime.clone(),
+            }),
             mailboxes,
             blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
@@ -304,10 +307,14 @@ impl Node {
 
     fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
         let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
+        let states = self.states.clone();
         Arc::new(move || Vitals {
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             closings: realtime.closings(),
+            followed: realtime.followed(),
+            live: Live { documents: states.live(), channels: realtime.live() },
+            passed: realtime.passed(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
         })
@@ -386,7 +393,10 @@ async fn sweep(store: SharedStore, clock: SharedClock, shared: Option<Arc<Shared
 }
 
 /// Channels, as the HTTP API publishes to them.
-struct Channels(Publications);
+struct Channels {
+    publications: Publications,
+    realtime: Arc<Realtime>,
+}
 
 #[async_trait]
 impl api::Channels for Channels {
@@ -397,7 +407,7 @@ impl api::Channels for Channels {
         data: Box<RawValue>,
         tags: Tags,
     ) -> Result<u64, Problem> {
-        self.0.publish(caller, channel, data, tags).await
+        self.publications.publish(caller, channel, data, tags).await
     }
 
     async fn set(
@@ -408,6 +418,20 @@ impl api::Channels for Channels {
         operation: Operation,
         ttl: Option<Duration>,
     ) -> Result<Applied, Problem> {
-        self.0.set(caller, channel, key, operation, ttl).await
+        self.publications.set(caller, channel, key, operation, ttl).await
+    }
+
+    async fn describe(
+        &self,
+        caller: &Caller,
+        channel: &str,
+    ) -> Result<Map<String, Value>, Problem> {
+        let description = self.realtime.describe(caller, channel).await?;
+        match serde_json::to_value(description) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) | Err(_) => {
+                Err(Problem::new(Code::Internal, "the description cannot be written"))
+            }
+        }
     }
 }

@@ -73,6 +73,7 @@ fn caller(name: &str) -> Result<Caller, String> {
         principal: principal(name)?,
         session: None,
         roles: Arc::new([]),
+        pillars: types::Pillars::default(),
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),

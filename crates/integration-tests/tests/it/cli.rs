@@ -1,9 +1,12 @@
-use integration_tests::{Server, binary, repository};
+use integration_tests::{Server, Socket, binary, repository};
+use serde_json::{Value as Json, json};
 use std::{
     fs,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::Duration,
 };
 use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisOptions};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 fn run(args: &[&str]) -> Output {
     Command::new(binary()).args(args).output().expect("the binary runs")
@@ -112,4 +115,48 @@ fn a_folder_or_port_in_use_is_told_with_advice() {
     fs::write(&again, &elsewhere).unwrap();
     let said = serve();
     assert!(said.contains("cannot listen") && said.contains("port"), "{said}");
+}
+
+#[tokio::test]
+async fn a_trace_is_printed_until_it_ends() {
+    let server = Server::start("");
+    let key = server.api_key("acme", "crm").await;
+    let mut ann = Socket::connect(&server.base(), &server.token("acme", "ann")).await;
+    let trace = |args: &[&str]| {
+        let mut command = tokio::process::Command::new(binary());
+        command.args(["trace", "--node", &server.base()]).args(args);
+        command.env("CROSSTOWN_API_KEY", &key).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
+        command
+    };
+    let mut child = trace(&["--user", "ann", "--for", "2s", "--json"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // It takes its time to begin; what is seen, is seen from then on.
+    let first = loop {
+        ann.ask("ping", json!({})).await.unwrap();
+        tokio::select! {
+            line = lines.next_line() => break line.unwrap().expect("a frame"),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    };
+    let frame: Json = serde_json::from_str(&first).unwrap();
+    assert_eq!((&frame["user"], &frame["kind"]), (&json!("ann"), &json!("command")), "{first}");
+    while lines.next_line().await.unwrap().is_some() {}
+    assert!(child.wait().await.unwrap().success());
+
+    // Who leaves it ends it.
+    let mut child = trace(&["--channel", "room"]).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(told.next_line().await.unwrap().unwrap().contains("Ctrl-C"));
+    let service = client::Client::new(&server.base(), &key).unwrap();
+    let traces = async || service.get::<Json>("/crosstown/v1/traces").await.unwrap();
+    assert_eq!(traces().await["traces"][0]["of"], json!({ "channel": "room" }));
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(traces().await["traces"], json!([]));
+    let refused = trace(&[]).output().await.unwrap();
+    assert!(complaint(&refused).contains("say what to trace"));
+    let refused = trace(&["--user", "ann"]).env_remove("CROSSTOWN_API_KEY").output().await.unwrap();
+    assert!(complaint(&refused).contains("CROSSTOWN_API_KEY"));
 }

@@ -9,6 +9,7 @@ use test_servers::{Appends, Postgres, PostgresOptions, Redis, RedisCluster, Redi
 const SESSIONS: &str = "/crosstown/v1/sessions";
 /// Channels that keep history, and channels that keep none.
 const CONFIG: &str = "[realtime]\npresence_ttl = \"3s\"\nping_interval = \"10m\"\n\
+    [[realtime.namespaces]]\nname = \"content\"\nsubscribe = { pillars = [\"content\"] }\n\
     [[realtime.namespaces]]\nname = \"lobby\"\npresence_map = true\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"loud\"\njoin_leave = \"all\"\n\
     [[realtime.namespaces]]\nname = \"news\"\nhistory_size = 100\n\
@@ -78,7 +79,10 @@ on_each! {
     entries_end_once_whichever_node_owns_them
     a_stream_is_spoken_to_through_any_node
     what_is_ordered_on_one_node_is_done_on_the_other
+    channels_and_connections_are_counted_over_all_nodes
+    a_trace_shows_what_passes_through_every_node_and_ends_with_its_owner
     what_one_node_revokes_the_other_refuses
+    what_a_session_works_in_every_node_knows
     both_nodes_report_the_traffic_of_both
 }
 
@@ -334,6 +338,118 @@ async fn what_is_ordered_on_one_node_is_done_on_the_other(stores: Stores) {
     assert_eq!(own.push().await["message"]["data"], "both");
 }
 
+/// And is refused if a node does not answer.
+async fn a_trace_shows_what_passes_through_every_node_and_ends_with_its_owner(stores: Stores) {
+    let [mut here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "crm").await;
+    let [from_here, from_there] =
+        [&here, &there].map(|node| Client::new(&node.base(), &key).unwrap());
+    let mut ann = Socket::connect(&there.base(), &there.token("acme", "ann")).await;
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    let stats = "/crosstown/v1/connections/stats";
+    // A node is known to the others within seconds.
+    while from_here.get::<Json>(stats).await.unwrap()["nodes"].as_array().unwrap().len() < 2 {
+        assert!(std::time::Instant::now() < until, "the nodes do not find each other");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let traces = "/crosstown/v1/traces";
+    let wish = json!({ "of": { "user": "ann" }, "duration": "5m" });
+    let begin = async || from_here.post::<Json>(traces, &wish).await;
+    let trace = begin().await.unwrap();
+    let subscribe = json!({ "channel": trace["channel"] });
+    let mut watchers =
+        [Socket::connect(&here.base(), &key).await, Socket::connect(&there.base(), &key).await];
+    for watcher in &mut watchers {
+        watcher.ask("subscribe", subscribe.clone()).await.unwrap();
+    }
+    ann.ask("ping", json!({})).await.unwrap();
+    for watcher in &mut watchers {
+        let record = watcher.push().await["pub"]["data"].clone();
+        assert_eq!((&record["number"], &record["dropped"]), (&json!(1), &json!(0)), "{record}");
+        assert_ne!(record["node"], trace["node"]);
+        let kinds = record["frames"].as_array().unwrap().iter().map(|frame| &frame["kind"]);
+        assert_eq!(kinds.collect::<Vec<_>>(), ["command", "reply"]);
+    }
+    let listed: Json = from_there.get(traces).await.unwrap();
+    assert_eq!(listed["traces"], json!([trace]));
+    // Any node ends it on all.
+    from_there.delete(&format!("{traces}/{}", trace["id"].as_str().unwrap())).await.unwrap();
+    for watcher in &mut watchers {
+        for _ in 0..2 {
+            assert_eq!(watcher.push().await["pub"]["data"]["ended"], "order");
+        }
+    }
+    let listed: Json = from_here.get(traces).await.unwrap();
+    assert_eq!(listed["traces"], json!([]));
+
+    let trace = begin().await.unwrap();
+    let [_, watcher] = &mut watchers;
+    watcher.ask("subscribe", json!({ "channel": trace["channel"] })).await.unwrap();
+    here.kill();
+    let refused = from_there.post::<Json>(traces, &wish).await.unwrap_err();
+    assert_eq!(refused.code(), Some("upstream_unreachable"));
+    // Ann reads no more: that she is pinged, and closed for it, is shown as well.
+    let ended = loop {
+        let record = watcher.push().await["pub"]["data"].clone();
+        if record["ended"].is_string() {
+            break record["ended"].clone();
+        }
+    };
+    assert_eq!(ended, "owner_lost");
+}
+
+/// What is on both nodes counts once where different things are counted.
+async fn channels_and_connections_are_counted_over_all_nodes(stores: Stores) {
+    let [here, mut there] = two_nodes(&stores);
+    let service = Client::new(&here.base(), &here.api_key("acme", "crm").await).unwrap();
+    let mut sockets = Vec::new();
+    for (node, user, channels) in [
+        (&here, "ann", &["news:b", "news:d"][..]),
+        (&there, "ann", &["news:a", "news:b", "news:c"]),
+        (&there, "bob", &["news:b"]),
+    ] {
+        let mut socket = Socket::connect(&node.base(), &node.token("acme", user)).await;
+        for channel in channels {
+            socket.ask("subscribe", json!({ "channel": channel })).await.unwrap();
+        }
+        sockets.push(socket);
+    }
+    let get = async |path: &str| {
+        let path = format!("/crosstown/v1/{path}");
+        service.get::<Json>(&path).await.unwrap()
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    // A node is known to the others within seconds.
+    let stats = loop {
+        let stats = get("connections/stats").await;
+        if stats["nodes"].as_array().unwrap().len() == 2 {
+            break stats;
+        }
+        assert!(std::time::Instant::now() < until, "{stats}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let counted = ["connections", "users", "channels", "subscriptions"];
+    assert_eq!(counted.map(|of| stats[of].as_u64()), [3, 2, 4, 6].map(Some), "{stats}");
+    let (mut found, mut query) = (Vec::new(), "channels?limit=1".to_owned());
+    for _ in 0..4 {
+        let page = get(&query).await;
+        found.extend(page["channels"].as_array().unwrap().clone());
+        query = format!("channels?limit=1&cursor={}", page["cursor"].as_str().unwrap_or("z"));
+    }
+    let expected = [("a", 1), ("b", 3), ("c", 1), ("d", 1)];
+    let active = |(name, count)| json!({ "channel": format!("news:{name}"), "subscribers": count });
+    assert_eq!(found, expected.map(active));
+    let one = get("channels/news:b").await;
+    assert_eq!((&one["subscribers"], &one["users"]), (&json!(3), &json!(2)), "{one}");
+    assert_eq!(one["nodes"].as_object().unwrap().len(), 2, "{one}");
+    // What cannot be told of all is not said to be.
+    there.kill();
+    for path in ["connections/stats", "channels", "channels/news:b"] {
+        let refused = service.get::<Json>(&format!("/crosstown/v1/{path}")).await.unwrap_err();
+        assert_eq!(refused.code(), Some("upstream_unreachable"), "{path}: {refused}");
+    }
+}
+
 async fn a_stream_is_spoken_to_through_any_node(stores: Stores) {
     let [mut here, there] = two_nodes(&stores);
     let connect = json!({ "id": 1, "connect": { "token": here.token("acme", "ann") } });
@@ -454,6 +570,53 @@ async fn what_one_node_revokes_the_other_refuses(stores: Stores) {
     let id = key.split('.').nth(1).unwrap();
     here.admin().delete(&format!("/api-keys/acme/{id}")).await.unwrap();
     refused(&service, "unauthenticated").await;
+}
+
+/// Neither a cached credential nor a subscription outlives the pillar that it stands on.
+async fn what_a_session_works_in_every_node_knows(stores: Stores) {
+    let [here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "crm").await;
+    let service = Client::new(&here.base(), &key).unwrap();
+    let wish = json!({ "pillars": ["content"] });
+    let session: Json = service.post(&format!("{SESSIONS}?user=ann"), &wish).await.unwrap();
+    let (path, token) =
+        (format!("{SESSIONS}/{}", session["id"].as_str().unwrap()), session["token"].as_str());
+    let token = token.unwrap();
+    let by_token = Client::new(&there.base(), token).unwrap();
+    let works_in = async || {
+        let who: Json = by_token.get("/crosstown/v1/whoami").await.unwrap();
+        who["pillars"].clone()
+    };
+    assert_eq!(works_in().await, json!(["content"]));
+    let mut sockets =
+        [Socket::connect(&here.base(), token).await, Socket::connect(&there.base(), token).await];
+    let content = json!({ "channel": "content:all" });
+    for socket in &mut sockets {
+        socket.ask("subscribe", content.clone()).await.unwrap();
+    }
+    let _: Json = service.patch(&path, &json!({ "pillars": ["insights"] })).await.unwrap();
+    for socket in &mut sockets {
+        assert_eq!(socket.push().await["unsubscribe"]["code"], 2502);
+        assert_eq!(socket.ask("subscribe", content.clone()).await.unwrap_err()["code"], 103);
+    }
+    // The node whose socket was told knows it for its requests as well.
+    assert_eq!(works_in().await, json!(["insights"]));
+    let _: Json = service.patch(&path, &wish).await.unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(15);
+    while sockets[1].ask("subscribe", content.clone()).await.is_err() {
+        assert!(tokio::time::Instant::now() < until, "the other node does not see it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    loop {
+        // A node is known to the others within seconds.
+        let path = "/crosstown/v1/connections?pillar=content";
+        let listed: Json = service.get(path).await.unwrap();
+        if listed["count"] == 2 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "{listed}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// And of a node that has ended, and of earlier lives.

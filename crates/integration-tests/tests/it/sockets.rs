@@ -1,16 +1,19 @@
 mod blocks;
 mod durable;
+mod figures;
 mod filters;
 mod limits;
 mod mailboxes;
 mod maps;
 mod orders;
 mod permits;
+mod pillars;
 mod presence;
 mod protobuf;
 mod restart;
 mod slow;
 mod streams;
+mod traces;
 
 use integration_tests::{Server, Socket};
 use serde_json::json;

@@ -40,6 +40,7 @@ fn caller(kind: PrincipalKind, name: &str, roles: &[&str]) -> Caller {
         principal: Principal { kind, id: PrincipalId::new(name).unwrap() },
         session: None,
         roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
+        pillars: types::Pillars::default(),
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),

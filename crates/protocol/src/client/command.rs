@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a client sends: an id and exactly one request; `send` and pongs have no id.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Command {
     /// Chosen by the client, counted from 1.
@@ -72,7 +72,7 @@ impl Command {
 pub struct Empty {}
 
 /// Opens a connection.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConnectRequest {
     /// A JSON Web Token, an API key or a session token.
@@ -88,7 +88,7 @@ pub struct ConnectRequest {
 }
 
 /// Subscribes to a channel.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubscribeRequest {
     /// The channel.
@@ -207,7 +207,7 @@ impl SubscribeRequest {
 }
 
 /// Names a channel.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChannelRequest {
     /// The channel.
@@ -215,7 +215,7 @@ pub struct ChannelRequest {
 }
 
 /// Publishes to a channel.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PublishRequest {
     /// The channel.
@@ -232,7 +232,7 @@ pub struct PublishRequest {
 }
 
 /// Reads publications of the past.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HistoryRequest {
     /// The channel.
@@ -258,7 +258,7 @@ pub struct StreamPosition {
 }
 
 /// A message that wants no answer.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SendRequest {
     /// The message.
@@ -266,7 +266,7 @@ pub struct SendRequest {
 }
 
 /// Calls a method.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RpcRequest {
     /// Its argument.
@@ -276,7 +276,7 @@ pub struct RpcRequest {
 }
 
 /// Brings a fresh connection token.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RefreshRequest {
     /// The token.
@@ -284,7 +284,7 @@ pub struct RefreshRequest {
 }
 
 /// Brings a fresh subscription token.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubRefreshRequest {
     /// The channel.

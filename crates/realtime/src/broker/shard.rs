@@ -9,7 +9,7 @@ pub(crate) use joins::push as joined_push;
 
 use crate::{
     Config, Parts, Recovery,
-    broker::{Follower, SHARDS, Start, Subscribe, Task, epoch, problem},
+    broker::{Follower, SHARDS, Start, Subscribe, Task, census::Census, epoch, problem},
     channel::{self, Channel, Source, Ways, entry},
     connection::About,
     frame::{Dialect, Forms, Frames, Speakers},
@@ -55,6 +55,7 @@ pub(super) struct Shard {
     compare_every: Duration,
     index: usize,
     lives: u64,
+    census: Census,
 }
 
 /// What of a channel a partition holds.
@@ -88,7 +89,13 @@ struct Followed {
 }
 
 impl Shard {
-    pub(super) fn new(config: &Config, parts: &Parts, ways: &Ways, index: usize) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        parts: &Parts,
+        ways: &Ways,
+        index: usize,
+        census: Census,
+    ) -> Self {
         let (pass, passed) = mpsc::channel(PASSED);
         Self {
             store: parts.store.clone(),
@@ -106,6 +113,7 @@ impl Shard {
             compare_every: config.presence_ttl / 2,
             index,
             lives: 0,
+            census,
         }
     }
 
@@ -158,6 +166,7 @@ impl Shard {
                 followed.subscribers.resize(core + 1, [0; Dialect::COUNT]);
             }
             followed.subscribers[core][dialect.index()] += 1;
+            self.census.more(self.index, &channel);
         } else {
             self.forget_unless_wanted(&channel);
         }
@@ -408,7 +417,10 @@ impl Shard {
         let Some(followed) = followed else { return };
         if let Some(of) = followed.subscribers.get_mut(core) {
             let count = &mut of[dialect.index()];
-            *count = count.saturating_sub(1);
+            if *count > 0 {
+                *count -= 1;
+                self.census.less(self.index, channel);
+            }
         }
         self.forget_unless_wanted(channel);
     }
@@ -422,6 +434,7 @@ impl Shard {
 
     fn forget(&mut self, channel: &Channel) -> Option<Box<Followed>> {
         let followed = self.channels.remove(channel)?;
+        self.census.nobody(self.index, channel);
         let published = followed.source.stream().map(|(partition, _)| partition);
         let joined = followed.joins.as_ref().map(|joins| &joins.partition);
         let member = followed.members.as_ref().map(|members| &members.partition);

@@ -3,7 +3,9 @@
 use crate::{
     Config, Parts,
     broker::{self, Broker},
-    channel::{Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, entry, kept::written},
+    channel::{
+        Channel, PUBLICATIONS, Source, Ways, Wish, admit, damaged, entry, kept::written, passing,
+    },
     live::Keep,
 };
 use clock::SharedClock;
@@ -90,6 +92,30 @@ impl Publications {
         let user = caller.principal.id.as_str().to_owned();
         let by = ClientInfo { user, ..ClientInfo::default() };
         self.prepare(caller, channel, data, tags, by)?.carry_out().await
+    }
+
+    /// Passes what the node itself says on to those who are subscribed. It is kept nowhere.
+    ///
+    /// # Errors
+    /// Those of the store or the fan-out.
+    pub(crate) async fn pass_on(&self, channel: Channel, data: Data) -> Result<(), Problem> {
+        let source = passing(&channel)?.by(&self.0.ways);
+        let publication = Publication { data, ..Publication::default() };
+        let publications = self.clone();
+        Publishing { publications, channel, source, publication }.carry_out().await.map(drop)
+    }
+
+    /// Gives the room of what has passed back, where it passes through a store.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn clear_passed(&self, channel: &Channel) -> Result<(), Problem> {
+        let Source::Brief(partition) = passing(channel)?.by(&self.0.ways) else { return Ok(()) };
+        let head = self.0.store.head(&partition).await.map_err(broker::problem)?;
+        let Some(head) = head else { return Ok(()) };
+        let (stream, first) = (PUBLICATIONS, head.last(&PUBLICATIONS) + 1);
+        let commit = Commit::new(partition).write(Write::Trim { stream, first });
+        self.0.store.commit(commit).await.map(drop).map_err(broker::problem)
     }
 
     /// A publication of the caller, `by` whom others see, which is still to be carried out.

@@ -8,6 +8,7 @@ fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
         principal: Principal { kind, id: PrincipalId::new(user).unwrap() },
         session: None,
         roles: Arc::new([]),
+        pillars: types::Pillars::default(),
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),

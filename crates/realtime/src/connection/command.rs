@@ -25,11 +25,11 @@ use protocol::{
 use serde_json::value::RawValue;
 use std::{future::Future, sync::Arc, time::Duration};
 use traffic_cop::{
-    identity::{CREDENTIAL_BYTES_MAX, Identified},
+    identity::{CREDENTIAL_BYTES_MAX, Hold, Identified},
     session::{NewSession, SessionKind},
     state::Operation,
 };
-use types::{Caller, CredentialKind, PrincipalKind};
+use types::{Caller, CredentialKind, PrincipalKind, SessionId};
 
 /// Whether the connection goes on after a command.
 pub(super) enum Flow {
@@ -66,6 +66,7 @@ impl Task {
     }
 
     async fn obey(&mut self, command: Command) -> Flow {
+        self.connection.trace_command(&command);
         if command.is_pong() {
             return self.pong();
         }
@@ -73,6 +74,8 @@ impl Task {
         if command.requests() != 1 || (id == 0 && command.send.is_none()) {
             return Flow::Close(Disconnect::BadRequest);
         }
+        // No command is obeyed by pillars that were taken back before it.
+        self.connection.look_at_pillars();
         let bound = self.connection.bound.borrow().clone();
         let Some(bound) = bound else {
             return match command.connect {
@@ -186,6 +189,7 @@ impl Task {
             let problem = Problem::new(Code::Unauthenticated, "`connect` brings no token");
             return self.refused(id, &problem);
         };
+        let mut made = None;
         let session = match caller.session {
             Some(session) => session,
             None => {
@@ -196,13 +200,13 @@ impl Task {
                 };
                 let new = NewSession { kind, implicit: true, ..NewSession::default() };
                 let (sessions, owner) = (node.parts.sessions.clone(), caller.clone());
-                let made = self
+                let created = self
                     .control(
                         async move { sessions.create(&owner.tenant, &owner.principal, new).await },
                     )
                     .await;
-                match made {
-                    Ok((session, _)) => session.id,
+                match created {
+                    Ok((session, _)) => made.insert(session).id,
                     Err(problem) => return self.refused(id, &problem),
                 }
             }
@@ -225,10 +229,17 @@ impl Task {
             ..ConnectResult::default()
         };
         tracing::debug!(connection = %self.connection.id, %session, ip = %self.ip, "connected");
-        let bound = match node.parts.sessions.hold(&caller.tenant, session) {
-            Ok(hold) => Bound { caller, session, durable, _hold: hold },
+        let hold = match node.parts.sessions.hold(&caller.tenant, session) {
+            Ok(hold) => hold,
             Err(problem) => return self.refused(id, &problem),
         };
+        if let Some(made) = &made {
+            node.parts.sessions.note(&hold, made);
+        } else if hold.pillars().is_none() {
+            self.learn_pillars(&caller, session, &hold).await;
+        }
+        let meter = node.meters.of(&caller.tenant, self.sockets.hub.core);
+        let bound = Bound::new(caller, session, durable, hold, meter);
         let begun = if wants_to_resume(request.data.as_deref()) {
             // Rare, and kept off the connection.
             Box::pin(self.resume(&bound, request.subs)).await
@@ -253,6 +264,9 @@ impl Task {
         }
         let caller = bound.caller.clone();
         *self.connection.bound.borrow_mut() = Some(bound);
+        self.connection.trace_opening();
+        // Likewise other pillars of the session find it, and those that came before are seen now.
+        self.connection.look_at_pillars();
         // From here on a block finds the connection. One that came before is seen now.
         if let Err(problem) = node.parts.identity.refuse_blocked(&caller) {
             return self.refused(id, &problem);
@@ -270,6 +284,17 @@ impl Task {
             }
         }
         Flow::GoOn
+    }
+
+    /// Reads the pillars of a session that only a token has named. While the store is away the
+    /// connection works in none of them; once they are seen it is told.
+    async fn learn_pillars(&self, caller: &Caller, session: SessionId, hold: &Hold) {
+        let (sessions, tenant) = (self.sockets.node.parts.sessions.clone(), caller.tenant.clone());
+        let hold = hold.clone();
+        let learned = async move { sessions.learn(&tenant, session, &hold).await };
+        if let Err(problem) = self.control(learned).await {
+            tracing::warn!(problem.detail, "the pillars of a session are not known yet");
+        }
     }
 
     /// A credential that does not hold ends the connection, as the protocol has it; what may
@@ -313,7 +338,7 @@ impl Task {
             true => Arc::new(Caller { info: said.clone(), ..(*fresh.caller).clone() }),
             false => fresh.caller,
         };
-        let bound = Bound { caller, ..bound.clone() };
+        let bound = bound.renewed(caller);
         *self.connection.bound.borrow_mut() = Some(bound.clone());
         self.recheck_subscriptions(&bound).await;
         if differs {

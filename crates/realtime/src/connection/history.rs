@@ -38,7 +38,7 @@ impl<'a> Place<'a> {
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn standing(
+pub(crate) async fn standing(
     node: &Realtime,
     channel: &Channel,
     source: Source,

@@ -2,7 +2,7 @@
 //! of them, and before anything else.
 
 use crate::{channel::Channel, connection::Connection, frame::Frame, queue::Full};
-use protocol::client::{Begun, Body, ConnectResult, Encoding, Push, Reply, SubscribeResult};
+use protocol::client::{Begun, Body, ConnectResult, Push, Reply, SubscribeResult};
 
 /// What a publication takes in an answer beside its data, about.
 const PUBLICATION_BYTES: usize = 64;
@@ -32,7 +32,7 @@ impl Opening {
 }
 
 /// Tells a client of a subscription that it did not ask for.
-fn begun(channel: &Channel, result: &SubscribeResult, encoding: Encoding) -> Frame {
+fn begun(channel: &Channel, result: &SubscribeResult) -> Reply {
     let subscribe = Some(Begun {
         recoverable: result.recoverable,
         epoch: result.epoch.clone(),
@@ -40,7 +40,7 @@ fn begun(channel: &Channel, result: &SubscribeResult, encoding: Encoding) -> Fra
         positioned: result.positioned,
     });
     let push = Push { channel: channel.name().to_owned(), subscribe, ..Push::default() };
-    Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
+    Reply { id: 0, body: Body::Push(push) }
 }
 
 impl Connection {
@@ -65,7 +65,7 @@ impl Connection {
             let mut opening = self.opening.borrow_mut();
             let Some(waiting) = opening.as_mut() else {
                 drop(opening);
-                return self.push(begun(channel, &result, self.encoding));
+                return self.say(&begun(channel, &result));
             };
             let told = result.publications.iter();
             let bytes: usize = told.map(|one| one.data.get().len() + PUBLICATION_BYTES).sum();

@@ -2,8 +2,7 @@
 
 use crate::{
     channel::Channel,
-    connection::{Connection, task::Task},
-    frame::Frame,
+    connection::{Bound, Connection, task::Task},
 };
 use protocol::client::{Body, Data, Disconnect, Encoding, Message, Push, Reply};
 use traffic_cop::connections::{Order, Question, Selector, Shown, Transport};
@@ -13,6 +12,8 @@ use types::TenantId;
 pub(super) enum Errand {
     Subscribe(Channel),
     Unsubscribe(Channel),
+    /// What it follows is looked at anew, since its pillars have changed.
+    Recheck,
 }
 
 impl Connection {
@@ -22,12 +23,13 @@ impl Connection {
         let Some(bound) = bound.as_ref().filter(|bound| bound.caller.tenant == *tenant) else {
             return false;
         };
-        let Selector { connection, session, user, kind, channel } = selector;
+        let Selector { connection, session, user, kind, pillar, channel } = selector;
         let principal = &bound.caller.principal;
         connection.as_ref().is_none_or(|id| *id == self.id.to_string())
             && session.is_none_or(|session| session == bound.session)
             && user.as_ref().is_none_or(|user| *user == principal.id)
             && kind.is_none_or(|kind| kind == principal.kind)
+            && pillar.as_ref().is_none_or(|pillar| bound.caller.pillars.contains(pillar))
             && channel.as_ref().is_none_or(|channel| self.follows(channel))
     }
 
@@ -46,6 +48,7 @@ impl Connection {
             session: bound.session,
             user: bound.caller.principal.id.clone(),
             kind: bound.caller.principal.kind,
+            pillars: bound.caller.pillars.iter().cloned().collect(),
             transport: match self.origin.emulated {
                 true => Transport::Stream,
                 false => Transport::Websocket,
@@ -67,8 +70,7 @@ impl Connection {
     pub(crate) fn take_order(&self, question: &Question, order: &Order) {
         let errand = |channel: &String, errand: fn(Channel) -> Errand| {
             if let Ok(channel) = Channel::new(&question.tenant, channel) {
-                self.errands.borrow_mut().get_or_insert_default().push(errand(channel));
-                self.queue.wake();
+                self.leave_to_task(errand(channel));
             }
         };
         match order {
@@ -77,25 +79,39 @@ impl Connection {
                     tracing::info!(connection = %self.id, tenant = %question.tenant, reason,
                         "a connection is closed by order");
                 }
-                self.close(match reconnect {
+                let why = match reconnect {
                     true => Disconnect::ForceReconnect,
                     false => Disconnect::ForceNoReconnect,
-                });
+                };
+                self.close_for(why, reason.as_deref().unwrap_or_default());
             }
             Order::Subscribe { channel } => errand(channel, Errand::Subscribe),
             Order::Unsubscribe { channel } => errand(channel, Errand::Unsubscribe),
             Order::Send { data } => {
                 if let Ok(data) = serde_json::value::to_raw_value(data) {
-                    self.push(message(data, self.encoding));
+                    self.say(&message(data));
                 }
             }
         }
     }
+
+    /// Takes over the pillars of its session as they are known now, if they are others.
+    pub(crate) fn look_at_pillars(&self) {
+        let changed = self.bound.borrow_mut().as_mut().is_some_and(Bound::look_at_pillars);
+        if changed {
+            self.leave_to_task(Errand::Recheck);
+        }
+    }
+
+    fn leave_to_task(&self, errand: Errand) {
+        self.errands.borrow_mut().get_or_insert_default().push(errand);
+        self.queue.wake();
+    }
 }
 
-fn message(data: Data, encoding: Encoding) -> Frame {
+fn message(data: Data) -> Reply {
     let push = Push { message: Some(Message { data }), ..Push::default() };
-    Frame::of(&Reply { id: 0, body: Body::Push(push) }, encoding)
+    Reply { id: 0, body: Body::Push(push) }
 }
 
 impl Task {
@@ -113,6 +129,12 @@ impl Task {
             match errand {
                 Errand::Subscribe(channel) => self.subscribe_by_order(channel).await,
                 Errand::Unsubscribe(channel) => self.unsubscribe_by_order(&channel).await,
+                Errand::Recheck => {
+                    let bound = self.connection.bound.borrow().clone();
+                    if let Some(bound) = bound {
+                        self.recheck_subscriptions(&bound).await;
+                    }
+                }
             }
         }
     }

@@ -70,13 +70,14 @@ impl Connection {
             let waiting = subscriptions.iter_mut().filter_map(|held| {
                 let newest = held.waiting.take()?;
                 held.based = true;
-                Some((newest.in_order(), held.dialect(self.encoding)))
+                let dialect = held.dialect(self.encoding);
+                Some((held.channel.clone(), newest.in_order(), dialect))
             });
             waiting.collect()
         };
-        for (all, dialect) in &waiting {
+        for (channel, all, dialect) in &waiting {
             for frames in all {
-                self.push_one_of(frames, *dialect, false);
+                self.push_one_of(channel, frames, *dialect, false);
             }
         }
         !waiting.is_empty()

@@ -83,7 +83,10 @@ impl Served {
     async fn take(&mut self, message: &Bytes) {
         let encoding = self.form.encoding();
         match Commands::of(encoding, message) {
-            Ok(commands) => self.task.take(encoding, commands).await,
+            Ok(commands) => {
+                self.task.take(encoding, commands).await;
+                self.task.connection.count_received(message.len());
+            }
             Err(_) => self.task.connection.close(Disconnect::BadRequest),
         }
     }
@@ -99,7 +102,7 @@ impl Served {
             }
         }
         let why = self.task.connection.closing.get()?;
-        let (code, reason) = why.parts();
+        let (code, reason) = self.task.connection.parting(why);
         let disconnect = Some(Reason { code: code.into(), reason: reason.into() });
         let push = Body::Push(Push { disconnect, ..Push::default() });
         let frame = Frame::of(&Reply { id: 0, body: push }, self.form.encoding());

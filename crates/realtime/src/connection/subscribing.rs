@@ -8,7 +8,7 @@ use crate::{
         Bound, Connection, Ended, Granted, State, Subscription, Waiting, map::Collected,
         reader::Reader, resuming::as_kept, seconds, task::Task,
     },
-    frame::{Dialect, Frame},
+    frame::Dialect,
     presence::Way,
 };
 use protocol::{
@@ -379,8 +379,17 @@ impl Task {
             fallen.map(|held| held.channel.clone()).collect()
         };
         for channel in fallen {
+            let waits = self.connection.find_mut(&channel).and_then(|held| held.waits_for());
             self.end_subscription(&channel).await;
-            self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated);
+            match waits {
+                // It has not begun: who waits for it is answered that.
+                Some(0) => self.connection.begins_by_itself(),
+                Some(command) => {
+                    let error = ErrorCode::PermissionDenied.to_error();
+                    self.connection.reply(command, Body::Error(error));
+                }
+                None => self.connection.unsubscribed(&channel, Unsubscribe::StateInvalidated),
+            }
             self.keep_no_more(&channel).await;
         }
     }
@@ -433,7 +442,7 @@ impl Connection {
         let (code, reason) = why.parts();
         let unsubscribe = Some(Reason { code, reason: reason.into() });
         let push = Push { channel: channel.name().into(), unsubscribe, ..Push::default() };
-        self.push(Frame::of(&Reply { id: 0, body: Body::Push(push) }, self.encoding));
+        self.say(&Reply { id: 0, body: Body::Push(push) });
     }
 
     /// Publications of `channel` were lost, or are more than the client takes. A subscription of the client ends, with the advice

@@ -77,7 +77,8 @@ impl Task {
         let since = sockets.node.parts.clock.now();
         let origin = Origin { ip, since, emulated: emulated.is_some() };
         let id = sockets.node.connection_id();
-        let connection = Connection::new(id, encoding, origin, queue_bytes_max, out);
+        let tracer = sockets.hub.tracer.clone();
+        let connection = Connection::new(id, encoding, origin, queue_bytes_max, tracer, out);
         let connection = Rc::new(connection);
         let place = sockets.hub.enter(connection.clone());
         let timer = Timer::new(&sockets);
@@ -87,6 +88,12 @@ impl Task {
     /// Takes it out, and tells whoever has to know.
     pub(super) async fn end(self, why: Closed) {
         let Self { sockets, connection, place, .. } = self;
+        let (code, reason) = match why {
+            Closed::ByClient => (0, "closed by the client"),
+            Closed::ByUs(why) => why.parts(),
+            Closed::Broken => (1002, "broken framing"),
+        };
+        connection.trace_close(code, connection.reason.get().map_or(reason, |reason| reason));
         if let Some(bound) = &*connection.bound.borrow() {
             sockets.node.places.leave(&bound.caller, connection.id);
         }
@@ -99,13 +106,11 @@ impl Task {
         for ended in sockets.hub.leave(place) {
             sockets.forget(ended).await;
         }
-        let (code, why) = match why {
-            Closed::ByClient => (0, "closed by the client"),
-            Closed::ByUs(why) => why.parts(),
-            Closed::Broken => (1002, "broken framing"),
-        };
-        sockets.node.closings.count(code, why);
-        tracing::debug!(connection = %connection.id, why, "a connection has ended");
+        sockets.node.closings.count(code, reason);
+        if let Some(bound) = &*connection.bound.borrow() {
+            bound.meter.closed(code, reason);
+        }
+        tracing::debug!(connection = %connection.id, reason, "a connection has ended");
     }
 
     /// What is to be written next.

@@ -7,6 +7,10 @@ fn origin() -> Origin {
     Origin { ip: [127, 0, 0, 1].into(), since: Timestamp(0), emulated: false }
 }
 
+fn untraced() -> Rc<Tracer> {
+    Rc::new(Tracer::new(clock::SystemClock::shared()))
+}
+
 /// A connection with one subscription that stands.
 fn subscribed(joins: bool, encoding: Encoding) -> (Connection, Channel) {
     subscribed_by(joins, encoding, None)
@@ -17,7 +21,7 @@ fn subscribed_by(
     encoding: Encoding,
     out: Option<Rc<Outlet>>,
 ) -> (Connection, Channel) {
-    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024, out);
+    let connection = Connection::new(ConnectionId(7), encoding, origin(), 1024, untraced(), out);
     let channel = Channel::new(&TenantId::new("acme").unwrap(), "lobby").unwrap();
     let subscription = Subscription {
         channel: channel.clone(),
@@ -151,7 +155,8 @@ fn values_that_wait_for_a_slow_client_are_few() {
 
 #[test]
 fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
-    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, None);
+    let connection =
+        Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, untraced(), None);
     let channel = |name| Channel::new(&TenantId::new("acme").unwrap(), name).unwrap();
     connection.open(1, ConnectResult::default(), 2);
     connection.reply(2, Body::Ping(Empty {}));
@@ -170,7 +175,8 @@ fn connect_is_answered_first_and_with_every_subscription_of_the_server() {
 
 #[test]
 fn an_answer_to_connect_recovers_no_more_than_the_queue_holds() {
-    let connection = Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, None);
+    let connection =
+        Connection::new(ConnectionId(7), Encoding::Json, origin(), 1024, untraced(), None);
     connection.open(1, ConnectResult::default(), 2);
     for name in ["a", "b"] {
         let data = serde_json::value::to_raw_value(&"x".repeat(300)).unwrap();

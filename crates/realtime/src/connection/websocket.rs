@@ -34,6 +34,9 @@ use types::Caller;
 /// What each socket keeps to read into; more is there while more comes.
 const READ_BYTES: usize = 128;
 
+/// Bytes of a reason that a close frame holds (RFC 6455, sections 5.5 and 5.5.1).
+const REASON_BYTES_MAX: usize = 123;
+
 fn socket_config(sockets: &CoreSockets) -> WebSocketConfig {
     let config = &sockets.node.config;
     // Small buffers: an idle connection has to cost little.
@@ -94,9 +97,11 @@ impl Served {
                 Event::Queue => self.task.run_errands().await,
                 Event::Message(Some(Ok(Message::Text(text)))) => {
                     self.task.take(Encoding::Json, Commands::json(&text)).await;
+                    self.task.connection.count_received(text.len());
                 }
                 Event::Message(Some(Ok(Message::Binary(bytes)))) => {
                     self.task.take(Encoding::Protobuf, Commands::protobuf(&bytes)).await;
+                    self.task.connection.count_received(bytes.len());
                 }
                 Event::Message(Some(Ok(
                     Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
@@ -151,9 +156,9 @@ impl Served {
     }
 
     async fn close(&mut self, why: Disconnect) -> Closed {
-        let (code, reason) = why.parts();
-        let code = CloseCode::from(code);
-        let frame = CloseFrame { code, reason: reason.into() };
+        let (code, reason) = self.task.connection.parting(why);
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() };
         // A client that does not read gets no close frame, only the end of the connection.
         let _ = timeout(Duration::from_secs(1), self.socket.close(frame)).await;
         // The client's own close frame ends the TCP connection in order (RFC 6455, 7.1.1).

@@ -10,7 +10,8 @@ use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore};
 use types::{
-    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
+    Caller, CredentialKind, Pillars, Principal, PrincipalId, PrincipalKind, Role, TenantId,
+    Timestamp,
 };
 
 /// How an API key begins.
@@ -170,7 +171,8 @@ impl ApiKeys {
             partition: partition.clone(),
             key: record_key(),
             session: None,
-            stands: |_| true,
+            stands: |_| Some(Pillars::default()),
+            pillars: Default::default(),
         };
         let hold = self.revocations.hold(basis);
         let record = self.read(&partition).await?.ok_or_else(unknown)?;
@@ -185,6 +187,7 @@ impl ApiKeys {
             principal: Principal { kind: record.kind, id: record.principal },
             session: None,
             roles: record.roles.into(),
+            pillars: Pillars::default(),
             expires: record.expires,
             credential: CredentialKind::ApiKey,
             channels: std::sync::Arc::default(),

@@ -88,6 +88,7 @@ mod tests {
             principal: Principal { kind: PrincipalKind::User, id },
             session: None,
             roles: Arc::new([]),
+            pillars: types::Pillars::default(),
             expires,
             credential: CredentialKind::SessionToken,
             channels: Arc::default(),

@@ -20,8 +20,8 @@ use std::{
 };
 use store::BoxError;
 use types::{
-    Caller, Capability, ChannelAction, CredentialKind, Info, Principal, PrincipalId, PrincipalKind,
-    Role, SessionId, TenantId, Timestamp,
+    Caller, Capability, ChannelAction, CredentialKind, Info, Pillars, Principal, PrincipalId,
+    PrincipalKind, Role, SessionId, TenantId, Timestamp,
 };
 
 /// An unknown key, or keys older than this, make the node ask the key server again.
@@ -78,6 +78,10 @@ pub struct Config {
     /// The claim that lists roles, named as `tenant_claim` is: `roles` unless told otherwise.
     #[serde(default = "roles_claim")]
     pub roles_claim: String,
+    /// The claim that lists pillars, at most 16, named as `tenant_claim` is: `pillars` unless told
+    /// otherwise. The token's connections and requests work in them.
+    #[serde(default = "pillars_claim")]
+    pub pillars_claim: String,
     /// Required claims that its tokens may lack. With it, only loopback listeners start.
     #[serde(default)]
     pub waive: HashSet<Claim>,
@@ -104,6 +108,10 @@ fn tenant_claim() -> String {
 
 fn roles_claim() -> String {
     "roles".into()
+}
+
+fn pillars_claim() -> String {
+    "pillars".into()
 }
 
 /// Fetches a JWK set. The edge implements it.
@@ -146,6 +154,7 @@ struct Claims {
     principal: Principal,
     session: Option<SessionId>,
     roles: Vec<Role>,
+    pillars: Pillars,
     expires: Option<Timestamp>,
     channel: Option<String>,
     channels: Vec<Box<str>>,
@@ -300,7 +309,9 @@ fn read_set(document: &[u8]) -> Result<Vec<VerifyingKey>, String> {
 
 impl Claims {
     fn of(self, tenant: TenantId) -> Caller {
-        let Self { principal, session, roles, expires, channels, capabilities, info, .. } = self;
+        let Self {
+            principal, session, roles, pillars, expires, channels, capabilities, info, ..
+        } = self;
         let capabilities = capabilities.into();
         let (roles, channels, credential) = (roles.into(), channels.into(), CredentialKind::Jwt);
         Caller {
@@ -308,6 +319,7 @@ impl Claims {
             principal,
             session,
             roles,
+            pillars,
             expires,
             credential,
             channels,
@@ -458,6 +470,11 @@ impl Config {
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|_| refused("the roles are not a list of role names"))?,
         };
+        let pillars: Pillars = match claim(&claims, &self.pillars_claim) {
+            None => Pillars::default(),
+            Some(value) => serde_json::from_value(value.clone())
+                .map_err(|_| refused("the pillars are not a list of at most 16 names"))?,
+        };
         let channel = text("channel")?.map(str::to_owned);
         let (channels, capabilities) = (channels(&claims)?, capabilities(&claims)?);
         Ok(Claims {
@@ -465,6 +482,7 @@ impl Config {
             principal: Principal { kind, id },
             session,
             roles,
+            pillars,
             expires: expires.map(|at| Timestamp(at.saturating_add(LEEWAY_SECS) * 1000)),
             channel,
             channels,

@@ -1,5 +1,6 @@
 //! What ends before its time: a session that is destroyed or suspended, an API key that is
-//! deleted, a principal that is blocked, by this node or another.
+//! deleted, a principal that is blocked, by this node or another. And what changes: the pillars of
+//! a session.
 
 use crate::identity::blocks;
 use ahash::RandomState;
@@ -13,9 +14,9 @@ use std::{
     },
     time::Duration,
 };
-use store::{Key, Partition, Position, SharedStore, Watcher};
+use store::{Error, Key, Partition, Position, SharedStore, Watcher};
 use tokio::sync::Notify;
-use types::{Principal, SessionId, TenantId};
+use types::{Pillars, Principal, SessionId, TenantId};
 
 /// How often what nobody holds any more is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -26,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub trait Connections: Send + Sync {
     /// Asks every connection of `session` to close. None being there is no error.
     fn close(&self, tenant: &TenantId, session: SessionId);
+
+    /// Has every connection of `session` look at its pillars ([`Hold::pillars`]) anew.
+    fn look_at_pillars(&self, tenant: &TenantId, session: SessionId);
 
     /// Asks every connection of `principal` to close, since it is blocked.
     fn close_all_of(&self, tenant: &TenantId, principal: &Principal);
@@ -48,6 +52,7 @@ struct Inner {
     /// Who is blocked, of the tenants whose credentials were checked here.
     blocks: RwLock<HashMap<TenantId, blocks::Known, RandomState>>,
     blocks_turn: tokio::sync::Mutex<()>,
+    looks_turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -64,8 +69,10 @@ pub(crate) struct Basis {
     pub(crate) key: Key,
     /// Whose connections close with it.
     pub(crate) session: Option<SessionId>,
-    /// Whether the record, being there, still lets anybody in.
-    pub(crate) stands: fn(&[u8]) -> bool,
+    /// Of the record, if it still lets anybody in: in which pillars.
+    pub(crate) stands: fn(&[u8]) -> Option<Pillars>,
+    /// What it said when it was looked at last.
+    pub(crate) pillars: Mutex<Option<Pillars>>,
 }
 
 impl Basis {
@@ -77,7 +84,16 @@ impl Basis {
 /// As long as it is held, a revocation of what it stands for is looked out for.
 #[derive(Debug, Clone)]
 pub struct Hold {
-    _basis: Arc<Basis>,
+    basis: Arc<Basis>,
+}
+
+impl Hold {
+    /// The pillars of the session that it stands for, as they are known; `None` until the session
+    /// was looked at. Whoever takes them from here is told of every change.
+    #[must_use]
+    pub fn pillars(&self) -> Option<Pillars> {
+        self.basis.pillars.lock().clone()
+    }
 }
 
 impl fmt::Debug for Revocations {
@@ -98,6 +114,7 @@ impl Revocations {
             fresh: Notify::new(),
             blocks: RwLock::default(),
             blocks_turn: tokio::sync::Mutex::default(),
+            looks_turn: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -168,7 +185,61 @@ impl Revocations {
             held.push(Arc::downgrade(&basis));
             basis
         });
-        Hold { _basis: basis }
+        Hold { basis }
+    }
+
+    /// Whoever has read the record under `hold` says which pillars it named.
+    pub(crate) fn note(&self, hold: &Hold, read: &Pillars) {
+        let mut known = hold.basis.pillars.lock();
+        match &*known {
+            None => *known = Some(read.clone()),
+            Some(known) if known == read => {}
+            // One of the two is older, and nobody is to remember it.
+            Some(_) => drop(self.0.epoch.fetch_add(1, Ordering::Release)),
+        }
+    }
+
+    /// Looks at what is held of a record that has changed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn look_at(&self, partition: &Partition, key: &Key) -> Result<(), Error> {
+        let held: Vec<_> = {
+            let inner = self.0.held.lock();
+            let held = inner.held.get(partition).into_iter().flatten();
+            held.filter_map(Weak::upgrade).filter(|basis| basis.key == *key).collect()
+        };
+        for basis in held {
+            self.look_at_one(&basis).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_one(&self, basis: &Arc<Basis>) -> Result<(), Error> {
+        let partition = &basis.partition;
+        // One after the other: what was read first is not to replace what was read later.
+        let turn = self.0.looks_turn.lock().await;
+        let record = self.0.store.get(partition, &basis.key).await?;
+        let Some(read) = record.and_then(|record| (basis.stands)(&record.value)) else {
+            drop(turn);
+            if let Some(held) = self.0.held.lock().held.get_mut(partition) {
+                held.retain(|weak| weak.as_ptr() != Arc::as_ptr(basis));
+            }
+            self.revoke(partition.tenant(), basis.session);
+            return Ok(());
+        };
+        let before = basis.pillars.lock().replace(read.clone());
+        drop(turn);
+        if before.as_ref() == Some(&read) || (before.is_none() && read.is_empty()) {
+            return Ok(());
+        }
+        if before.is_some() {
+            self.0.epoch.fetch_add(1, Ordering::Release);
+        }
+        if let (Some(session), Some(connections)) = (basis.session, &*self.0.connections.read()) {
+            connections.look_at_pillars(partition.tenant(), session);
+        }
+        Ok(())
     }
 
     /// As [`Self::hold`], for who has read the record before: looks at it once more.
@@ -223,19 +294,10 @@ impl Revocations {
             return;
         }
         for basis in self.of(watcher, &partition) {
-            match self.0.store.get(&partition, &basis.key).await {
-                Ok(Some(record)) if (basis.stands)(&record.value) => {}
-                Ok(_) => {
-                    if let Some(held) = self.0.held.lock().held.get_mut(&partition) {
-                        held.retain(|weak| weak.as_ptr() != Arc::as_ptr(&basis));
-                    }
-                    self.revoke(partition.tenant(), basis.session);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "revocations by other nodes cannot be seen now");
-                    tokio::time::sleep(PAUSE).await;
-                    return watcher.follow(partition, Position::ZERO);
-                }
+            if let Err(error) = self.look_at_one(&basis).await {
+                tracing::warn!(%error, "revocations by other nodes cannot be seen now");
+                tokio::time::sleep(PAUSE).await;
+                return watcher.follow(partition, Position::ZERO);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::{
 use clock::ManualClock;
 use store::SharedStore;
 use store_memory::MemoryStore;
-use types::Timestamp;
+use types::{Pillar, Timestamp};
 
 /// What a core does with a token: who it is, by what it remembers or else by the store.
 async fn caller(
@@ -23,8 +23,16 @@ async fn caller(
     Ok(identified.caller)
 }
 
-#[tokio::test]
-async fn a_session_that_was_read_is_asked_for_without_the_store() {
+struct Ground {
+    clock: Arc<ManualClock>,
+    store: Arc<Counting>,
+    revocations: Revocations,
+    sessions: Arc<Sessions>,
+    identity: Arc<Identity>,
+}
+
+/// Nobody runs the revocations: what is known is known without the store's hints.
+fn ground() -> Ground {
     let clock = ManualClock::new(Timestamp(1_700_000_000_000), 7);
     let store = Counting::over(Arc::new(MemoryStore::new(clock.clone())));
     let shared: SharedStore = store.clone();
@@ -37,9 +45,53 @@ async fn a_session_that_was_read_is_asked_for_without_the_store() {
         Issuers::default(),
         ApiKeys::new(shared, clock.clone(), revocations.clone()),
         sessions.clone(),
-        revocations,
+        revocations.clone(),
         clock.clone(),
     ));
+    Ground { clock, store, revocations, sessions, identity }
+}
+
+fn pillars(names: &[&str]) -> Pillars {
+    Pillars::new(names.iter().map(|name| Pillar::new(name).unwrap())).unwrap()
+}
+
+#[tokio::test]
+async fn other_pillars_hold_once_they_are_acknowledged() {
+    let Ground { clock, sessions, identity, revocations, .. } = ground();
+    let tenant = TenantId::new("acme").unwrap();
+    let ann = Principal { kind: PrincipalKind::User, id: PrincipalId::new("ann").unwrap() };
+    let new = NewSession { pillars: pillars(&["content"]), ..NewSession::default() };
+    let (made, token) = sessions.create(&tenant, &ann, new).await.unwrap();
+    let mut cache = CallerCache::new(16);
+    let first = caller(&identity, &mut cache, &clock, &token).await.unwrap();
+    assert_eq!(first.pillars, pillars(&["content"]));
+    let hold = sessions.hold(&tenant, made.id).unwrap();
+    assert_eq!(hold.pillars(), Some(pillars(&["content"])));
+
+    let other = Update { pillars: Some(pillars(&["insights"])), ..Update::default() };
+    sessions.update(&tenant, made.id, other).await.unwrap();
+    let now = caller(&identity, &mut cache, &clock, &token).await.unwrap();
+    assert_eq!(now.pillars, pillars(&["insights"]));
+    assert_eq!(hold.pillars(), Some(pillars(&["insights"])));
+
+    // A change that is none makes nobody ask again; nor does another one of the session.
+    let epoch = revocations.epoch();
+    for update in [
+        Update { pillars: Some(pillars(&["insights"])), ..Update::default() },
+        Update { metadata: Some(serde_json::Map::new()), ..Update::default() },
+    ] {
+        sessions.update(&tenant, made.id, update).await.unwrap();
+    }
+    assert_eq!(revocations.epoch(), epoch);
+    // Who has read something else than is known is not remembered with it.
+    revocations.note(&hold, &pillars(&["content"]));
+    assert_ne!(revocations.epoch(), epoch);
+    assert_eq!(hold.pillars(), Some(pillars(&["insights"])));
+}
+
+#[tokio::test]
+async fn a_session_that_was_read_is_asked_for_without_the_store() {
+    let Ground { clock, store, sessions, identity, .. } = ground();
     let tenant = TenantId::new("acme").unwrap();
     let ann = Principal { kind: PrincipalKind::User, id: PrincipalId::new("ann").unwrap() };
     let (made, token) = sessions.create(&tenant, &ann, NewSession::default()).await.unwrap();

@@ -3,7 +3,7 @@
 use crate::storage::{self, Stored};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
+use types::{Pillars, Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 type Metadata = serde_json::Map<String, serde_json::Value>;
 
@@ -50,6 +50,9 @@ pub struct NewSession {
     pub sliding: bool,
     /// Whether it keeps the subscriptions of its connections; see [`super::Kept`].
     pub durable: bool,
+    /// In which pillars it works. They open channels and documents: whoever lets a user make a
+    /// session of his own lets him name none.
+    pub pillars: Pillars,
     /// Whatever its creator wants to keep with it.
     pub metadata: Option<Metadata>,
     /// Made for a socket whose credential names no session; one for each principal and kind.
@@ -66,6 +69,7 @@ impl Default for NewSession {
             ttl_max: None,
             sliding: true,
             durable: false,
+            pillars: Pillars::default(),
             metadata: None,
             implicit: false,
         }
@@ -80,6 +84,8 @@ pub struct Update {
     pub metadata: Option<Metadata>,
     /// The new status.
     pub status: Option<Status>,
+    /// The new pillars, all of them; see [`NewSession::pillars`].
+    pub pillars: Option<Pillars>,
 }
 
 /// A session as it is shown.
@@ -109,6 +115,8 @@ pub struct Session {
     pub sliding: bool,
     /// Whether it keeps the subscriptions of its connections.
     pub durable: bool,
+    /// In which pillars it works.
+    pub pillars: Pillars,
     /// What its creator keeps with it.
     pub metadata: Metadata,
 }
@@ -129,6 +137,8 @@ pub(super) struct SessionRecord {
     #[serde(default)]
     pub(super) durable: bool,
     pub(super) ends: Timestamp,
+    #[serde(default, skip_serializing_if = "Pillars::is_empty")]
+    pub(super) pillars: Pillars,
     pub(super) metadata: Metadata,
     pub(super) implicit: bool,
     pub(super) token_hash: String,
@@ -138,9 +148,11 @@ impl Stored for SessionRecord {
     const VERSION: u8 = 1;
 }
 
-/// Whether a stored session may be used. What cannot be read is told to whoever uses it.
-pub(super) fn stands(stored: &[u8]) -> bool {
-    storage::decode::<SessionRecord>(stored).is_ok_and(|record| record.status == Status::Active)
+/// In which pillars a stored session works, if it may be used. What cannot be read is told to
+/// whoever uses it.
+pub(super) fn stands(stored: &[u8]) -> Option<Pillars> {
+    let record = storage::decode::<SessionRecord>(stored).ok()?;
+    (record.status == Status::Active).then_some(record.pillars)
 }
 
 impl SessionRecord {
@@ -169,6 +181,7 @@ impl SessionRecord {
             ends: self.ends,
             sliding: self.sliding,
             durable: self.durable,
+            pillars: self.pillars.clone(),
             metadata: self.metadata.clone(),
         }
     }

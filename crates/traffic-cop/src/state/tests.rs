@@ -15,6 +15,7 @@ fn caller() -> Caller {
         principal: Principal { kind: PrincipalKind::User, id },
         session: None,
         roles: Arc::new([]),
+        pillars: types::Pillars::default(),
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),

@@ -1,7 +1,7 @@
 //! Who is meant by a rule.
 
 use serde::Deserialize;
-use types::{Caller, PrincipalId, PrincipalKind, Role};
+use types::{Caller, Pillar, PrincipalId, PrincipalKind, Role};
 
 /// Everybody who reaches the document (`true`), nobody (`false`), or those of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -15,7 +15,8 @@ pub enum Who {
     Those(Those),
 }
 
-/// Callers who have one of the roles, are of one of the kinds, or bear one of the names.
+/// Callers who have one of the roles, are of one of the kinds, work in one of the pillars, or bear
+/// one of the names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Those {
@@ -23,12 +24,17 @@ pub struct Those {
     pub roles: Vec<Role>,
     /// What the caller is.
     pub kinds: Vec<PrincipalKind>,
+    /// What the caller's session works in, or his token names.
+    pub pillars: Vec<Pillar>,
     /// Names of callers, of whichever kind.
     pub principals: Vec<PrincipalId>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected true, false, or a table of `roles`, `kinds`, `principals`")]
+#[serde(
+    untagged,
+    expecting = "expected true, false, or a table of `roles`, `kinds`, `pillars`, `principals`"
+)]
 enum Form {
     All(bool),
     Those(Those),
@@ -59,6 +65,7 @@ impl Who {
             Self::Those(those) => {
                 those.roles.iter().any(|role| caller.has_role(role.as_str()))
                     || those.kinds.contains(&caller.principal.kind)
+                    || caller.works_in_one_of(&those.pillars)
                     || those.principals.contains(&caller.principal.id)
             }
         }
@@ -69,7 +76,7 @@ impl Who {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use types::{CredentialKind, Principal, TenantId};
+    use types::{CredentialKind, Pillars, Principal, TenantId};
 
     #[test]
     fn one_match_is_enough() {
@@ -78,6 +85,7 @@ mod tests {
             principal: Principal { kind, id: PrincipalId::new(name).unwrap() },
             session: None,
             roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
+            pillars: Pillars::new(roles.iter().map(|_| Pillar::new("sales").unwrap())).unwrap(),
             expires: None,
             credential: CredentialKind::Jwt,
             channels: Arc::default(),
@@ -99,6 +107,8 @@ mod tests {
             ("who = {}", false, false),
             ("who = { roles = [\"editor\"] }", true, false),
             ("who = { kinds = [\"service\"] }", false, true),
+            ("who = { pillars = [\"sales\"] }", true, false),
+            ("who = { pillars = [\"sales-eu\"] }", false, false),
             ("who = { roles = [\"editor\"], principals = [\"orders\"] }", true, true),
         ] {
             let who = read(text).unwrap();

@@ -109,6 +109,7 @@ impl Node {
             principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
             session: None,
             roles: Arc::new([]),
+            pillars: types::Pillars::default(),
             expires: None,
             credential: CredentialKind::Jwt,
             channels: Arc::default(),

@@ -141,3 +141,24 @@ async fn whom_one_node_blocks_the_other_keeps_out() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// Also at a node that has not asked yet who is blocked.
+#[tokio::test]
+async fn who_has_no_credential_can_be_blocked_as_well() {
+    let mut server = Server::start("[identity.anonymous]\ntenant = \"acme\"\nuser = \"guest\"\n");
+    let path = "/crosstown/v1/users/guest/block";
+    let answered = async |base: &str| {
+        let connect = json!({ "id": 1, "connect": {} }).to_string();
+        let kind = ["Content-Type: application/json"];
+        let line = "POST /connection/http_stream";
+        Stream::ask(base, line, &kind, connect.as_bytes()).await.status
+    };
+    assert_eq!(answered(&server.base()).await, 200);
+    let _: Json = service(&server).await.post(path, &json!({})).await.unwrap();
+    assert_eq!(answered(&server.base()).await, 403);
+    server.kill();
+    server.start_again();
+    assert_eq!(answered(&server.base()).await, 403);
+    service(&server).await.delete(path).await.unwrap();
+    assert_eq!(answered(&server.base()).await, 200);
+}

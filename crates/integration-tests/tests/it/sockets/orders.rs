@@ -173,16 +173,35 @@ async fn why_a_connection_was_closed_is_logged_and_counted() {
     let long = json!({ "do": "disconnect", "reason": "x".repeat(257) });
     let refused = service.post::<Json>(ORDERS, &json!({ "to": to, "order": long })).await;
     assert_eq!(refused.unwrap_err().code(), Some("bad_request"));
+    let connect = json!({ "id": 1, "connect": { "token": server.token("acme", "ann") } });
+    let (line, kind) = ("POST /connection/http_stream", ["Content-Type: application/json"]);
+    let mut stream = Stream::ask(&base, line, &kind, connect.to_string().as_bytes()).await;
+    stream.line().await.unwrap();
     let order = json!({ "do": "disconnect", "reason": "moved to another plan" });
-    assert_eq!(ordered(&service, to, order).await, 1);
+    assert_eq!(ordered(&service, to.clone(), order).await, 2);
     assert_eq!(ann.close_code().await, 3503);
+    // The client is told as well, as far as its transport can.
+    let moved = "moved to another plan";
+    assert_eq!(ann.closed, Some((3503, moved.to_owned())));
+    let end = stream.line().await.unwrap()["push"]["disconnect"].clone();
+    assert_eq!(end, json!({ "code": 3503, "reason": moved }));
+    for (user, reason, told) in [
+        ("bob", String::new(), "force reconnect".to_owned()),
+        ("cat", "ä".repeat(128), "ä".repeat(61)),
+    ] {
+        let mut socket = Socket::connect(&base, &server.token("acme", user)).await;
+        let order = json!({ "do": "disconnect", "reconnect": true, "reason": reason });
+        assert_eq!(ordered(&service, json!({ "user": user }), order).await, 1);
+        socket.close_code().await;
+        assert_eq!(socket.closed, Some((3011, told)));
+    }
     assert!(server.log().contains("moved to another plan"), "{}", server.log());
     let name = "crosstown_sockets_closed_total{code=\"3503\",reason=\"force disconnect\"}";
     let until = Instant::now() + Duration::from_secs(5);
     loop {
         let metrics = server.admin().call(http::Method::GET, "/metrics", None).await.unwrap();
         let text = String::from_utf8(metrics.body.to_vec()).unwrap();
-        if text.contains(&format!("{name} 1\n")) {
+        if text.contains(&format!("{name} 2\n")) {
             return;
         }
         assert!(Instant::now() < until, "{text}");

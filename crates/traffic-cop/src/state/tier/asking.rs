@@ -124,6 +124,12 @@ impl States {
         Self { store: places.clone(), places: Some(places), ..self }
     }
 
+    /// Documents that are live on this node, and their bytes, or more than that.
+    #[must_use]
+    pub fn live(&self) -> (u64, u64) {
+        self.places.as_ref().map_or((0, 0), |places| places.live())
+    }
+
     /// What is live on this node moves to where it is kept. Once nobody writes any more.
     pub async fn settle_down(&self) {
         if let Some(places) = &self.places {

@@ -63,6 +63,11 @@ impl Live {
         self.bytes.lock().values().sum::<u64>() + more > self.bytes_max
     }
 
+    fn size(&self) -> (u64, u64) {
+        let bytes = self.bytes.lock();
+        (bytes.len() as u64, bytes.values().sum())
+    }
+
     fn largest(&self) -> Option<(Partition, u64)> {
         let bytes = self.bytes.lock();
         let largest = bytes.iter().max_by_key(|(_, bytes)| **bytes)?;
@@ -71,6 +76,12 @@ impl Live {
 }
 
 impl Places {
+    /// Documents that are live on this node, and their bytes, or more than that.
+    #[must_use]
+    pub fn live(&self) -> (u64, u64) {
+        self.live.size()
+    }
+
     /// Moves the largest of what is live to where it is kept, as long as there is too much.
     pub(crate) async fn relieve(&self) -> Result<(), Error> {
         while self.live.is_full(0) {

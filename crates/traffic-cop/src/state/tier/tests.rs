@@ -19,6 +19,7 @@ fn caller() -> Caller {
         principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new("ann").unwrap() },
         session: None,
         roles: Arc::new([]),
+        pillars: types::Pillars::default(),
         expires: None,
         credential: CredentialKind::Jwt,
         channels: Arc::default(),

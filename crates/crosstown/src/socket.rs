@@ -1,4 +1,4 @@
-//! A socket of the story: a plain WebSocket client that speaks the client protocol in JSON.
+//! A plain WebSocket client that speaks the client protocol in JSON.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
@@ -6,30 +6,30 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
 
-const WITHIN: Duration = Duration::from_secs(10);
-
 /// An open socket.
-pub(super) struct Tab {
+pub(crate) struct Socket {
+    /// How long nothing may come.
+    patience: Duration,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_id: u32,
     pushes: VecDeque<Json>,
     replies: VecDeque<Json>,
 }
 
-impl Tab {
+impl Socket {
     /// Connects to the node at `base` with `token`.
-    pub(super) async fn open(base: &str, token: &str) -> Result<Self, String> {
+    pub(crate) async fn open(base: &str, token: &str, patience: Duration) -> Result<Self, String> {
         let url = format!("{}/connection/websocket", base.replacen("http", "ws", 1));
         let connected = tokio_tungstenite::connect_async(url).await;
         let (socket, _) = connected.map_err(|error| format!("no socket: {error}"))?;
         let (pushes, replies) = (VecDeque::new(), VecDeque::new());
-        let mut tab = Self { socket, next_id: 1, pushes, replies };
-        tab.ask("connect", json!({ "token": token })).await?;
-        Ok(tab)
+        let mut opened = Self { patience, socket, next_id: 1, pushes, replies };
+        opened.ask("connect", json!({ "token": token })).await?;
+        Ok(opened)
     }
 
     /// Sends a command and waits for its reply.
-    pub(super) async fn ask(&mut self, command: &str, body: Json) -> Result<Json, String> {
+    pub(crate) async fn ask(&mut self, command: &str, body: Json) -> Result<Json, String> {
         let id = self.next_id;
         self.next_id += 1;
         let text = json!({ "id": id, command: body }).to_string();
@@ -48,13 +48,13 @@ impl Tab {
     }
 
     /// Calls a method.
-    pub(super) async fn rpc(&mut self, method: &str, data: Json) -> Result<Json, String> {
+    pub(crate) async fn rpc(&mut self, method: &str, data: Json) -> Result<Json, String> {
         let reply = self.ask("rpc", json!({ "method": method, "data": data })).await?;
         Ok(reply["data"].clone())
     }
 
     /// The next publication of a channel: its push.
-    pub(super) async fn publication(&mut self) -> Result<Json, String> {
+    pub(crate) async fn publication(&mut self) -> Result<Json, String> {
         loop {
             if let Some(push) = self.pushes.pop_front() {
                 return Ok(push);
@@ -64,8 +64,8 @@ impl Tab {
     }
 
     async fn read(&mut self) -> Result<(), String> {
-        let message = tokio::time::timeout(WITHIN, self.socket.next()).await;
-        match message.map_err(|_| "nothing came on the socket for ten seconds")? {
+        let message = tokio::time::timeout(self.patience, self.socket.next()).await;
+        match message.map_err(|_| format!("nothing came on the socket for {:?}", self.patience))? {
             Some(Ok(Message::Text(text))) => {
                 for line in text.split('\n') {
                     let reply: Json = serde_json::from_str(line)
