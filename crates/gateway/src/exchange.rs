@@ -1,22 +1,23 @@
 //! One request and its answer.
 
 use crate::{
-    config::Auth,
     connection::{Conn, KnownCharge},
     core::{Mounted, Snapshot},
     fields::{self, CallerFields},
     h1::Upgrade,
+    h2,
+    identify::{check_roles, identify},
     path,
     route::{Match, Route},
     sticky,
+    target::{host_of, new_target},
     ticket::{Outgoing, Ticket},
+    trace::Trace,
 };
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
-    request::Parts, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
 };
-use http1::{FIELDS_MAX, Refusal, asks_for_h2c, is_authority};
-use memchr::memchr;
+use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply, ServiceConfig};
 use std::{
@@ -26,14 +27,9 @@ use std::{
 };
 use traffic_cop::{
     analytics::RouteId,
-    identity::Identity,
     limit::{Decision, Subject},
 };
-use types::{Caller, Role};
-
-/// Credentials of one core that the control plane may be checking at once; beyond it,
-/// `503 overloaded`.
-const IDENTIFYING_MAX: usize = 256;
+use types::Caller;
 
 /// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
@@ -84,70 +80,6 @@ fn sealed(
 
 fn refused(problem: &Problem) -> Response<Body> {
     problem.to_response().map(Body::from)
-}
-
-/// What identifies the request in logs: our span of the W3C trace.
-struct Trace {
-    id: HeaderValue,
-    parent: HeaderValue,
-    /// Whether the client began the trace, so that its `tracestate` goes with it.
-    continued: bool,
-}
-
-impl Trace {
-    fn new(conn: &Conn, traceparent: Option<&HeaderValue>) -> Self {
-        let begun =
-            traceparent.and_then(|value| value.to_str().ok()).filter(|value| is_traceparent(value));
-        let core = &conn.core;
-        let mut text = *b"00-................................-................-00";
-        match begun {
-            Some(begun) => text.copy_from_slice(begun.as_bytes()),
-            None => {
-                text[3..19].copy_from_slice(&hex(core.random() | 1));
-                text[19..35].copy_from_slice(&hex(core.random()));
-            }
-        }
-        // Nonzero, as the trace context wants ids to be.
-        text[36..52].copy_from_slice(&hex(core.random() | 1));
-        let value = |bytes| HeaderValue::from_bytes(bytes).expect("it is visible ASCII");
-        Self { id: value(&text[36..52]), parent: value(&text), continued: begun.is_some() }
-    }
-}
-
-/// Sixteen lowercase digits: each nibble in a byte of its own, then all turned into letters at
-/// once.
-fn hex(number: u64) -> [u8; 16] {
-    let mut spread = u128::from(number);
-    for (shift, mask) in [
-        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
-        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
-        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
-        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_u128),
-    ] {
-        spread = (spread | (spread << shift)) & mask;
-    }
-    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
-    // A nibble above nine carries into the bit of sixteen when six is added.
-    let letters = ((spread + 6 * ONES) >> 4) & ONES;
-    (spread + u128::from(b'0') * ONES + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
-}
-
-/// Version 00 of the trace context, in lowercase and without a zero id.
-fn is_traceparent(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let hex = |range: std::ops::Range<usize>| {
-        bytes[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
-    bytes.len() == 55
-        && bytes.starts_with(b"00-")
-        && hex(3..35)
-        && !zero(3..35)
-        && bytes[35] == b'-'
-        && hex(36..52)
-        && !zero(36..52)
-        && bytes[52] == b'-'
-        && hex(53..55)
 }
 
 /// What one look at a request's header fields found.
@@ -218,7 +150,7 @@ async fn handle(
     let chosen = {
         let snapshot = core.snapshot();
         if is_h2 {
-            asked.noted.host = Some(check_h2(&mut head, snapshot.config.target_bytes_max)?);
+            asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
         choose(conn, &snapshot, asked.noted.host.as_ref(), &head)?
     };
@@ -296,198 +228,12 @@ fn choose<'a>(
     }
 }
 
-/// What HTTP/2 allows and we, or HTTP/1.1, do not. Gives the host, which is also set.
-fn check_h2(head: &mut Parts, target_bytes_max: usize) -> Result<HeaderValue, Problem> {
-    let refuse = |code, detail| Err(Refusal::new(code, detail).problem());
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return refuse(Code::MethodNotAllowed, "the method is not answered here");
-    }
-    let uri = &head.uri;
-    if uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes_max) {
-        return refuse(Code::UriTooLong, "the request target is longer than allowed");
-    }
-    if head.headers.len() > FIELDS_MAX {
-        return refuse(Code::HeadersTooLarge, "there are more header fields than allowed");
-    }
-    let expects = head.headers.get(header::EXPECT);
-    if expects.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        let detail = "the only expectation understood is `100-continue`";
-        return refuse(Code::ExpectationFailed, detail);
-    }
-    let authority = uri.authority().map(|authority| authority.as_str().to_owned());
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let (host, more) = (hosts.next().cloned(), hosts.next().is_some());
-    let host = match (authority, host, more) {
-        (_, _, true) | (None, None, _) => {
-            return refuse(Code::BadFraming, "a request has one host");
-        }
-        (Some(authority), Some(host), _)
-            if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
-        {
-            return refuse(Code::BadFraming, "`:authority` and `host` name two hosts");
-        }
-        (Some(authority), _, _) => HeaderValue::from_str(&authority).ok(),
-        (None, host, _) => host,
-    };
-    let Some(host) = host.filter(|host| is_authority(host.as_bytes())) else {
-        return refuse(Code::BadFraming, "the host is malformed");
-    };
-    head.headers.insert(header::HOST, host.clone());
-    join_cookies(&mut head.headers);
-    Ok(host)
-}
-
-/// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> =
-        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, cookie);
-    }
-}
-
-/// The host that routes compare: lowercase, without a port or a final dot.
-fn host_of(host: Option<&HeaderValue>) -> Cow<'_, str> {
-    let host = host.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let end = if host.starts_with('[') {
-        memchr(b']', host.as_bytes()).map(|end| end + 1)
-    } else {
-        memchr(b':', host.as_bytes())
-    };
-    let end = end.unwrap_or(host.len());
-    let host = &host[..end];
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    }
-}
-
-/// The target to send on, if it is not the one that came.
-fn new_target(route: &Route, path: &str, changed: bool, uri: &Uri) -> Result<Option<Uri>, Problem> {
-    let stripped = if route.stripped == 0 {
-        path
-    } else {
-        // Parameters inside the prefix would be cut in the middle.
-        let rest =
-            path.get(route.stripped..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match rest {
-            Some("") => "/",
-            Some(rest) if !path[..route.stripped].contains(';') => rest,
-            Some(_) | None => {
-                let detail = "path parameters inside the route's prefix";
-                return Err(Problem::new(Code::BadRequest, detail));
-            }
-        }
-    };
-    let same = !changed && route.stripped == 0;
-    if same && uri.authority().is_none() {
-        return Ok(None);
-    }
-    let target = match uri.query() {
-        _ if same => uri.path_and_query().cloned(),
-        Some(query) => PathAndQuery::from_maybe_shared(format!("{stripped}?{query}")).ok(),
-        None => PathAndQuery::try_from(stripped).ok(),
-    };
-    let malformed = || Problem::new(Code::BadRequest, "the request target is malformed");
-    target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
-}
-
 fn check_length(length: u64, bytes_max: u64) -> Result<(), Problem> {
     if length <= bytes_max { Ok(()) } else { Err(too_large()) }
 }
 
 fn too_large() -> Problem {
     Problem::new(Code::BodyTooLarge, "the body is larger than allowed")
-}
-
-async fn identify(
-    conn: &Conn,
-    auth: Auth,
-    headers: &HeaderMap,
-) -> Result<Option<Arc<Caller>>, Problem> {
-    let core = &conn.core;
-    let identity = &core.node.identity;
-    match auth {
-        Auth::None => return Ok(None),
-        Auth::Required | Auth::Optional => {}
-    }
-    let Some(token) = Identity::credential(headers)? else {
-        return match auth {
-            Auth::Required => {
-                Err(Problem::new(Code::Unauthenticated, "a credential is needed here"))
-            }
-            Auth::Optional | Auth::None => anonymous(conn).await,
-        };
-    };
-    let epoch = identity.epoch();
-    let cached = core.callers.borrow_mut().get(token, epoch, core.node.clock.now());
-    if let Some(caller) = cached {
-        return Ok(Some(caller));
-    }
-    let _place = Place::take(&core.identifying)?;
-    let token = token.to_owned();
-    let asked = core.node.control.spawn(Arc::clone(identity).identify(token.clone()));
-    let identified = asked.await.map_err(|error| {
-        tracing::error!(%error, "a credential could not be checked");
-        Problem::new(Code::Internal, "the credential could not be checked")
-    })??;
-    core.callers.borrow_mut().insert(token, &identified);
-    Ok(Some(identified.caller))
-}
-
-/// Whom a request without a credential stands for, unless that one is blocked.
-async fn anonymous(conn: &Conn) -> Result<Option<Arc<Caller>>, Problem> {
-    let core = &conn.core;
-    let identity = &core.node.identity;
-    let Some(caller) = identity.anonymous() else { return Ok(None) };
-    if identity.knows_blocks(&caller) {
-        identity.refuse_blocked(&caller)?;
-        return Ok(Some(caller));
-    }
-    let _place = Place::take(&core.identifying)?;
-    let looked = core.node.control.spawn(Arc::clone(identity).look_at_blocks(caller.clone()));
-    looked.await.map_err(|error| {
-        tracing::error!(%error, "it could not be told who is blocked");
-        Problem::new(Code::Internal, "the caller could not be checked")
-    })??;
-    Ok(Some(caller))
-}
-
-/// One of the credentials being checked, for as long as it is held.
-struct Place<'a>(&'a std::cell::Cell<usize>);
-
-impl<'a> Place<'a> {
-    fn take(count: &'a std::cell::Cell<usize>) -> Result<Self, Problem> {
-        if count.get() >= IDENTIFYING_MAX {
-            let detail = "too many credentials are being checked";
-            return Err(Problem::new(Code::Overloaded, detail)
-                .retry_after(std::time::Duration::from_secs(1)));
-        }
-        count.set(count.get() + 1);
-        Ok(Self(count))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-fn check_roles(caller: Option<&Caller>, roles: &[Role]) -> Result<(), Problem> {
-    if roles.is_empty() {
-        return Ok(());
-    }
-    match caller {
-        Some(caller) if roles.iter().any(|role| caller.has_role(role.as_str())) => Ok(()),
-        Some(_) => Err(Problem::new(Code::Forbidden, "the caller has none of the roles needed")),
-        None => Err(Problem::new(Code::Unauthenticated, "a credential is needed here")),
-    }
 }
 
 /// The decision, once another node that counts the limit has been asked if that is needed.
@@ -679,16 +425,4 @@ async fn mount(
         decision.write_headers(answer.headers_mut());
     }
     Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::hex;
-
-    #[test]
-    fn numbers_are_written_in_sixteen_digits() {
-        for number in [0, 1, 9, 10, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
-            assert_eq!(hex(number), *format!("{number:016x}").as_bytes());
-        }
-    }
 }

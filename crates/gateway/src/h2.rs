@@ -1,5 +1,9 @@
 //! The HTTP/2 side of a connection.
 
+mod head;
+
+pub(crate) use head::check;
+
 use crate::{
     connection::{Conn, Patience},
     exchange,

@@ -24,11 +24,14 @@ mod fields;
 mod gateway;
 mod h1;
 mod h2;
+mod identify;
 mod mount;
 mod path;
 mod route;
 mod sticky;
+mod target;
 mod ticket;
+mod trace;
 mod watch;
 
 pub use admission::Permit;

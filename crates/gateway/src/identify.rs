@@ -1,0 +1,96 @@
+//! Who calls.
+
+use crate::{config::Auth, connection::Conn};
+use http::HeaderMap;
+use protocol::{Code, Problem};
+use std::{cell::Cell, sync::Arc, time::Duration};
+use traffic_cop::identity::Identity;
+use types::{Caller, Role};
+
+/// Credentials of one core that the control plane may be checking at once; beyond it,
+/// `503 overloaded`.
+const IDENTIFYING_MAX: usize = 256;
+
+pub(crate) async fn identify(
+    conn: &Conn,
+    auth: Auth,
+    headers: &HeaderMap,
+) -> Result<Option<Arc<Caller>>, Problem> {
+    let core = &conn.core;
+    let identity = &core.node.identity;
+    match auth {
+        Auth::None => return Ok(None),
+        Auth::Required | Auth::Optional => {}
+    }
+    let Some(token) = Identity::credential(headers)? else {
+        return match auth {
+            Auth::Required => {
+                Err(Problem::new(Code::Unauthenticated, "a credential is needed here"))
+            }
+            Auth::Optional | Auth::None => anonymous(conn).await,
+        };
+    };
+    let epoch = identity.epoch();
+    let cached = core.callers.borrow_mut().get(token, epoch, core.node.clock.now());
+    if let Some(caller) = cached {
+        return Ok(Some(caller));
+    }
+    let _place = Place::take(&core.identifying)?;
+    let token = token.to_owned();
+    let asked = core.node.control.spawn(Arc::clone(identity).identify(token.clone()));
+    let identified = asked.await.map_err(|error| {
+        tracing::error!(%error, "a credential could not be checked");
+        Problem::new(Code::Internal, "the credential could not be checked")
+    })??;
+    core.callers.borrow_mut().insert(token, &identified);
+    Ok(Some(identified.caller))
+}
+
+/// Whom a request without a credential stands for, unless that one is blocked.
+async fn anonymous(conn: &Conn) -> Result<Option<Arc<Caller>>, Problem> {
+    let core = &conn.core;
+    let identity = &core.node.identity;
+    let Some(caller) = identity.anonymous() else { return Ok(None) };
+    if identity.knows_blocks(&caller) {
+        identity.refuse_blocked(&caller)?;
+        return Ok(Some(caller));
+    }
+    let _place = Place::take(&core.identifying)?;
+    let looked = core.node.control.spawn(Arc::clone(identity).look_at_blocks(caller.clone()));
+    looked.await.map_err(|error| {
+        tracing::error!(%error, "it could not be told who is blocked");
+        Problem::new(Code::Internal, "the caller could not be checked")
+    })??;
+    Ok(Some(caller))
+}
+
+/// One of the credentials being checked, for as long as it is held.
+struct Place<'a>(&'a Cell<usize>);
+
+impl<'a> Place<'a> {
+    fn take(count: &'a Cell<usize>) -> Result<Self, Problem> {
+        if count.get() >= IDENTIFYING_MAX {
+            let detail = "too many credentials are being checked";
+            return Err(Problem::new(Code::Overloaded, detail).retry_after(Duration::from_secs(1)));
+        }
+        count.set(count.get() + 1);
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+pub(crate) fn check_roles(caller: Option<&Caller>, roles: &[Role]) -> Result<(), Problem> {
+    if roles.is_empty() {
+        return Ok(());
+    }
+    match caller {
+        Some(caller) if roles.iter().any(|role| caller.has_role(role.as_str())) => Ok(()),
+        Some(_) => Err(Problem::new(Code::Forbidden, "the caller has none of the roles needed")),
+        None => Err(Problem::new(Code::Unauthenticated, "a credential is needed here")),
+    }
+}

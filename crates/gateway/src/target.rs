@@ -1,0 +1,60 @@
+//! What a request asks for, and what the service is asked for instead.
+
+use crate::route::Route;
+use http::{HeaderValue, Uri, uri::PathAndQuery};
+use memchr::memchr;
+use protocol::{Code, Problem};
+use std::borrow::Cow;
+
+/// The host that routes compare: lowercase, without a port or a final dot.
+pub(crate) fn host_of(host: Option<&HeaderValue>) -> Cow<'_, str> {
+    let host = host.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let end = if host.starts_with('[') {
+        memchr(b']', host.as_bytes()).map(|end| end + 1)
+    } else {
+        memchr(b':', host.as_bytes())
+    };
+    let end = end.unwrap_or(host.len());
+    let host = &host[..end];
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// The target to send on, if it is not the one that came.
+pub(crate) fn new_target(
+    route: &Route,
+    path: &str,
+    changed: bool,
+    uri: &Uri,
+) -> Result<Option<Uri>, Problem> {
+    let stripped = if route.stripped == 0 {
+        path
+    } else {
+        // Parameters inside the prefix would be cut in the middle.
+        let rest =
+            path.get(route.stripped..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        match rest {
+            Some("") => "/",
+            Some(rest) if !path[..route.stripped].contains(';') => rest,
+            Some(_) | None => {
+                let detail = "path parameters inside the route's prefix";
+                return Err(Problem::new(Code::BadRequest, detail));
+            }
+        }
+    };
+    let same = !changed && route.stripped == 0;
+    if same && uri.authority().is_none() {
+        return Ok(None);
+    }
+    let target = match uri.query() {
+        _ if same => uri.path_and_query().cloned(),
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{stripped}?{query}")).ok(),
+        None => PathAndQuery::try_from(stripped).ok(),
+    };
+    let malformed = || Problem::new(Code::BadRequest, "the request target is malformed");
+    target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
+}

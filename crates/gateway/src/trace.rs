@@ -1,0 +1,80 @@
+//! What identifies a request in logs: our span of the W3C trace context.
+
+use crate::connection::Conn;
+use http::HeaderValue;
+
+/// What identifies the request in logs: our span of the W3C trace.
+pub(crate) struct Trace {
+    pub(crate) id: HeaderValue,
+    pub(crate) parent: HeaderValue,
+    /// Whether the client began the trace, so that its `tracestate` goes with it.
+    pub(crate) continued: bool,
+}
+
+impl Trace {
+    pub(crate) fn new(conn: &Conn, traceparent: Option<&HeaderValue>) -> Self {
+        let begun =
+            traceparent.and_then(|value| value.to_str().ok()).filter(|value| is_traceparent(value));
+        let core = &conn.core;
+        let mut text = *b"00-................................-................-00";
+        match begun {
+            Some(begun) => text.copy_from_slice(begun.as_bytes()),
+            None => {
+                text[3..19].copy_from_slice(&hex(core.random() | 1));
+                text[19..35].copy_from_slice(&hex(core.random()));
+            }
+        }
+        // Nonzero, as the trace context wants ids to be.
+        text[36..52].copy_from_slice(&hex(core.random() | 1));
+        let value = |bytes| HeaderValue::from_bytes(bytes).expect("it is visible ASCII");
+        Self { id: value(&text[36..52]), parent: value(&text), continued: begun.is_some() }
+    }
+}
+
+/// Sixteen lowercase digits: each nibble in a byte of its own, then all turned into letters at
+/// once.
+fn hex(number: u64) -> [u8; 16] {
+    let mut spread = u128::from(number);
+    for (shift, mask) in [
+        (32, 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff),
+        (16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff),
+        (8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff),
+        (4, 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_u128),
+    ] {
+        spread = (spread | (spread << shift)) & mask;
+    }
+    const ONES: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // A nibble above nine carries into the bit of sixteen when six is added.
+    let letters = ((spread + 6 * ONES) >> 4) & ONES;
+    (spread + u128::from(b'0') * ONES + letters * u128::from(b'a' - b'0' - 10)).to_be_bytes()
+}
+
+/// Version 00 of the trace context, in lowercase and without a zero id.
+fn is_traceparent(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let hex = |range: std::ops::Range<usize>| {
+        bytes[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
+    bytes.len() == 55
+        && bytes.starts_with(b"00-")
+        && hex(3..35)
+        && !zero(3..35)
+        && bytes[35] == b'-'
+        && hex(36..52)
+        && !zero(36..52)
+        && bytes[52] == b'-'
+        && hex(53..55)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hex;
+
+    #[test]
+    fn numbers_are_written_in_sixteen_digits() {
+        for number in [0, 1, 9, 10, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
+            assert_eq!(hex(number), *format!("{number:016x}").as_bytes());
+        }
+    }
+}
