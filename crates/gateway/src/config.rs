@@ -1,5 +1,6 @@
 //! Where the edge listens, what it allows, and its routes.
 
+use crate::{cors::CorsConfig, edit::EditConfig};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -112,6 +113,17 @@ pub struct RouteConfig {
     pub methods: Vec<String>,
     /// Header fields that the request must carry, with exactly this value. Default: none.
     pub headers: BTreeMap<String, String>,
+    /// Query parameters that the request must carry, with exactly this value once it is
+    /// unescaped. Default: none.
+    pub query: BTreeMap<String, String>,
+    /// What to change in the header fields that the service sees.
+    pub request_headers: EditConfig,
+    /// What to change in the header fields of the service's answers.
+    pub response_headers: EditConfig,
+    /// Which pages of other origins may use it. Default: none; the browser then asks the
+    /// service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsConfig>,
     /// Removes `prefix` from the path that the service sees. Default false.
     pub strip_prefix: bool,
     /// Time to the head of the answer, instead of the service's `response_timeout`.

@@ -3,6 +3,7 @@
 use crate::{
     connection::{Conn, KnownCharge},
     core::{Mounted, Snapshot},
+    cors::preflight_method,
     fields::{self, CallerFields},
     h1::Upgrade,
     h2,
@@ -19,7 +20,7 @@ use http::{
 };
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
-use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply, ServiceConfig};
+use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply};
 use std::{
     borrow::Cow,
     rc::Rc,
@@ -162,6 +163,31 @@ async fn handle(
         Chosen::Route(route, target) => (route, target),
     };
     ticket.route = route.id;
+    let Some(cors) = &route.cors else {
+        return forward(conn, &route, target, head, body, asked, ticket).await;
+    };
+    if preflight_method(&head.method, &head.headers).is_some() {
+        return Ok(cors.preflight(&head.headers));
+    }
+    let granted = cors.grant(&head.headers);
+    let answer = Box::pin(forward(conn, &route, target, head, body, asked, ticket)).await;
+    let mut answer = answer.unwrap_or_else(|problem| refused(&problem));
+    granted.mark(answer.headers_mut());
+    Ok(answer)
+}
+
+/// Identifies, charges, and calls the service.
+async fn forward(
+    conn: &Conn,
+    route: &Route,
+    target: Option<Uri>,
+    mut head: Box<Parts>,
+    body: Option<LocalBody>,
+    asked: Asked,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, Problem> {
+    let core = &conn.core;
+    let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
     let caller = identify(conn, route.auth, &head.headers).await?;
     ticket.caller.clone_from(&caller);
@@ -175,7 +201,7 @@ async fn handle(
     }
     let key = sticky::key(conn, &route.service, &head, caller.as_deref());
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
-    fit(conn, &mut head.headers, asked, caller.as_ref(), route.service.config());
+    fit(conn, &mut head.headers, asked, caller.as_ref(), route);
     if let Some(target) = target {
         head.uri = target;
     }
@@ -184,7 +210,10 @@ async fn handle(
     let late = conn.late(route.timeout, is_h2);
     let reply = core.pool.call(&route.service, head, body, key, late).await;
     let mut answer = match reply {
-        Ok(Reply::Answer(answer)) => answer,
+        Ok(Reply::Answer(mut answer)) => {
+            route.response_edit.apply(answer.headers_mut());
+            answer
+        }
         Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
         Err(error) => return Err(failed(conn, ticket, &error)),
     };
@@ -214,7 +243,16 @@ fn choose<'a>(
         return Ok(Chosen::Mount(mounted));
     }
     let host = host_of(host);
-    match snapshot.table.find(&host, &path, &head.method, &head.headers) {
+    let find = |method| snapshot.table.find(&host, &path, method, head.uri.query(), &head.headers);
+    let mut found = find(&head.method);
+    // A browser that asks before it sends is answered by the route that it asks about.
+    if let Some(method) = preflight_method(&head.method, &head.headers)
+        && let Match::Route(about) = find(&method)
+        && about.cors.is_some()
+    {
+        found = Match::Route(about);
+    }
+    match found {
         Match::Route(route) => {
             let changed = matches!(normal, Cow::Owned(_));
             let target = new_target(route, &normal, changed, &head.uri)?;
@@ -298,8 +336,9 @@ fn fit(
     headers: &mut HeaderMap,
     asked: Asked,
     caller: Option<&Arc<Caller>>,
-    service: &ServiceConfig,
+    route: &Route,
 ) {
+    let service = route.service.config();
     let Asked { trace, noted, switching } = asked;
     let protocol = if switching { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
@@ -307,6 +346,7 @@ fn fit(
     if noted.tracestate && !trace.continued {
         headers.remove(fields::TRACESTATE);
     }
+    route.request_edit.apply(headers);
     // One growth instead of several.
     headers.reserve(10);
     headers.insert(fields::TRACEPARENT, trace.parent);

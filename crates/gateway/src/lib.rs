@@ -19,6 +19,8 @@ mod admission;
 mod config;
 mod connection;
 mod core;
+mod cors;
+mod edit;
 mod exchange;
 mod fields;
 mod gateway;
@@ -36,6 +38,8 @@ mod watch;
 
 pub use admission::Permit;
 pub use config::{Auth, Config, ConfigError, RouteConfig};
+pub use cors::CorsConfig;
+pub use edit::EditConfig;
 pub use gateway::{Gateway, Parts, StartError};
 pub use h1::{Socket, Upgrade};
 pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};

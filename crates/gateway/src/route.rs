@@ -1,10 +1,14 @@
 //! Which route a request takes: an immutable table, compiled from the configuration.
 //!
 //! More specific goes first: an exact host before `*.b.c` before `*.c` before any host; then
-//! an exact path before a longer prefix before a shorter one; then more header fields, then a
-//! method over any; then the order of the configuration.
+//! an exact path before a longer prefix before a shorter one; then more header fields and query
+//! parameters, then a method over any; then the order of the configuration.
 
-use crate::config::{Auth, Config, ConfigError, RouteConfig};
+use crate::{
+    config::{Auth, Config, ConfigError, RouteConfig},
+    cors::Cors,
+    edit::Edit,
+};
 use ahash::AHashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use soa::{Service, Services};
@@ -24,8 +28,12 @@ pub(crate) struct Route {
     pub(crate) roles: Box<[Role]>,
     /// Bytes that the service does not see.
     pub(crate) stripped: usize,
+    pub(crate) request_edit: Edit,
+    pub(crate) response_edit: Edit,
+    pub(crate) cors: Option<Cors>,
     methods: Box<[Method]>,
     headers: Box<[(HeaderName, HeaderValue)]>,
+    query: Box<[(String, String)]>,
     /// What decides among the routes that match.
     rank: Rank,
 }
@@ -34,7 +42,8 @@ pub(crate) struct Route {
 struct Rank {
     exact: bool,
     path_bytes: usize,
-    headers: usize,
+    /// Header fields and query parameters.
+    fields: usize,
     method: bool,
 }
 
@@ -131,6 +140,7 @@ impl Table {
         host: &str,
         path: &str,
         method: &Method,
+        query: Option<&str>,
         headers: &HeaderMap,
     ) -> Match<'_> {
         let mut found = Match::None;
@@ -147,7 +157,7 @@ impl Table {
                     .headers
                     .iter()
                     .all(|(name, value)| headers.get_all(name).iter().any(|held| held == value));
-                if !headers_match {
+                if !headers_match || !query_matches(&route.query, query) {
                     continue;
                 }
                 if route.methods.is_empty() || route.methods.contains(method) {
@@ -158,6 +168,15 @@ impl Table {
         }
         found
     }
+}
+
+/// Whether each of the parameters is in the query, with its value.
+fn query_matches(wanted: &[(String, String)], query: Option<&str>) -> bool {
+    wanted.iter().all(|(name, value)| {
+        let query = query.unwrap_or_default();
+        url::form_urlencoded::parse(query.as_bytes())
+            .any(|pair| pair.0 == *name && pair.1 == *value)
+    })
 }
 
 fn compile(
@@ -209,6 +228,9 @@ fn compile(
     if !roles.is_empty() && route.auth == Auth::None {
         return Err("`roles` need `auth`".into());
     }
+    let query = route.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let query: Box<[(String, String)]> = query;
+    let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &methods)).transpose()?;
     let trimmed = path.trim_end_matches('/');
     Ok(Route {
         name: route.name.clone(),
@@ -218,15 +240,19 @@ fn compile(
         body_bytes_max: route.body_bytes_max.unwrap_or(config.body_bytes_max),
         auth: route.auth,
         roles,
+        request_edit: Edit::compile(&route.request_headers)?,
+        response_edit: Edit::compile(&route.response_headers)?,
+        cors,
         stripped: if route.strip_prefix { trimmed.len() } else { 0 },
         rank: Rank {
             exact,
             path_bytes: trimmed.len(),
-            headers: headers.len(),
+            fields: headers.len() + query.len(),
             method: !methods.is_empty(),
         },
         methods,
         headers,
+        query,
     })
 }
 

@@ -33,7 +33,11 @@ fn find(table: &Table, method: &str, host: &str, path: &str, version: Option<&st
     if let Some(version) = version {
         headers.insert("x-version", version.parse().unwrap());
     }
-    match table.find(host, path, &method.parse().unwrap(), &headers) {
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    match table.find(host, path, &method.parse().unwrap(), query, &headers) {
         Match::Route(route) => route.name.clone(),
         Match::Method => "405".into(),
         Match::None => "404".into(),
@@ -119,5 +123,21 @@ fn braces_in_paths_mean_themselves() {
     // become a pattern either.
     if let Ok(table) = table {
         assert_eq!(find(&table, "GET", "h", "/xz", None), "b");
+    }
+}
+
+#[test]
+fn a_query_parameter_may_decide() {
+    let query = |name: &str, value: &str| RouteConfig {
+        query: [(name.to_owned(), value.to_owned())].into(),
+        ..prefix("/api")
+    };
+    let table = table(&[("api", prefix("/api")), ("beta", query("stage", "beta & more"))]).unwrap();
+    let find = |path| find(&table, "GET", "a.org", path, None);
+    assert_eq!(find("/api?x=1&stage=beta+%26%20more"), "beta");
+    for other in
+        ["/api", "/api?stage=", "/api?stage=beta", "/api?sta=ge&beta", "/api?Stage=beta+%26+more"]
+    {
+        assert_eq!(find(other), "api", "{other}");
     }
 }
