@@ -1,6 +1,6 @@
 //! The fast half of what CI runs.
 
-use crate::{command::run, layers, pages};
+use crate::{capabilities, command::run, layers, pages};
 
 /// A check with its name.
 pub(crate) type Check = (&'static str, fn() -> Result<(), String>);
@@ -30,6 +30,7 @@ pub(crate) const ALL: &[Check] = &[
     }),
     ("layers", layers::check),
     ("error pages", pages::check),
+    ("capabilities", capabilities::check),
 ];
 
 /// Runs every check.

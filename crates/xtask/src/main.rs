@@ -10,6 +10,7 @@
 //! ```
 
 mod bench;
+mod capabilities;
 mod check;
 mod command;
 mod install;

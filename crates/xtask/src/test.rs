@@ -1,11 +1,12 @@
 //! Everything that has to pass, counted.
 
 use crate::{
-    check,
+    capabilities, check,
     command::{command, run},
     install,
 };
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     process::Stdio,
     time::Instant,
@@ -41,14 +42,26 @@ pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
     // The binary that the integration tests start; the echo endpoint is for them only.
     run("cargo", &["build", "--locked", "--package", "crosstown", "--features", "crosstown/echo"])?;
     let settings = if long { LONG } else { &[] };
-    let (more_passed, more_failed) = cargo_test(&[], &[], settings)?;
+    let mut ran = BTreeSet::new();
+    let (more_passed, more_failed) = cargo_test(&[], &[], settings, &mut ran)?;
     passed += more_passed;
     failed += more_failed;
+    match capabilities::check_ran(&ran) {
+        Ok(()) => {
+            println!("check capabilities' tests ... ok");
+            passed += 1;
+        }
+        Err(why) => {
+            println!("check capabilities' tests ... FAILED\n{why}");
+            failed += 1;
+        }
+    }
     for stores in SHARED_STORES {
         println!("the layers' suites on {stores}");
         let length = if long { &[] } else { SHORTER };
         let settings = [&[(STORES, *stores)], length].concat();
-        let (more_passed, more_failed) = cargo_test(&["--test", "it"], LAYERS, &settings)?;
+        let (more_passed, more_failed) =
+            cargo_test(&["--test", "it"], LAYERS, &settings, &mut ran)?;
         passed += more_passed;
         failed += more_failed;
     }
@@ -58,11 +71,12 @@ pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
 }
 
 /// Runs tests of the workspace: of the `targets` only, and those whose names `filter` has, if
-/// any are given.
+/// any are given; adds the names of those that passed to `ran`.
 fn cargo_test(
     targets: &[&str],
     filter: &[&str],
     settings: &[(&str, &str)],
+    ran: &mut BTreeSet<String>,
 ) -> Result<(u64, u64), String> {
     let build =
         ["test", "--workspace", "--locked", "--no-fail-fast", "--features", "crosstown/echo"];
@@ -79,6 +93,10 @@ fn cargo_test(
     for line in BufReader::new(out).lines() {
         let line = line.map_err(|error| format!("cargo's output cannot be read: {error}"))?;
         println!("{line}");
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok"))
+        {
+            ran.insert(name.to_owned());
+        }
         if let Some((more_passed, more_failed)) = counted(&line) {
             passed += more_passed;
             failed += more_failed;
