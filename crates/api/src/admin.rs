@@ -4,7 +4,7 @@
 
 use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
-    metrics,
+    limits, metrics,
     request::{Json, Wanted},
     traffic,
 };
@@ -133,6 +133,7 @@ pub fn routes(parts: Parts) -> Router {
         .route("/api-keys/{tenant}/{id}", delete(delete_key))
         .with_state(parts.clone())
         .merge(traffic::admin_routes(parts.analytics.clone(), parts.clock.clone()))
+        .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
         .route_layer(middleware::from_fn_with_state(parts.clone(), guard));
     Router::new()
         .route("/health", get(health))

@@ -11,6 +11,7 @@ mod answer;
 mod blocks;
 mod channels;
 mod connections;
+mod limits;
 mod mailboxes;
 mod metrics;
 mod request;

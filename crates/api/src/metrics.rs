@@ -7,7 +7,7 @@ use std::{
 };
 use store_guard::{Condition, Report};
 use traffic_cop::{
-    analytics::{Figures, Histogram, RouteName},
+    analytics::{Figures, Histogram, Range, RouteName},
     limit::Limits,
     totals::Passed,
 };
@@ -39,6 +39,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
+    shadows(&mut text, parts);
     shared_limits(&mut text, &parts.limits);
     engines(&mut text, parts);
     text
@@ -79,6 +80,16 @@ fn engines(text: &mut String, parts: &Parts) {
     let (name, copies) = ("crosstown_callers_from_copies_total", parts.identity.from_copies());
     let help = "Credentials taken as they were known, since the store was away.";
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {copies}");
+}
+
+/// Limits that refuse nothing.
+fn shadows(text: &mut String, parts: &Parts) {
+    let name = "crosstown_limit_shadow_refused_total";
+    let help = "Requests that a limit in shadow would have refused.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for report in parts.limits.shadows(Range::OneMinute, parts.clock.elapsed()) {
+        let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", report.limit, report.since_start);
+    }
 }
 
 /// Limits that nodes count together; nothing if there is one node.

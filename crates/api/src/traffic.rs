@@ -35,19 +35,21 @@ pub(crate) struct Asked {
     range: String,
 }
 
+impl Asked {
+    pub(crate) fn range(&self) -> Result<Range, Refusal> {
+        Range::parse(&self.range).map_err(|detail| Problem::new(Code::BadRequest, detail).into())
+    }
+}
+
 fn hour() -> String {
     "1h".into()
 }
 
-fn range(asked: &Asked) -> Result<Range, Refusal> {
-    Range::parse(&asked.range).map_err(|detail| Problem::new(Code::BadRequest, detail).into())
-}
-
 async fn of_tenant(State(traffic): State<Traffic>, by: By, Wanted(asked): Wanted<Asked>) -> Answer {
     let now = traffic.clock.now();
-    json(traffic.analytics.report(range(&asked)?, now, Some(&by.tenant)))
+    json(traffic.analytics.report(asked.range()?, now, Some(&by.tenant)))
 }
 
 async fn of_all(State(traffic): State<Traffic>, Wanted(asked): Wanted<Asked>) -> Answer {
-    json(traffic.analytics.report(range(&asked)?, traffic.clock.now(), None))
+    json(traffic.analytics.report(asked.range()?, traffic.clock.now(), None))
 }

@@ -179,7 +179,10 @@ impl Config {
                 ));
             }
         }
-        for limit in &self.limits {
+        for (at, limit) in self.limits.iter().enumerate() {
+            if self.limits[..at].iter().any(|other| other.name == limit.name) {
+                return Err(format!("two limits are named `{}`; rename one", limit.name));
+            }
             let unknown = limit
                 .routes
                 .iter()
@@ -267,6 +270,8 @@ mod tests {
             "[[limits]]\nname = \"a\"\nper = \"user\"\nrequests = 0\nperiod = \"1s\"",
             "`requests`",
         );
+        let twice = "[[limits]]\nname = \"a\"\nper = \"ip\"\nrequests = 1\nperiod = \"1s\"\n";
+        refused(&twice.repeat(2), "two limits are named `a`; rename one");
         refused("[admin]\nlisten = \"0.0.0.0:8081\"", "loopback");
         refused("[store]\nurl = \"memory:\"", "c.toml:1: unknown field `store`");
         refused("[peers]\nlisten = \"0.0.0.0:8082\"", "`peers.insecure = true`");

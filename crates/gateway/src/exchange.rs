@@ -312,6 +312,7 @@ fn charge(
         let subject = Subject {
             tenant: caller.map(|caller| &caller.tenant),
             principal: caller.map(|caller| &caller.principal),
+            session: caller.and_then(|caller| caller.session),
             ip: crate::admission::limited_as(conn.ip),
             route: name,
         };

@@ -16,7 +16,7 @@ use tokio::{
 };
 use traffic_cop::{
     identity::AnonymousConfig,
-    limit::{Per, Rule, Scope, WhenAway},
+    limit::{Per, Rule},
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -472,16 +472,7 @@ async fn what_a_service_is_told_comes_from_the_credential() {
 #[tokio::test]
 async fn limits_are_charged_and_everything_is_recorded() {
     let origin = Origin::echo().await;
-    let rule = Rule {
-        name: "few".into(),
-        per: Per::Ip,
-        requests: 2,
-        period: Duration::from_secs(3600),
-        burst: 2,
-        routes: Vec::new(),
-        scope: Scope::Node,
-        when_away: WhenAway::LocalShare,
-    };
+    let rule = Rule::new("few", Per::Ip, 2, Duration::from_secs(3600));
     let edge = Edge::with(
         one_worker(),
         &services(&[&origin.address]),

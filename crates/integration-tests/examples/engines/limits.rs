@@ -11,7 +11,7 @@ use std::{
 };
 use store::SharedStore;
 use traffic_cop::limit::{
-    Ask, Charge, Grant, Limits, Owners, PLACES, Per, Rule, Scope, Shared, Subject, WhenAway, shards,
+    Ask, Charge, Grant, Limits, Owners, PLACES, Per, Rule, Shared, Subject, WhenAway, shards,
 };
 
 /// How long taking the places over may take.
@@ -58,14 +58,9 @@ pub(crate) async fn prepare(
     };
     tokio::time::timeout(SETTLING, settled).await.map_err(|_| "no place has an owner")?;
     let rule = Rule {
-        name: "user".into(),
-        per: Per::User,
-        requests: 100_000_000,
-        period: Duration::from_secs(1),
         burst: 10_000_000,
-        routes: Vec::new(),
-        scope: Scope::Shared,
         when_away: WhenAway::Refuse,
+        ..Rule::new("user", Per::User, 100_000_000, Duration::from_secs(1))
     };
     let limits = Limits::new(vec![rule], Some(shared));
     let mut charges = Vec::new();
@@ -73,7 +68,7 @@ pub(crate) async fn prepare(
         let (tenant, principal) = (ours::tenant()?, ours::principal(&format!("user-{task}"))?);
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let (tenant, principal) = (Some(&tenant), Some(&principal));
-        charges.push(limits.resolve(&Subject { tenant, principal, ip, route: "r" }));
+        charges.push(limits.resolve(&Subject { tenant, principal, session: None, ip, route: "r" }));
     }
     Ok(Arc::new(Charging { charges, clock }))
 }

@@ -1,4 +1,6 @@
-//! Limits that two nodes share.
+//! Limits, on one node and on two that share them.
+
+mod shadow;
 
 use client::Client;
 use http::Method;
@@ -55,6 +57,15 @@ async fn admitted(callers: &[Client], within: Duration) -> u64 {
         }
     }
     tasks.join_all().await.iter().sum()
+}
+
+/// Until the node decides by itself: at once, or once every place has an owner where its store
+/// could be shared.
+async fn ready(node: &Server) {
+    let metrics = node.admin().call(Method::GET, "/metrics", None).await.unwrap();
+    if String::from_utf8_lossy(&metrics.body).contains("crosstown_limit_places_owned") {
+        settled(std::slice::from_ref(node)).await;
+    }
 }
 
 fn callers(nodes: &[Server], user: &str) -> Vec<Client> {

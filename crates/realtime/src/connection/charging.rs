@@ -44,6 +44,7 @@ impl Task {
             let charge = limits.resolve(&Subject {
                 tenant: Some(&bound.caller.tenant),
                 principal: Some(&bound.caller.principal),
+                session: Some(bound.session),
                 ip: self.ip,
                 route: COMMANDS,
             });

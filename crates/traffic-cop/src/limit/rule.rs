@@ -10,6 +10,8 @@ use std::{sync::Arc, time::Duration};
 pub enum Per {
     /// One for each principal of a tenant.
     User,
+    /// One for each session; callers without one are counted as [`Self::User`] does.
+    Session,
     /// One for each route, in each tenant.
     Route,
     /// One for each IPv4 address and each IPv6 /64.
@@ -44,6 +46,17 @@ pub enum WhenAway {
     Pass,
 }
 
+/// What a rule does with a request that it has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refuses it.
+    #[default]
+    Enforce,
+    /// Counts whom it would have refused, and lets the request pass.
+    Shadow,
+}
+
 /// A limit: `{ name = "per-user", per = "user", requests = 100, period = "1m" }`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "RuleForm")]
@@ -64,6 +77,8 @@ pub struct Rule {
     pub scope: Scope,
     /// What happens while the nodes cannot agree.
     pub when_away: WhenAway,
+    /// Whether it refuses.
+    pub mode: Mode,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +96,8 @@ struct RuleForm {
     scope: Scope,
     #[serde(default)]
     when_away: WhenAway,
+    #[serde(default)]
+    mode: Mode,
 }
 
 impl TryFrom<RuleForm> for Rule {
@@ -106,12 +123,29 @@ impl TryFrom<RuleForm> for Rule {
         if interval == 0 {
             return Err("a limit of more than one request per nanosecond limits nothing".into());
         }
-        let RuleForm { name, per, requests, period, routes, scope, when_away, .. } = form;
-        Ok(Self { name: name.into(), per, requests, period, burst, routes, scope, when_away })
+        let RuleForm { name, per, requests, period, routes, scope, when_away, mode, .. } = form;
+        let rule = Self::new(&name, per, requests, period);
+        Ok(Self { burst, routes, scope, when_away, mode, ..rule })
     }
 }
 
 impl Rule {
+    /// A rule of `requests` in a `period`, all else as the configuration has it by default.
+    #[must_use]
+    pub fn new(name: &str, per: Per, requests: u64, period: Duration) -> Self {
+        Self {
+            name: name.into(),
+            per,
+            requests,
+            period,
+            burst: requests,
+            routes: Vec::new(),
+            scope: Scope::default(),
+            when_away: WhenAway::default(),
+            mode: Mode::default(),
+        }
+    }
+
     pub(super) fn covers(&self, route: &str) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|name| name == route)
     }

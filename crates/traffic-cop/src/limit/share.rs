@@ -61,6 +61,8 @@ pub(super) struct Share {
     demand: u64,
     since: Duration,
     waiting: u64,
+    /// What requests took that did not wait for the answer, and how many they were.
+    late: (u64, u64),
     last: Option<Grant>,
     asking: bool,
 }
@@ -106,6 +108,12 @@ impl Share {
         self.demand = self.demand.saturating_sub(cost);
     }
 
+    /// Notes that a request that was drawn in vain went on, to be paid for with the next answer.
+    pub(super) fn owe(&mut self, cost: u64) {
+        let (owed, requests) = self.late;
+        self.late = (owed.saturating_add(cost), requests + 1);
+    }
+
     /// What to ask the owner for; `None` while an answer is awaited.
     pub(super) fn ask(
         &mut self,
@@ -131,9 +139,12 @@ impl Share {
         Some(Ask { key, interval, burst, want, back: std::mem::take(&mut self.back) })
     }
 
-    pub(super) fn answered(&mut self, now: Duration, grant: Option<Grant>) {
+    /// Takes the owner's answer, and tells how many of the requests that did not wait for it
+    /// are refused by it.
+    pub(super) fn answered(&mut self, now: Duration, grant: Option<Grant>) -> u64 {
         self.asking = false;
-        let Some(grant) = grant else { return };
+        let (owed, requests) = std::mem::take(&mut self.late);
+        let Some(grant) = grant else { return 0 };
         (self.demand, self.waiting, self.since, self.last) = (0, 0, now, Some(grant));
         self.left += grant.granted;
         self.kept_until = now + KEPT;
@@ -142,6 +153,9 @@ impl Share {
             self.refused_until = now + wait;
             self.quiet_until = now + wait.clamp(QUIET[0], QUIET[1]);
         }
+        let paid = owed.min(self.left);
+        self.left -= paid;
+        if owed == 0 { 0 } else { ((owed - paid) * requests).div_ceil(owed) }
     }
 
     /// Whether something is to be given back that nobody asks after.
@@ -220,6 +234,21 @@ mod tests {
         let Drawn::Refused(taken) = share.draw(at(999), 1) else { panic!("it is known") };
         assert_eq!(taken.retry_after, at(4_001));
         assert_eq!(share.draw(at(1_000), 1), Drawn::Short);
+    }
+
+    #[test]
+    fn who_does_not_wait_is_judged_by_the_answer() {
+        let mut share = Share::default();
+        for _ in 0..5 {
+            assert_eq!(share.draw(at(0), 2), Drawn::Short);
+            share.owe(2);
+        }
+        assert_eq!(asked(&mut share, at(0)), Some(10));
+        assert_eq!(share.answered(at(1), Some(grant(6, 0))), 2, "of five, for three was room");
+        assert_eq!(share.draw(at(1), 2), Drawn::Short, "nothing is left of it");
+        share.owe(2);
+        asked(&mut share, at(1));
+        assert_eq!(share.answered(at(2), None), 0, "without an answer nobody is counted");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::limit::{
     WhenAway,
     gcra::{Bucket, Rate, Taken},
     share::{Ask, Drawn, Grant, Share},
+    subject::Named,
+    tally::Tally,
 };
 use ahash::RandomState;
 use arc_swap::ArcSwapOption;
@@ -128,6 +130,8 @@ pub(super) struct SharedBucket {
     /// The arrival time that was saved last, in nanoseconds.
     saved: AtomicU64,
     answered: Notify,
+    /// Where refusals are noted that nobody waits for.
+    tally: Mutex<Option<(Arc<Tally>, Arc<Named>)>>,
     /// It waits to be asked about.
     wished: AtomicBool,
 }
@@ -255,6 +259,33 @@ impl Shared {
             }
             Drawn::Short => Charged::Short,
         }
+    }
+
+    /// Charges a bucket of a rule that refuses nothing, and so makes nobody wait. False if the
+    /// rule would have refused; what the owner has to be asked for first is told to the tally
+    /// once it has answered, and not counted at all while it is away.
+    pub(super) fn shadow(&self, bucket: &Arc<SharedBucket>, now: Duration, cost: u32) -> bool {
+        let place = &self.places[usize::from(bucket.place)];
+        if place.is_owned(now) {
+            return bucket.owned.take(bucket.rate, now, cost).is_ok();
+        }
+        let mut share = bucket.share.lock();
+        let low = match share.draw(now, u64::from(cost)) {
+            Drawn::Taken { low, .. } => low,
+            Drawn::Refused(_) => return false,
+            Drawn::Short => {
+                let is_away = nanos(now) < place.away_until.load(Relaxed);
+                if !is_away {
+                    share.owe(u64::from(cost));
+                }
+                !is_away
+            }
+        };
+        drop(share);
+        if low {
+            self.wish(bucket);
+        }
+        true
     }
 
     /// Decides by the rule's policy for an owner that does not answer.
@@ -508,6 +539,7 @@ impl SharedBucket {
             share: Mutex::default(),
             saved: AtomicU64::new(0),
             answered: Notify::new(),
+            tally: Mutex::default(),
             wished: AtomicBool::new(false),
         }
     }
@@ -521,8 +553,18 @@ impl SharedBucket {
 
     /// Takes the owner's answer, or that there was none, and tells whoever waits.
     pub(super) fn answer(&self, now: Duration, grant: Option<Grant>) {
-        self.share.lock().answered(now, grant);
+        let refused = self.share.lock().answered(now, grant);
+        if refused > 0
+            && let Some((tally, named)) = &*self.tally.lock()
+        {
+            tally.add(now, named, refused);
+        }
         self.answered.notify_waiters();
+    }
+
+    /// Notes refusals of requests that did not wait in `tally`.
+    pub(super) fn tell(&self, tally: &Arc<Tally>, named: &Arc<Named>) {
+        *self.tally.lock() = Some((tally.clone(), named.clone()));
     }
 }
 

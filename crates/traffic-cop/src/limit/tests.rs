@@ -1,13 +1,11 @@
-use super::*;
-use clock::Clock;
+use super::{shared::Charged, *};
+use clock::{Clock, SharedClock};
+use http::HeaderMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use types::Timestamp;
+use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 fn rule(name: &str, per: Per, requests: u64, seconds: u64) -> Rule {
-    let period = Duration::from_secs(seconds);
-    let (scope, when_away) = (Scope::Node, WhenAway::LocalShare);
-    let (name, routes) = (name.into(), Vec::new());
-    Rule { name, per, requests, period, burst: requests, routes, scope, when_away }
+    Rule::new(name, per, requests, Duration::from_secs(seconds))
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -15,7 +13,8 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn subject<'a>(tenant: &'a TenantId, ip: &str) -> Subject<'a> {
-    Subject { tenant: Some(tenant), principal: None, ip: ip.parse().unwrap(), route: "r" }
+    let ip = ip.parse().unwrap();
+    Subject { tenant: Some(tenant), principal: None, session: None, ip, route: "r" }
 }
 
 #[test]
@@ -118,4 +117,53 @@ fn a_thread_that_did_not_run_is_not_refused_for_what_others_took_since() {
     let lagging: SharedClock = Arc::new(Lagging(AtomicU64::new(0)));
     assert!(charge.take_by(&lagging, 1).allowed());
     assert!(!charge.take_by(&lagging, 1).allowed(), "the tenth was the last");
+}
+
+#[test]
+fn a_session_has_its_own_bucket_and_who_has_none_that_of_the_caller() {
+    let limits = Limits::new(vec![rule("s", Per::Session, 1, 100)], None);
+    let (acme, id) = (tenant("acme"), PrincipalId::new("ann").unwrap());
+    let ann = Principal { kind: PrincipalKind::User, id };
+    let taken = |session: Option<u8>, principal| {
+        let session = session.map(|random| SessionId::new(7, [random; 16]));
+        let subject = Subject { session, principal, ..subject(&acme, "::1") };
+        limits.resolve(&subject).take(Duration::ZERO, 1).allowed()
+    };
+    assert!(taken(Some(1), Some(&ann)));
+    assert!(!taken(Some(1), Some(&ann)));
+    assert!(taken(Some(2), Some(&ann)));
+    assert!(taken(None, Some(&ann)));
+    assert!(!taken(None, Some(&ann)));
+    assert!(taken(None, None) && taken(None, None), "nobody is counted");
+}
+
+#[test]
+fn a_rule_in_shadow_counts_whom_it_would_refuse_and_refuses_nobody() {
+    let shadow = Rule { mode: Mode::Shadow, ..rule("new", Per::Tenant, 2, 100) };
+    let limits = Limits::new(vec![shadow.clone(), rule("old", Per::Tenant, 4, 100)], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    let mut headers = HeaderMap::new();
+    let mut admitted = 0;
+    for _ in 0..10 {
+        let decision = charge.take(Duration::from_secs(5), 1);
+        admitted += u32::from(decision.allowed());
+        decision.write_headers(&mut headers);
+        assert!(!headers["ratelimit"].to_str().unwrap().contains("new"), "{headers:?}");
+    }
+    assert_eq!(headers["ratelimit-policy"], "\"old\";q=4;w=100");
+    assert_eq!(admitted, 4);
+    let told = |limits: &Limits| limits.shadows(Range::OneMinute, Duration::from_secs(5));
+    let report = told(&limits);
+    assert_eq!((report.len(), &*report[0].limit, report[0].since_start), (1, "new", 2));
+    assert_eq!(report[0].refusals.refused, 2, "what others refuse is not charged to it");
+    let named = Named { tenant: Some(acme.clone()), ..Named::default() };
+    assert_eq!(*report[0].refusals.subjects[0].subject, named);
+    // It is full again at the rate of what it admitted, as if it held.
+    assert!(charge.take(Duration::from_secs(60), 1).allowed());
+    assert_eq!(told(&limits)[0].since_start, 2);
+    limits.replace(vec![shadow]);
+    assert_eq!(told(&limits)[0].since_start, 2, "it goes on where it was");
+    limits.replace(vec![rule("new", Per::Tenant, 2, 100)]);
+    assert_eq!(told(&limits), []);
 }

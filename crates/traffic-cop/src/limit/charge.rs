@@ -1,0 +1,259 @@
+//! Charging a request: to every rule, or to none if one refuses.
+
+use crate::limit::{
+    WhenAway,
+    gcra::{Bucket, Rate, Taken},
+    shadow::Shadow,
+    shared::{Charged, Shared, SharedBucket},
+};
+use bytes::Bytes;
+use clock::SharedClock;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use protocol::{Code, Problem};
+use std::{sync::Arc, time::Duration};
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// A refusal by a time that is so old is looked at again.
+pub(super) const STALE: Duration = Duration::from_millis(1);
+/// How long a request asks owners of shared limits. Where many come at once after a pause,
+/// others draw on what was granted; an owner that grants nothing ends it at once.
+const ASKS_FOR: Duration = Duration::from_secs(1);
+
+/// A bucket that a request is charged to, and its rule.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) rule: Arc<str>,
+    /// `"rule";r=`, as `RateLimit` begins.
+    pub(super) prefix: Box<[u8]>,
+    pub(super) rate: Rate,
+    pub(super) counter: Counter,
+    pub(super) when_away: WhenAway,
+}
+
+/// Who counts.
+#[derive(Debug)]
+pub(super) enum Counter {
+    Here(Arc<Bucket>),
+    Shared(Arc<SharedBucket>),
+}
+
+/// The buckets of one kind of request, ready to be charged.
+#[derive(Debug, Clone)]
+pub struct Charge(pub(super) Arc<Buckets>);
+
+#[derive(Debug)]
+pub(super) struct Buckets {
+    pub(super) parts: Box<[Part]>,
+    /// Rules that refuse nothing.
+    pub(super) shadows: Box<[Shadow]>,
+    pub(super) policy: Option<HeaderValue>,
+    pub(super) shared: Option<Arc<Shared>>,
+}
+
+impl Buckets {
+    pub(super) fn charge(&self, part: &Part, now: Duration, cost: u32) -> Charged {
+        match (&part.counter, &self.shared) {
+            (Counter::Shared(bucket), Some(shared)) => {
+                shared.charge(bucket, now, cost, part.when_away)
+            }
+            (Counter::Here(bucket), _) => match bucket.take(part.rate, now, cost) {
+                Ok(taken) => Charged::Taken(taken),
+                Err(refused) => Charged::Refused(refused),
+            },
+            (Counter::Shared(_), None) => Charged::Away,
+        }
+    }
+
+    fn put_back(&self, part: &Part, now: Duration, cost: u32) {
+        match (&part.counter, &self.shared) {
+            (Counter::Here(bucket), _) => bucket.give_back(part.rate, u64::from(cost)),
+            (Counter::Shared(bucket), Some(shared)) => shared.put_back(bucket, now, cost),
+            (Counter::Shared(_), None) => {}
+        }
+    }
+}
+
+impl Charge {
+    /// Whether no rule applies.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.parts.is_empty() && self.0.shadows.is_empty()
+    }
+
+    /// Charges `cost` to every bucket, or to none if one refuses or if another node has to be
+    /// asked first. `now` is the time since the node's clock was made.
+    #[must_use]
+    pub fn take(&self, now: Duration, cost: u32) -> Decision {
+        let decision = self.take_with(now, cost, None);
+        if decision.allowed() {
+            self.shadow(cost, now, || now);
+        }
+        decision
+    }
+
+    /// As [`Self::take`], by the time that `clock` tells. A thread that did not run between
+    /// reading the time and charging is behind those that did, and would be refused for what
+    /// they took in the time that it has missed; so a refusal has to hold by the time after it.
+    #[must_use]
+    pub fn take_by(&self, clock: &SharedClock, cost: u32) -> Decision {
+        self.take_by_with(clock, cost, None)
+    }
+
+    fn take_by_with(&self, clock: &SharedClock, cost: u32, alone: Option<usize>) -> Decision {
+        let mut now = clock.elapsed();
+        loop {
+            let decision = self.take_with(now, cost, alone);
+            if decision.outcome != Outcome::Refused {
+                if decision.allowed() {
+                    self.shadow(cost, now, || clock.elapsed());
+                }
+                return decision;
+            }
+            let then = clock.elapsed();
+            if then.saturating_sub(now) < STALE {
+                return decision;
+            }
+            now = then;
+        }
+    }
+
+    /// Charges the rules that refuse nothing; each by itself.
+    fn shadow(&self, cost: u32, now: Duration, again: impl Fn() -> Duration) {
+        for shadow in &self.0.shadows {
+            shadow.charge(self.0.shared.as_deref(), cost, now, &again);
+        }
+    }
+
+    /// `alone`: a part whose owner was asked in vain.
+    fn take_with(&self, now: Duration, cost: u32, alone: Option<usize>) -> Decision {
+        let parts = &self.0.parts;
+        let decided = |tightest, outcome| Decision { charge: self.clone(), tightest, outcome };
+        let mut tightest: Option<(usize, Taken)> = None;
+        for (at, part) in parts.iter().enumerate() {
+            let charged = match (&part.counter, &self.0.shared) {
+                (Counter::Shared(bucket), Some(shared)) if alone == Some(at) => {
+                    shared.without_owner(bucket, now, cost, part.when_away)
+                }
+                (_, _) => self.0.charge(part, now, cost),
+            };
+            if let Charged::Taken(taken) = charged {
+                if tightest.is_none_or(|(_, other)| taken.remaining < other.remaining) {
+                    tightest = Some((at, taken));
+                }
+                continue;
+            }
+            for earlier in &parts[..at] {
+                self.0.put_back(earlier, now, cost);
+            }
+            return match charged {
+                Charged::Refused(refused) => decided(Some((at, refused)), Outcome::Refused),
+                Charged::Away => decided(None, Outcome::Away),
+                Charged::Short | Charged::Taken(_) => decided(None, Outcome::Short(at)),
+            };
+        }
+        decided(tightest, Outcome::Allowed)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Allowed,
+    Refused,
+    /// The owner of a shared limit does not answer, and its rule refuses without it.
+    Away,
+    /// The owner of this part has to be asked.
+    Short(usize),
+}
+
+/// What a charge came to.
+#[derive(Debug)]
+pub struct Decision {
+    charge: Charge,
+    tightest: Option<(usize, Taken)>,
+    outcome: Outcome,
+}
+
+impl Decision {
+    /// Whether the request may go on.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.outcome == Outcome::Allowed
+    }
+
+    /// Whether another node has to be asked before this is one: see [`Self::settle`].
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.outcome, Outcome::Short(_))
+    }
+
+    /// Asks whoever has to be asked, and charges `cost` anew. Nothing has been charged before.
+    pub async fn settle(self, clock: &SharedClock, cost: u32) -> Self {
+        let mut decision = self;
+        let until = clock.elapsed() + ASKS_FOR;
+        while clock.elapsed() < until {
+            let Outcome::Short(at) = decision.outcome else { return decision };
+            let buckets = decision.charge.0.clone();
+            let answered = match (&buckets.parts[at].counter, &buckets.shared) {
+                (Counter::Shared(bucket), Some(shared)) => shared.ask(bucket).await,
+                (_, _) => false,
+            };
+            let alone = (!answered).then_some(at);
+            decision = decision.charge.take_by_with(clock, cost, alone);
+        }
+        if let Outcome::Short(at) = decision.outcome {
+            // Others have used up each time what this one has waited for.
+            let retry_after = Duration::from_millis(100);
+            let taken = Taken { remaining: 0, reset: retry_after, retry_after };
+            (decision.outcome, decision.tightest) = (Outcome::Refused, Some((at, taken)));
+        }
+        decision
+    }
+
+    /// Sets `RateLimit-Policy` (every rule) and `RateLimit` (the one with least left), as
+    /// draft-ietf-httpapi-ratelimit-headers-11 has them, and `Retry-After` on a refusal.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        let Some((at, taken)) = self.tightest else { return };
+        let Buckets { parts, policy, .. } = &*self.charge.0;
+        if let Some(policy) = policy {
+            headers.insert(RATELIMIT_POLICY, policy.clone());
+        }
+        // On the hot path: no formatting machinery.
+        let prefix = &parts[at].prefix;
+        let mut text = Vec::with_capacity(prefix.len() + 43);
+        text.extend_from_slice(prefix);
+        text.extend_from_slice(itoa::Buffer::new().format(taken.remaining).as_bytes());
+        text.extend_from_slice(b";t=");
+        let reset = taken.reset.as_secs() + u64::from(taken.reset.subsec_nanos() > 0);
+        text.extend_from_slice(itoa::Buffer::new().format(reset).as_bytes());
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+            headers.insert(RATELIMIT, value);
+        }
+        if !self.allowed() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(taken.retry_after)));
+        }
+    }
+
+    /// The refusal as an error for the client.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        if self.outcome == Outcome::Away {
+            let detail = "a limit that the nodes share cannot be asked for now";
+            return Problem::new(Code::StoreUnavailable, detail)
+                .retry_after(Duration::from_secs(1));
+        }
+        match self.tightest {
+            None => Problem::new(Code::RateLimited, "a limit is used up"),
+            Some((at, taken)) => {
+                let rule = &*self.charge.0.parts[at].rule;
+                Problem::new(Code::RateLimited, format!("the limit `{rule}` is used up"))
+                    .member("limit", rule)
+                    .retry_after(taken.retry_after)
+            }
+        }
+    }
+}
+
+fn seconds_up(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}

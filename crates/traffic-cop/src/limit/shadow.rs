@@ -1,0 +1,72 @@
+//! Rules in shadow: charged as if they held, refusing nothing.
+//!
+//! A request that the other rules let in is charged to each rule in shadow by itself, as if
+//! that rule alone were added to those that hold.
+
+use crate::limit::{
+    charge::Counter,
+    gcra::Rate,
+    shared::Shared,
+    subject::Named,
+    tally::{Refusals, Tally},
+};
+use serde::Serialize;
+use std::{sync::Arc, time::Duration};
+
+/// A bucket of a rule in shadow, and where its refusals are noted.
+#[derive(Debug)]
+pub(super) struct Shadow {
+    rate: Rate,
+    counter: Counter,
+    tally: Arc<Tally>,
+    named: Arc<Named>,
+}
+
+/// Whom a rule in shadow would have refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShadowReport {
+    /// The rule.
+    pub limit: Arc<str>,
+    /// Requests that it would have refused since the node's start, or since it is in shadow.
+    pub since_start: u64,
+    /// Those of the time asked for.
+    #[serde(flatten)]
+    pub refusals: Refusals,
+}
+
+impl Shadow {
+    pub(super) fn new(rate: Rate, counter: Counter, tally: Arc<Tally>, named: Named) -> Self {
+        let named = Arc::new(named);
+        if let Counter::Shared(bucket) = &counter {
+            bucket.tell(&tally, &named);
+        }
+        Self { rate, counter, tally, named }
+    }
+
+    /// Charges it. A refusal has to hold `again`, by the time that is then.
+    pub(super) fn charge(
+        &self,
+        shared: Option<&Shared>,
+        cost: u32,
+        now: Duration,
+        again: &impl Fn() -> Duration,
+    ) {
+        let mut now = now;
+        while !self.takes(shared, cost, now) {
+            let then = again();
+            if then.saturating_sub(now) < super::charge::STALE {
+                self.tally.add(then, &self.named, 1);
+                return;
+            }
+            now = then;
+        }
+    }
+
+    fn takes(&self, shared: Option<&Shared>, cost: u32, now: Duration) -> bool {
+        match (&self.counter, shared) {
+            (Counter::Here(bucket), _) => bucket.take(self.rate, now, cost).is_ok(),
+            (Counter::Shared(bucket), Some(shared)) => shared.shadow(bucket, now, cost),
+            (Counter::Shared(_), None) => true,
+        }
+    }
+}
