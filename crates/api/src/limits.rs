@@ -1,16 +1,23 @@
-//! Limits, for the operator: `/limits/shadow?range=1h` tells whom those in shadow would have
-//! refused on this node.
+//! Limits, for the operator.
+//!
+//! `GET /limits/shadow?range=1h` tells whom those in shadow would have refused on this node;
+//! `POST /limits/{limit}/reset` makes a limit full again for the subject in its body.
 
 use crate::{
-    answer::{Answer, json},
-    request::Wanted,
+    answer::{Answer, json, no_content, refuse},
+    request::{Json, Wanted},
     traffic::Asked,
 };
-use axum::{Router, extract::State, routing::get};
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::{get, post},
+};
 use clock::SharedClock;
+use protocol::Code;
 use serde_json::json as object;
 use std::sync::Arc;
-use traffic_cop::limit::Limits;
+use traffic_cop::limit::{Limits, Named, ResetError};
 
 #[derive(Clone)]
 struct Parts {
@@ -19,11 +26,30 @@ struct Parts {
 }
 
 pub(crate) fn admin_routes(limits: Arc<Limits>, clock: SharedClock) -> Router {
-    Router::new().route("/limits/shadow", get(shadow)).with_state(Parts { limits, clock })
+    Router::new()
+        .route("/limits/shadow", get(shadow))
+        .route("/limits/{limit}/reset", post(reset))
+        .with_state(Parts { limits, clock })
 }
 
 async fn shadow(State(parts): State<Parts>, Wanted(asked): Wanted<Asked>) -> Answer {
     let range = asked.range()?;
     let limits = parts.limits.shadows(range, parts.clock.elapsed());
     json(object!({ "range": range.as_str(), "limits": limits }))
+}
+
+async fn reset(
+    State(parts): State<Parts>,
+    Path(limit): Path<String>,
+    Json(subject): Json<Named>,
+) -> Answer {
+    let code = match parts.limits.reset(&limit, &subject).await {
+        Ok(()) => return no_content(),
+        Err(error) => match error {
+            ResetError::NoLimit => (Code::NotFound, error.to_string()),
+            ResetError::Subject(_) => (Code::BadRequest, error.to_string()),
+            ResetError::Away => (Code::StoreUnavailable, error.to_string()),
+        },
+    };
+    refuse(code.0, code.1)
 }

@@ -40,6 +40,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
     shadows(&mut text, parts);
+    costs(&mut text, &parts.limits);
     shared_limits(&mut text, &parts.limits);
     engines(&mut text, parts);
     text
@@ -89,6 +90,16 @@ fn shadows(text: &mut String, parts: &Parts) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
     for report in parts.limits.shadows(Range::OneMinute, parts.clock.elapsed()) {
         let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", report.limit, report.since_start);
+    }
+}
+
+/// Answers that should have told what they cost.
+fn costs(text: &mut String, limits: &Limits) {
+    let name = "crosstown_limit_cost_malformed_total";
+    let help = "Answers whose `cost_header` was no whole number.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (limit, count) in limits.malformed() {
+        let _ = writeln!(text, "{name}{{limit=\"{limit}\"}} {count}");
     }
 }
 

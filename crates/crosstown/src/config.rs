@@ -183,10 +183,9 @@ impl Config {
             if self.limits[..at].iter().any(|other| other.name == limit.name) {
                 return Err(format!("two limits are named `{}`; rename one", limit.name));
             }
-            let unknown = limit
-                .routes
-                .iter()
-                .find(|name| !self.edge.routes.iter().any(|route| route.name == **name));
+            let mut named = limit.routes.iter().chain(limit.costs.keys());
+            let unknown =
+                named.find(|name| !self.edge.routes.iter().any(|route| route.name == **name));
             if let Some(route) = unknown.filter(|name| !name.starts_with('_')) {
                 return Err(format!(
                     "the limit `{}` covers the route `{route}`, which is not configured",

@@ -193,12 +193,13 @@ async fn forward(
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, caller.as_ref());
-    let decision = settled(conn, decision).await;
+    let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
     {
         return Ok(limited(decision));
     }
+    ticket.owing = decision.as_ref().and_then(Decision::owing);
     let key = sticky::key(conn, &route.service, &head, caller.as_deref());
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), route);
@@ -217,7 +218,10 @@ async fn forward(
         Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
         Err(error) => return Err(failed(conn, ticket, &error)),
     };
-    if let Some(decision) = &decision {
+    if let Some(decision) = &mut decision {
+        if let Some(owing) = &mut ticket.owing {
+            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
+        }
         decision.write_headers(answer.headers_mut());
     }
     Ok(answer)
@@ -447,12 +451,13 @@ async fn mount(
     let caller = identify(conn, point.auth, request.headers()).await?;
     ticket.caller.clone_from(&caller);
     let decision = charge(conn, mounted.route, point.name, caller.as_ref());
-    let decision = settled(conn, decision).await;
+    let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
     {
         return Ok(limited(decision));
     }
+    ticket.owing = decision.as_ref().and_then(Decision::owing);
     ticket.declared = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
     fields::strip_claims(request.headers_mut(), true);
     request.headers_mut().insert(fields::TRACEPARENT, trace.parent);
@@ -462,7 +467,10 @@ async fn mount(
         request.extensions_mut().insert(caller);
     }
     let mut answer = point.mount.call(request).await;
-    if let Some(decision) = &decision {
+    if let Some(decision) = &mut decision {
+        if let Some(owing) = &mut ticket.owing {
+            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
+        }
         decision.write_headers(answer.headers_mut());
     }
     Ok(answer)

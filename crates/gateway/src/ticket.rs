@@ -11,7 +11,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use traffic_cop::analytics::{RouteId, Sample};
+use traffic_cop::{
+    analytics::{RouteId, Sample},
+    limit::Owing,
+};
 use types::Caller;
 
 /// The status of a request whose client went away before the answer, as nginx counts it.
@@ -28,6 +31,8 @@ pub(crate) struct Ticket {
     /// The declared length of a body that a mount reads by itself.
     pub(crate) declared: u64,
     pub(crate) bytes_out: u64,
+    /// What limits are to be told of the answer and of the end.
+    pub(crate) owing: Option<Owing>,
 }
 
 impl Ticket {
@@ -42,6 +47,7 @@ impl Ticket {
             inflow: None,
             declared: 0,
             bytes_out: 0,
+            owing: None,
             conn,
         }
     }
@@ -52,12 +58,16 @@ impl Drop for Ticket {
         let core = &self.conn.core;
         self.conn.watch.request_ended();
         core.request_ended();
+        let bytes_in = self.inflow.as_ref().map_or(self.declared, |inflow| inflow.bytes());
+        if let Some(owing) = self.owing.take() {
+            owing.ended(&core.node.clock, bytes_in.saturating_add(self.bytes_out));
+        }
         core.recorder.record(&Sample {
             route: self.route,
             tenant: self.caller.as_ref().map(|caller| &caller.tenant),
             status: self.status,
             latency: core.node.clock.elapsed().saturating_sub(self.started),
-            bytes_in: self.inflow.as_ref().map_or(self.declared, |inflow| inflow.bytes()),
+            bytes_in,
             bytes_out: self.bytes_out,
         });
     }

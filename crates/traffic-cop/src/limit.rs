@@ -8,6 +8,8 @@
 mod asking;
 mod charge;
 mod gcra;
+mod owing;
+mod reset;
 mod rule;
 mod shadow;
 mod share;
@@ -17,7 +19,9 @@ mod tally;
 
 pub use asking::ASKS_MAX;
 pub use charge::{Charge, Decision};
-pub use rule::{Mode, Per, Rule, Scope, WhenAway};
+pub use owing::{COST_MAX, Owing};
+pub use reset::ResetError;
+pub use rule::{Measure, Mode, Per, Rule, Scope, WhenAway};
 pub use shadow::ShadowReport;
 pub use share::{Ask, Grant};
 pub use shared::{Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
@@ -29,6 +33,7 @@ use crate::{
     limit::{
         charge::{Buckets, Counter, Part},
         gcra::Bucket,
+        owing::Later,
         shadow::Shadow,
         subject::{BucketKey, SubjectKey},
         tally::Tally,
@@ -69,21 +74,37 @@ struct Active {
     rule: Rule,
     /// Whom it would have refused, if it refuses nothing.
     tally: Option<Arc<Tally>>,
+    /// Answers that should have told their cost, and told something else.
+    malformed: Arc<AtomicU64>,
 }
 
 impl Active {
     /// `rules`, of which those keep what they came to that were in shadow before, too.
     fn all(rules: Vec<Rule>, before: &[Self]) -> Vec<Self> {
-        let known = |rule: &Rule| {
-            let before = before.iter().find(|before| before.rule.name == rule.name)?;
-            before.tally.clone()
-        };
         let active = |rule: Rule| {
+            let known = before.iter().find(|before| before.rule.name == rule.name);
             let is_shadow = rule.mode == Mode::Shadow;
-            let tally = is_shadow.then(|| known(&rule).unwrap_or_default());
-            Self { rule, tally }
+            let tally = known.and_then(|known| known.tally.clone());
+            let malformed = known.map(|known| known.malformed.clone()).unwrap_or_default();
+            Self { tally: is_shadow.then(|| tally.unwrap_or_default()), malformed, rule }
         };
         rules.into_iter().map(active).collect()
+    }
+}
+
+impl Active {
+    /// What tells the cost of a request afterwards.
+    fn later(&self) -> Option<Later> {
+        match &self.rule.measure {
+            Measure::Fixed => None,
+            Measure::Bytes => Some(Later::Bytes),
+            Measure::Field { name, kept } => Some(Later::Field {
+                name: name.clone(),
+                kept: *kept,
+                default: self.rule.cost,
+                malformed: self.malformed.clone(),
+            }),
+        }
     }
 }
 
@@ -118,7 +139,9 @@ impl Limits {
     pub fn resolve(&self, subject: &Subject<'_>) -> Charge {
         let (mut parts, mut shadows) = (Vec::new(), Vec::new());
         let mut policy = String::new();
-        for Active { rule, tally } in self.rules.load().iter() {
+        let mut is_owing = false;
+        for active in self.rules.load().iter() {
+            let Active { rule, tally, .. } = active;
             if !rule.covers(subject.route) {
                 continue;
             }
@@ -133,8 +156,19 @@ impl Limits {
                 }
                 Some(_) | None => Counter::Here(self.bucket(key)),
             };
+            let later = active.later();
+            is_owing |= later.is_some();
+            let part = Part {
+                rule: rule.name.clone(),
+                prefix: format!("\"{}\";r=", rule.name).into_bytes().into(),
+                rate,
+                counter,
+                when_away: rule.when_away,
+                cost: rule.cost_of(subject.route),
+                later,
+            };
             if let Some((tally, named)) = tally.as_ref().zip(named) {
-                shadows.push(Shadow::new(rate, counter, tally.clone(), named));
+                shadows.push(Shadow::new(part, tally.clone(), named));
                 continue;
             }
             if !policy.is_empty() {
@@ -142,14 +176,25 @@ impl Limits {
             }
             let window = rule.period.as_secs().max(1);
             let _ = write!(policy, "\"{}\";q={};w={window}", rule.name, rule.requests);
-            let prefix = format!("\"{}\";r=", rule.name).into_bytes().into();
-            let (rule, when_away) = (rule.name.clone(), rule.when_away);
-            parts.push(Part { rule, prefix, rate, counter, when_away });
+            if rule.measure == Measure::Bytes {
+                policy.push_str(";qu=\"content-bytes\"");
+            }
+            parts.push(part);
         }
         let policy = HeaderValue::from_str(&policy).ok();
         let shared = self.shared.clone();
         let (parts, shadows) = (parts.into(), shadows.into());
-        Charge(Arc::new(Buckets { parts, shadows, policy, shared }))
+        Charge(Arc::new(Buckets { parts, shadows, policy, shared, is_owing }))
+    }
+
+    /// Answers that should have told their cost and told something else, by rule.
+    #[must_use]
+    pub fn malformed(&self) -> Vec<(Arc<str>, u64)> {
+        let rules = self.rules.load();
+        let told =
+            rules.iter().filter(|active| matches!(active.rule.measure, Measure::Field { .. }));
+        let read = |active: &Active| active.malformed.load(Ordering::Relaxed);
+        told.map(|active| (active.rule.name.clone(), read(active))).collect()
     }
 
     /// Whom each rule in shadow would have refused on this node in the last `range`, at `now`,
@@ -168,9 +213,12 @@ impl Limits {
         reports.collect()
     }
 
+    fn shard(&self, key: &BucketKey) -> &Mutex<HashMap<BucketKey, Arc<Bucket>, RandomState>> {
+        &self.shards[(self.hasher.hash_one(key) as usize) % SHARDS]
+    }
+
     fn bucket(&self, key: BucketKey) -> Arc<Bucket> {
-        let shard = &self.shards[(self.hasher.hash_one(&key) as usize) % SHARDS];
-        let mut buckets = shard.lock();
+        let mut buckets = self.shard(&key).lock();
         if let Some(bucket) = buckets.get(&key) {
             return bucket.clone();
         }

@@ -1,5 +1,6 @@
 //! Limits, on one node and on two that share them.
 
+mod costs;
 mod shadow;
 
 use client::Client;

@@ -48,6 +48,15 @@ enum Rest<'a> {
 }
 
 impl<'a> Commands<'a> {
+    /// Bytes of those that were not read yet.
+    #[must_use]
+    pub fn bytes_left(&self) -> usize {
+        match self.0 {
+            Rest::Json(text) => text.len(),
+            Rest::Protobuf(bytes) => bytes.len(),
+        }
+    }
+
     /// Commands in JSON, one a line.
     #[must_use]
     pub fn json(message: &'a str) -> Self {

@@ -19,9 +19,14 @@ pub(super) struct KnownCharge {
 }
 
 impl Task {
-    /// Charges a command; the error if a limit refuses it. To end something, and to answer or
+    /// Charges a command of so many bytes; the error if a limit refuses it. To end something, and to answer or
     /// send a ping, is free.
-    pub(super) async fn charged(&mut self, bound: &Bound, command: &Command) -> Option<Error> {
+    pub(super) async fn charged(
+        &mut self,
+        bound: &Bound,
+        command: &Command,
+        bytes: usize,
+    ) -> Option<Error> {
         if command.unsubscribe.is_some() || command.ping.is_some() {
             return None;
         }
@@ -31,6 +36,9 @@ impl Task {
         } else {
             decision
         };
+        if let Some(owing) = decision.owing() {
+            owing.ended(&self.sockets.node.parts.clock, bytes as u64);
+        }
         (!decision.allowed()).then(|| Error::from(&decision.problem()))
     }
 

@@ -39,10 +39,13 @@ pub(super) enum Flow {
 
 impl Task {
     /// Obeys the commands of one message, in order.
-    pub(super) async fn receive(&mut self, commands: Commands<'_>) -> Flow {
-        for command in commands {
+    pub(super) async fn receive(&mut self, mut commands: Commands<'_>) -> Flow {
+        loop {
+            let before = commands.bytes_left();
+            let Some(command) = commands.next() else { break };
+            let bytes = before - commands.bytes_left();
             let flow = match command {
-                Ok(command) => self.obey(command).await,
+                Ok(command) => self.obey(command, bytes).await,
                 Err(Unreadable::Data { id }) if id != 0 && self.is_bound() => {
                     let error = ErrorCode::BadRequest.with("`data` is not JSON");
                     self.connection.reply(id, Body::Error(error));
@@ -65,7 +68,8 @@ impl Task {
         self.connection.bound.borrow().is_some()
     }
 
-    async fn obey(&mut self, command: Command) -> Flow {
+    /// Obeys a command of so many bytes.
+    async fn obey(&mut self, command: Command, bytes: usize) -> Flow {
         self.connection.trace_command(&command);
         if command.is_pong() {
             return self.pong();
@@ -86,7 +90,7 @@ impl Task {
                 None => Flow::Close(Disconnect::BadRequest),
             };
         };
-        if let Some(refused) = self.charged(&bound, &command).await {
+        if let Some(refused) = self.charged(&bound, &command, bytes).await {
             if id != 0 {
                 self.connection.reply(id, Body::Error(refused));
             }

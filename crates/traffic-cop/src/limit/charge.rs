@@ -3,6 +3,7 @@
 use crate::limit::{
     WhenAway,
     gcra::{Bucket, Rate, Taken},
+    owing::{Later, Owing},
     shadow::Shadow,
     shared::{Charged, Shared, SharedBucket},
 };
@@ -29,6 +30,9 @@ pub(super) struct Part {
     pub(super) rate: Rate,
     pub(super) counter: Counter,
     pub(super) when_away: WhenAway,
+    /// What a request costs; 0 if that is known afterwards.
+    pub(super) cost: u32,
+    pub(super) later: Option<Later>,
 }
 
 /// Who counts.
@@ -36,6 +40,23 @@ pub(super) struct Part {
 pub(super) enum Counter {
     Here(Arc<Bucket>),
     Shared(Arc<SharedBucket>),
+}
+
+impl Counter {
+    /// Charges what a request came to, whether there is room for it or not.
+    pub(super) fn debit(
+        &self,
+        shared: Option<&Shared>,
+        rate: Rate,
+        now: Duration,
+        cost: u64,
+    ) -> Option<Taken> {
+        match (self, shared) {
+            (Self::Here(bucket), _) => Some(bucket.debit(rate, now, cost)),
+            (Self::Shared(bucket), Some(shared)) => Some(shared.debit(bucket, now, cost)),
+            (Self::Shared(_), None) => None,
+        }
+    }
 }
 
 /// The buckets of one kind of request, ready to be charged.
@@ -49,23 +70,31 @@ pub(super) struct Buckets {
     pub(super) shadows: Box<[Shadow]>,
     pub(super) policy: Option<HeaderValue>,
     pub(super) shared: Option<Arc<Shared>>,
+    /// Whether some costs are known afterwards.
+    pub(super) is_owing: bool,
 }
 
 impl Buckets {
     pub(super) fn charge(&self, part: &Part, now: Duration, cost: u32) -> Charged {
         match (&part.counter, &self.shared) {
             (Counter::Shared(bucket), Some(shared)) => {
-                shared.charge(bucket, now, cost, part.when_away)
+                shared.charge(bucket, now, cost.saturating_mul(part.cost), part.when_away)
             }
-            (Counter::Here(bucket), _) => match bucket.take(part.rate, now, cost) {
-                Ok(taken) => Charged::Taken(taken),
-                Err(refused) => Charged::Refused(refused),
-            },
+            (Counter::Here(bucket), _) => {
+                match bucket.take_or_look(part.rate, now, cost.saturating_mul(part.cost)) {
+                    Ok(taken) => Charged::Taken(taken),
+                    Err(refused) => Charged::Refused(refused),
+                }
+            }
             (Counter::Shared(_), None) => Charged::Away,
         }
     }
 
     fn put_back(&self, part: &Part, now: Duration, cost: u32) {
+        let cost = cost.saturating_mul(part.cost);
+        if cost == 0 {
+            return;
+        }
         match (&part.counter, &self.shared) {
             (Counter::Here(bucket), _) => bucket.give_back(part.rate, u64::from(cost)),
             (Counter::Shared(bucket), Some(shared)) => shared.put_back(bucket, now, cost),
@@ -85,9 +114,9 @@ impl Charge {
     /// asked first. `now` is the time since the node's clock was made.
     #[must_use]
     pub fn take(&self, now: Duration, cost: u32) -> Decision {
-        let decision = self.take_with(now, cost, None);
+        let mut decision = self.take_with(now, cost, None);
         if decision.allowed() {
-            self.shadow(cost, now, || now);
+            decision.unmoved = self.shadow(cost, now, || now);
         }
         decision
     }
@@ -103,10 +132,10 @@ impl Charge {
     fn take_by_with(&self, clock: &SharedClock, cost: u32, alone: Option<usize>) -> Decision {
         let mut now = clock.elapsed();
         loop {
-            let decision = self.take_with(now, cost, alone);
+            let mut decision = self.take_with(now, cost, alone);
             if decision.outcome != Outcome::Refused {
                 if decision.allowed() {
-                    self.shadow(cost, now, || clock.elapsed());
+                    decision.unmoved = self.shadow(cost, now, || clock.elapsed());
                 }
                 return decision;
             }
@@ -118,23 +147,27 @@ impl Charge {
         }
     }
 
-    /// Charges the rules that refuse nothing; each by itself.
-    fn shadow(&self, cost: u32, now: Duration, again: impl Fn() -> Duration) {
-        for shadow in &self.0.shadows {
-            shadow.charge(self.0.shared.as_deref(), cost, now, &again);
+    /// Charges the rules that refuse nothing; each by itself. A bit for each of the first 64
+    /// that would have refused.
+    fn shadow(&self, cost: u32, now: Duration, again: impl Fn() -> Duration) -> u64 {
+        let mut unmoved = 0;
+        for (at, shadow) in self.0.shadows.iter().enumerate() {
+            let taken = shadow.charge(self.0.shared.as_deref(), cost, now, &again);
+            unmoved |= u64::from(!taken).checked_shl(at as u32).unwrap_or(0);
         }
+        unmoved
     }
 
     /// `alone`: a part whose owner was asked in vain.
     fn take_with(&self, now: Duration, cost: u32, alone: Option<usize>) -> Decision {
         let parts = &self.0.parts;
-        let decided = |tightest, outcome| Decision { charge: self.clone(), tightest, outcome };
+        let decided =
+            |tightest, outcome| Decision { charge: self.clone(), tightest, outcome, unmoved: 0 };
         let mut tightest: Option<(usize, Taken)> = None;
         for (at, part) in parts.iter().enumerate() {
             let charged = match (&part.counter, &self.0.shared) {
-                (Counter::Shared(bucket), Some(shared)) if alone == Some(at) => {
-                    shared.without_owner(bucket, now, cost, part.when_away)
-                }
+                (Counter::Shared(bucket), Some(shared)) if alone == Some(at) => shared
+                    .without_owner(bucket, now, cost.saturating_mul(part.cost), part.when_away),
                 (_, _) => self.0.charge(part, now, cost),
             };
             if let Charged::Taken(taken) = charged {
@@ -172,6 +205,8 @@ pub struct Decision {
     charge: Charge,
     tightest: Option<(usize, Taken)>,
     outcome: Outcome,
+    /// Rules in shadow that would have refused, a bit for each.
+    unmoved: u64,
 }
 
 impl Decision {
@@ -208,6 +243,20 @@ impl Decision {
             (decision.outcome, decision.tightest) = (Outcome::Refused, Some((at, taken)));
         }
         decision
+    }
+
+    /// What is to be charged once it is known; `None` if everything is.
+    #[must_use]
+    pub fn owing(&self) -> Option<Owing> {
+        let owes = self.charge.0.is_owing && self.allowed();
+        owes.then(|| Owing::new(self.charge.0.clone(), self.unmoved))
+    }
+
+    /// Part `at` has come to this.
+    pub(super) fn came_to(&mut self, at: usize, taken: Taken) {
+        if self.tightest.is_none_or(|(of, known)| of == at || taken.remaining < known.remaining) {
+            self.tightest = Some((at, taken));
+        }
     }
 
     /// Sets `RateLimit-Policy` (every rule) and `RateLimit` (the one with least left), as

@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+/// The longest that a bucket takes nothing because of what it owes.
+pub(super) const DEBT_MAX: Duration = Duration::from_secs(31 * 86_400);
+
 /// A rate with its burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Rate {
@@ -24,6 +27,20 @@ pub(super) struct Taken {
     pub(super) reset: Duration,
     /// Until the refused request would be taken; zero if it was.
     pub(super) retry_after: Duration,
+}
+
+impl Taken {
+    /// The state of a bucket that is full in `owed` nanoseconds; for one request more.
+    fn of(rate: Rate, owed: u64) -> Self {
+        let depth = rate.interval.saturating_mul(rate.burst);
+        Self {
+            remaining: depth.saturating_sub(owed) / rate.interval,
+            reset: Duration::from_nanos(owed),
+            retry_after: Duration::from_nanos(
+                owed.saturating_add(rate.interval).saturating_sub(depth),
+            ),
+        }
+    }
 }
 
 /// The theoretical arrival time, in nanoseconds since the node's clock was made.
@@ -84,6 +101,42 @@ impl Bucket {
                 Err(changed) => arrival = changed,
             }
         }
+    }
+
+    /// [`Self::take`], or [`Self::look`] for a cost of 0.
+    pub(super) fn take_or_look(
+        &self,
+        rate: Rate,
+        now: Duration,
+        cost: u32,
+    ) -> Result<Taken, Taken> {
+        if cost == 0 { self.look(rate, now) } else { self.take(rate, now, cost) }
+    }
+
+    /// Whether there is room for one request; takes nothing.
+    pub(super) fn look(&self, rate: Rate, now: Duration) -> Result<Taken, Taken> {
+        let (now, arrival) = (nanos(now), self.0.load(Ordering::Relaxed));
+        let taken = Taken::of(rate, arrival.saturating_sub(now));
+        if taken.remaining > 0 { Ok(taken) } else { Err(taken) }
+    }
+
+    /// Takes `cost`, whether there is room for it or not. The bucket may then owe: until that
+    /// is paid off, at its rate, it takes nothing. A debt is of [`DEBT_MAX`] at most.
+    pub(super) fn debit(&self, rate: Rate, now: Duration, cost: u64) -> Taken {
+        let now = nanos(now);
+        let price = rate.interval.saturating_mul(cost);
+        let depth = rate.interval.saturating_mul(rate.burst);
+        let most = now.saturating_add(depth).saturating_add(nanos(DEBT_MAX));
+        let pay = |arrival: u64| arrival.max(now).saturating_add(price).min(most.max(arrival));
+        let owe = |arrival| Some(pay(arrival));
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, owe);
+        let (Ok(before) | Err(before)) = before;
+        Taken { retry_after: Duration::ZERO, ..Taken::of(rate, pay(before) - now) }
+    }
+
+    /// Makes the bucket full.
+    pub(super) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
 
     /// The theoretical arrival time.

@@ -1,8 +1,9 @@
 //! A limit as it is configured.
 
 use crate::limit::{gcra::Rate, shared::SAVED_WITHIN};
+use http::HeaderName;
 use serde::Deserialize;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// What each bucket of a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -79,6 +80,30 @@ pub struct Rule {
     pub when_away: WhenAway,
     /// Whether it refuses.
     pub mode: Mode,
+    /// What a request costs, of `requests` and `burst`; where that is known afterwards, what
+    /// counts if it is not.
+    pub cost: u32,
+    /// What it costs on some routes, by name.
+    pub costs: BTreeMap<String, u32>,
+    /// What tells the cost.
+    pub measure: Measure,
+}
+
+/// What tells the cost of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Measure {
+    /// The configuration.
+    #[default]
+    Fixed,
+    /// The bytes of both bodies, once they have passed; of a socket's command, its own.
+    Bytes,
+    /// A header field of the answer.
+    Field {
+        /// Its name.
+        name: HeaderName,
+        /// Whether the client gets the field, too.
+        kept: bool,
+    },
 }
 
 #[derive(Deserialize)]
@@ -98,6 +123,58 @@ struct RuleForm {
     when_away: WhenAway,
     #[serde(default)]
     mode: Mode,
+    cost: Option<Cost>,
+    #[serde(default)]
+    costs: BTreeMap<String, u32>,
+    cost_header: Option<String>,
+    keep_cost_header: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`cost` is a whole number or \"bytes\"")]
+enum Cost {
+    Fixed(u32),
+    By(ByBytes),
+}
+
+#[derive(Deserialize)]
+enum ByBytes {
+    #[serde(rename = "bytes")]
+    Bytes,
+}
+
+impl RuleForm {
+    /// What tells the cost, and what it is or else is taken to be.
+    fn measure(&self) -> Result<(Measure, u32), String> {
+        let cost = match self.cost {
+            Some(Cost::Fixed(cost)) => cost,
+            Some(Cost::By(ByBytes::Bytes)) | None => 1,
+        };
+        let is_bytes = matches!(self.cost, Some(Cost::By(ByBytes::Bytes)));
+        let measure = match &self.cost_header {
+            Some(_) if is_bytes => {
+                return Err("a limit has `cost = \"bytes\"` or `cost_header`, not both".into());
+            }
+            Some(name) => {
+                let read = HeaderName::from_bytes(name.as_bytes());
+                let name = read.map_err(|_| {
+                    format!("`cost_header` of a limit must name a header field, unlike `{name}`")
+                })?;
+                Measure::Field { name, kept: self.keep_cost_header.unwrap_or(false) }
+            }
+            None if self.keep_cost_header.is_some() => {
+                return Err("`keep_cost_header` of a limit needs its `cost_header`".into());
+            }
+            None if is_bytes => Measure::Bytes,
+            None => Measure::Fixed,
+        };
+        if !self.costs.is_empty() && measure != Measure::Fixed {
+            return Err("`costs` of a limit are fixed: remove them, or what tells another \
+                cost (`cost = \"bytes\"` or `cost_header`)"
+                .into());
+        }
+        Ok((measure, cost))
+    }
 }
 
 impl TryFrom<RuleForm> for Rule {
@@ -123,9 +200,15 @@ impl TryFrom<RuleForm> for Rule {
         if interval == 0 {
             return Err("a limit of more than one request per nanosecond limits nothing".into());
         }
+        let (measure, cost) = form.measure()?;
+        let fits = |cost: u32| (1..=burst).contains(&u64::from(cost));
+        if !fits(cost) || !form.costs.values().all(|cost| fits(*cost)) {
+            return Err(format!("what a request costs must be 1 to the limit's `burst`, {burst}"));
+        }
         let RuleForm { name, per, requests, period, routes, scope, when_away, mode, .. } = form;
+        let costs = form.costs;
         let rule = Self::new(&name, per, requests, period);
-        Ok(Self { burst, routes, scope, when_away, mode, ..rule })
+        Ok(Self { burst, routes, scope, when_away, mode, cost, costs, measure, ..rule })
     }
 }
 
@@ -143,11 +226,22 @@ impl Rule {
             scope: Scope::default(),
             when_away: WhenAway::default(),
             mode: Mode::default(),
+            cost: 1,
+            costs: BTreeMap::new(),
+            measure: Measure::default(),
         }
     }
 
     pub(super) fn covers(&self, route: &str) -> bool {
         self.routes.is_empty() || self.routes.iter().any(|name| name == route)
+    }
+
+    /// What a request of a route costs before it is answered; 0 if that is known afterwards.
+    pub(super) fn cost_of(&self, route: &str) -> u32 {
+        match self.measure {
+            Measure::Fixed => self.costs.get(route).copied().unwrap_or(self.cost),
+            Measure::Bytes | Measure::Field { .. } => 0,
+        }
     }
 
     /// Requests that may be admitted beyond the limit when the owner of a shared one is lost:

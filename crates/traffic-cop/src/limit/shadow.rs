@@ -4,8 +4,9 @@
 //! that rule alone were added to those that hold.
 
 use crate::limit::{
-    charge::Counter,
+    charge::{Counter, Part},
     gcra::Rate,
+    owing::Later,
     shared::Shared,
     subject::Named,
     tally::{Refusals, Tally},
@@ -16,8 +17,11 @@ use std::{sync::Arc, time::Duration};
 /// A bucket of a rule in shadow, and where its refusals are noted.
 #[derive(Debug)]
 pub(super) struct Shadow {
-    rate: Rate,
-    counter: Counter,
+    pub(super) rate: Rate,
+    pub(super) counter: Counter,
+    /// What a request costs; 0 if that is known afterwards.
+    cost: u32,
+    pub(super) later: Option<Later>,
     tally: Arc<Tally>,
     named: Arc<Named>,
 }
@@ -35,36 +39,41 @@ pub struct ShadowReport {
 }
 
 impl Shadow {
-    pub(super) fn new(rate: Rate, counter: Counter, tally: Arc<Tally>, named: Named) -> Self {
+    /// As `part` of a charge, but refusing nothing.
+    pub(super) fn new(part: Part, tally: Arc<Tally>, named: Named) -> Self {
+        let Part { rate, counter, cost, later, .. } = part;
         let named = Arc::new(named);
         if let Counter::Shared(bucket) = &counter {
             bucket.tell(&tally, &named);
         }
-        Self { rate, counter, tally, named }
+        Self { rate, counter, cost, later, tally, named }
     }
 
-    /// Charges it. A refusal has to hold `again`, by the time that is then.
+    /// Charges it; false if it would have refused. A refusal has to hold `again`, by the time
+    /// that is then.
     pub(super) fn charge(
         &self,
         shared: Option<&Shared>,
         cost: u32,
         now: Duration,
         again: &impl Fn() -> Duration,
-    ) {
+    ) -> bool {
         let mut now = now;
         while !self.takes(shared, cost, now) {
             let then = again();
             if then.saturating_sub(now) < super::charge::STALE {
                 self.tally.add(then, &self.named, 1);
-                return;
+                return false;
             }
             now = then;
         }
+        true
     }
 
     fn takes(&self, shared: Option<&Shared>, cost: u32, now: Duration) -> bool {
+        let cost = cost.saturating_mul(self.cost);
         match (&self.counter, shared) {
-            (Counter::Here(bucket), _) => bucket.take(self.rate, now, cost).is_ok(),
+            (Counter::Here(bucket), _) => bucket.take_or_look(self.rate, now, cost).is_ok(),
             (Counter::Shared(bucket), Some(shared)) => shared.shadow(bucket, now, cost),
             (Counter::Shared(_), None) => true,
         }

@@ -31,6 +31,18 @@ pub struct Ask {
     pub want: u64,
     /// Requests granted before and not used.
     pub back: u64,
+    /// What was used beyond what was granted, by requests whose cost is known afterwards.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub spent: u64,
+    /// The limit is to be full again before anything else is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
+}
+
+/// Nodes of versions that do not know of it are told where it matters only.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_none(spent: &u64) -> bool {
+    *spent == 0
 }
 
 /// What the owner answers.
@@ -63,6 +75,9 @@ pub(super) struct Share {
     waiting: u64,
     /// What requests took that did not wait for the answer, and how many they were.
     late: (u64, u64),
+    /// What was used beyond the share, and the part of it that the owner is being told.
+    spent: u64,
+    telling: u64,
     last: Option<Grant>,
     asking: bool,
 }
@@ -79,6 +94,7 @@ pub(super) enum Drawn {
 }
 
 impl Share {
+    /// Draws `cost`, or for 0 asks whether there is room for one.
     pub(super) fn draw(&mut self, now: Duration, cost: u64) -> Drawn {
         self.expire(now);
         self.demand = self.demand.saturating_add(cost);
@@ -89,7 +105,7 @@ impl Share {
             reset: Duration::from_nanos(last.reset),
             retry_after: Duration::ZERO,
         };
-        if self.left >= cost {
+        if self.left >= cost.max(1) {
             self.left -= cost;
             let low = !self.asking && self.left < last.granted / 4;
             return Drawn::Taken { taken, low };
@@ -98,8 +114,27 @@ impl Share {
             let retry_after = self.refused_until.saturating_sub(now);
             return Drawn::Refused(Taken { remaining: 0, retry_after, ..taken });
         }
-        self.waiting = self.waiting.saturating_add(cost);
+        self.waiting = self.waiting.saturating_add(cost.max(1));
         Drawn::Short
+    }
+
+    /// Takes `cost`, of which the owner is told what the share does not hold. Whether it should
+    /// be told now.
+    pub(super) fn spend(&mut self, now: Duration, cost: u64) -> (Taken, bool) {
+        self.expire(now);
+        self.demand = self.demand.saturating_add(cost);
+        let paid = cost.min(self.left);
+        self.left -= paid;
+        self.spent = self.spent.saturating_add(cost - paid);
+        let (rest, reset) = self.last.map_or((0, 0), |last| (last.remaining, last.reset));
+        let remaining = if self.spent > 0 { 0 } else { rest + self.left };
+        let (reset, retry_after) = (Duration::from_nanos(reset), Duration::ZERO);
+        (Taken { remaining, reset, retry_after }, self.spent > 0 && !self.asking)
+    }
+
+    /// Forgets that the owner has refused, and what it was to be told.
+    pub(super) fn reset(&mut self) {
+        (self.quiet_until, self.refused_until, self.spent) = (Duration::ZERO, Duration::ZERO, 0);
     }
 
     /// Undoes a draw of this moment.
@@ -136,7 +171,9 @@ impl Share {
         // Beyond it a short look back misleads: no more than twice what was granted last.
         let most = self.last.map_or(1, |last| 2 * last.granted + 1).max(part as u64);
         let want = (ahead.ceil() as u64).min(most).max(self.waiting).min(burst);
-        Some(Ask { key, interval, burst, want, back: std::mem::take(&mut self.back) })
+        self.telling = std::mem::take(&mut self.spent);
+        let (back, spent) = (std::mem::take(&mut self.back), self.telling);
+        Some(Ask { key, interval, burst, want, back, spent, reset: false })
     }
 
     /// Takes the owner's answer, and tells how many of the requests that did not wait for it
@@ -144,7 +181,12 @@ impl Share {
     pub(super) fn answered(&mut self, now: Duration, grant: Option<Grant>) -> u64 {
         self.asking = false;
         let (owed, requests) = std::mem::take(&mut self.late);
-        let Some(grant) = grant else { return 0 };
+        let told = std::mem::take(&mut self.telling);
+        let Some(grant) = grant else {
+            // If it did hear, it counts this twice: rather that than never.
+            self.spent = self.spent.saturating_add(told);
+            return 0;
+        };
         (self.demand, self.waiting, self.since, self.last) = (0, 0, now, Some(grant));
         self.left += grant.granted;
         self.kept_until = now + KEPT;
@@ -158,15 +200,16 @@ impl Share {
         if owed == 0 { 0 } else { ((owed - paid) * requests).div_ceil(owed) }
     }
 
-    /// Whether something is to be given back that nobody asks after.
-    pub(super) fn has_back(&mut self, now: Duration) -> bool {
+    /// Whether the owner is to be told something that nobody asks after: what is given back, or
+    /// was spent.
+    pub(super) fn has_news(&mut self, now: Duration) -> bool {
         self.expire(now);
-        self.back > 0 && !self.asking
+        (self.back > 0 || self.spent > 0) && !self.asking
     }
 
     /// Whether nothing is lost with it.
     pub(super) fn is_idle(&self) -> bool {
-        self.left == 0 && self.back == 0 && !self.asking
+        self.left == 0 && self.back == 0 && self.spent == 0 && !self.asking
     }
 
     fn expire(&mut self, now: Duration) {
@@ -252,14 +295,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spent_beyond_the_share_is_told_until_it_is_heard() {
+        let mut share = Share::default();
+        assert_eq!(share.draw(at(0), 0), Drawn::Short);
+        assert_eq!(asked(&mut share, at(0)), Some(1));
+        share.answered(at(0), Some(grant(3, 0)));
+        assert!(matches!(share.draw(at(0), 0), Drawn::Taken { .. }));
+        assert!(!share.spend(at(0), 2).1, "the share held it");
+        assert!(matches!(share.draw(at(0), 0), Drawn::Taken { .. }));
+        assert!(share.spend(at(0), 10).1);
+        assert_eq!(share.draw(at(0), 0), Drawn::Short, "nothing is left");
+        for _ in 0..2 {
+            assert!(share.has_news(at(1)) && !share.is_idle());
+            assert_eq!(share.ask(at(1), 1, 1, 1_000).unwrap().spent, 9);
+            share.answered(at(1), None);
+        }
+        assert_eq!(share.ask(at(1), 1, 1, 1_000).unwrap().spent, 9);
+        share.answered(at(1), Some(grant(0, 5_000_000_000)));
+        assert!(!share.has_news(at(1)));
+        assert!(matches!(share.draw(at(2), 0), Drawn::Refused(_)));
+        share.reset();
+        assert_eq!(share.draw(at(2), 0), Drawn::Short, "the owner is asked again");
+    }
+
+    #[test]
     fn what_is_not_used_is_given_back() {
         let mut share = Share::default();
         share.draw(at(0), 1);
         share.ask(at(0), 1, 1, 10);
         share.answered(at(0), Some(grant(10, 0)));
         assert!(matches!(share.draw(at(1), 3), Drawn::Taken { .. }));
-        assert!(!share.has_back(at(999)));
-        assert!(share.has_back(at(1_000)));
+        assert!(!share.has_news(at(999)));
+        assert!(share.has_news(at(1_000)));
         let ask = share.ask(at(1_000), 1, 1, 10).unwrap();
         assert_eq!(ask.back, 7);
         assert_eq!(share.draw(at(1_000), 1), Drawn::Short, "it is given back, and not kept");

@@ -230,7 +230,7 @@ impl Shared {
         })
     }
 
-    /// Charges a bucket. Nothing waits here.
+    /// Charges a bucket, or for 0 asks whether there is room for one. Nothing waits here.
     pub(super) fn charge(
         &self,
         bucket: &Arc<SharedBucket>,
@@ -240,7 +240,7 @@ impl Shared {
     ) -> Charged {
         let place = &self.places[usize::from(bucket.place)];
         if place.is_owned(now) {
-            return match bucket.owned.take(bucket.rate, now, cost) {
+            return match bucket.owned.take_or_look(bucket.rate, now, cost) {
                 Ok(taken) => Charged::Taken(taken),
                 Err(refused) => Charged::Refused(refused),
             };
@@ -267,7 +267,7 @@ impl Shared {
     pub(super) fn shadow(&self, bucket: &Arc<SharedBucket>, now: Duration, cost: u32) -> bool {
         let place = &self.places[usize::from(bucket.place)];
         if place.is_owned(now) {
-            return bucket.owned.take(bucket.rate, now, cost).is_ok();
+            return bucket.owned.take_or_look(bucket.rate, now, cost).is_ok();
         }
         let mut share = bucket.share.lock();
         let low = match share.draw(now, u64::from(cost)) {
@@ -304,14 +304,58 @@ impl Shared {
                 Charged::Taken(Taken { remaining: 0, reset: Duration::ZERO, retry_after })
             }
             WhenAway::LocalShare => {
-                let nodes = self.owners.nodes().max(1);
-                let interval = bucket.rate.interval.saturating_mul(nodes);
-                let rate = Rate { interval, burst: (bucket.rate.burst / nodes).max(1) };
-                match bucket.owned.take(rate, now, cost) {
+                match bucket.owned.take_or_look(self.alone(bucket.rate), now, cost) {
                     Ok(taken) => Charged::Taken(taken),
                     Err(refused) => Charged::Refused(refused),
                 }
             }
+        }
+    }
+
+    /// This node's part of a rate.
+    fn alone(&self, rate: Rate) -> Rate {
+        let nodes = self.owners.nodes().max(1);
+        let interval = rate.interval.saturating_mul(nodes);
+        Rate { interval, burst: (rate.burst / nodes).max(1) }
+    }
+
+    /// Charges what a request that was let in came to, whether there is room for it or not.
+    /// What is decided without the owner stays on this node.
+    pub(super) fn debit(&self, bucket: &Arc<SharedBucket>, now: Duration, cost: u64) -> Taken {
+        let place = &self.places[usize::from(bucket.place)];
+        if place.is_owned(now) {
+            return bucket.owned.debit(bucket.rate, now, cost);
+        }
+        if nanos(now) < place.away_until.load(Relaxed) {
+            return bucket.owned.debit(self.alone(bucket.rate), now, cost);
+        }
+        let (taken, news) = bucket.share.lock().spend(now, cost);
+        if news {
+            self.wish(bucket);
+        }
+        taken
+    }
+
+    /// Makes the limit of `key` full again, wherever it is counted. Nodes that were refused
+    /// remember that for up to a second.
+    ///
+    /// # Errors
+    /// What the owner said, or that there is none.
+    pub(super) async fn reset(&self, key: u128, rate: Rate) -> Result<(), String> {
+        let place = place_of(key);
+        let known = self.places[usize::from(place)].buckets.lock().get(&key).cloned();
+        if let Some(bucket) = &known {
+            bucket.share.lock().reset();
+        }
+        let Rate { interval, burst } = rate;
+        let ask = Ask { key, interval, burst, want: 0, back: 0, spent: 0, reset: true };
+        if self.grant_one(&ask).is_some() {
+            return Ok(());
+        }
+        let owner = self.owners.owner(place).ok_or("no node is registered")?;
+        match self.owners.ask(&owner, vec![ask]).await?.first() {
+            Some(Some(_)) => Ok(()),
+            Some(None) | None => Err("its owner changes".into()),
         }
     }
 
@@ -368,7 +412,13 @@ impl Shared {
             let retry_after = nanos(SAVED_WITHIN);
             return Some(Grant { granted: 0, remaining: 0, reset: 0, retry_after });
         };
+        if ask.reset {
+            bucket.owned.reset();
+        }
         bucket.owned.give_back(rate, ask.back.min(rate.burst));
+        if ask.spent > 0 {
+            bucket.owned.debit(rate, self.clock.elapsed(), ask.spent);
+        }
         // By the time now: who did not run for a while is behind what others took since.
         let (granted, taken) = bucket.owned.take_up_to(rate, self.clock.elapsed(), ask.want);
         Some(Grant {
@@ -458,7 +508,10 @@ impl Shared {
         let mut changed = Vec::new();
         place.buckets.lock().retain(|_, bucket| {
             let arrival = bucket.owned.arrival();
-            if arrival > begun + SAVE_EVERY && nanos(arrival) != bucket.saved.load(Relaxed) {
+            let saved = bucket.saved.load(Relaxed);
+            // What was saved may also have to be taken back.
+            let matters = nanos(arrival).max(saved) > nanos(begun + SAVE_EVERY);
+            if matters && nanos(arrival) != saved {
                 changed.push((bucket.clone(), arrival));
             }
             let is_idle = bucket.owned.is_idle(begun) && bucket.share.lock().is_idle();
@@ -493,7 +546,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives shares back that nobody drew on.
+    /// Gives shares back that nobody drew on, and tells what was spent.
     fn give_back(&self, place: &Place) {
         let now = self.clock.elapsed();
         if nanos(now) < place.away_until.load(Relaxed) {
@@ -501,7 +554,7 @@ impl Shared {
         }
         let buckets = place.buckets.lock();
         for bucket in buckets.values() {
-            if bucket.share.lock().has_back(now) {
+            if bucket.share.lock().has_news(now) {
                 self.wish(bucket);
             }
         }

@@ -1,6 +1,6 @@
 use super::{shared::Charged, *};
 use clock::{Clock, SharedClock};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
@@ -166,4 +166,164 @@ fn a_rule_in_shadow_counts_whom_it_would_refuse_and_refuses_nobody() {
     assert_eq!(told(&limits)[0].since_start, 2, "it goes on where it was");
     limits.replace(vec![rule("new", Per::Tenant, 2, 100)]);
     assert_eq!(told(&limits), []);
+}
+
+/// A clock that stands still at so many seconds.
+fn standing(seconds: u64) -> SharedClock {
+    let clock = clock::ManualClock::new(Timestamp(0), 1);
+    clock.advance(Duration::from_secs(seconds));
+    clock
+}
+
+fn by_tokens(requests: u64) -> Rule {
+    let name = HeaderName::from_static("x-tokens-used");
+    let measure = Measure::Field { name, kept: false };
+    Rule { measure, cost: 3, ..rule("tokens", Per::Tenant, requests, requests) }
+}
+
+/// Answers an admitted request with this header value; the headers that the client sees.
+fn answer(charge: &Charge, clock: &SharedClock, tokens: Option<&str>) -> Option<HeaderMap> {
+    let mut decision = charge.take_by(clock, 1);
+    let mut owing = decision.owing()?;
+    let mut head = HeaderMap::new();
+    if let Some(tokens) = tokens {
+        head.insert("x-tokens-used", HeaderValue::from_str(tokens).unwrap());
+    }
+    owing.answered(clock, &mut head, &mut decision);
+    owing.ended(clock, 1_000);
+    decision.write_headers(&mut head);
+    Some(head)
+}
+
+#[test]
+fn a_request_costs_what_its_rule_or_its_route_says() {
+    let costs = [("r".to_owned(), 4)].into();
+    let limits = Limits::new(
+        vec![
+            Rule { cost: 2, costs, ..rule("t", Per::Tenant, 10, 10) },
+            rule("g", Per::Global, 3, 9),
+        ],
+        None,
+    );
+    let acme = tenant("acme");
+    let here = limits.resolve(&subject(&acme, "::1"));
+    let there = limits.resolve(&Subject { route: "other", ..subject(&acme, "::1") });
+    assert!(here.take(Duration::ZERO, 1).allowed() && here.take(Duration::ZERO, 1).allowed());
+    assert!(!here.take(Duration::ZERO, 1).allowed(), "two are left");
+    assert!(there.take(Duration::ZERO, 1).allowed(), "a refusal has charged nothing");
+    assert!(!there.take(Duration::from_secs(2), 1).allowed(), "the other limit is used up");
+    assert!(here.take(Duration::from_secs(4), 1).allowed(), "and gave back what it had cost");
+    assert!(here.take(Duration::from_secs(9), 1).owing().is_none(), "all is known before");
+}
+
+#[test]
+fn what_an_answer_says_that_it_cost_is_charged_and_may_be_owed() {
+    let limits = Limits::new(vec![by_tokens(10)], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    let head = answer(&charge, &standing(5), Some("7")).unwrap();
+    assert_eq!(head["ratelimit"], "\"tokens\";r=3;t=7");
+    assert!(!head.contains_key("x-tokens-used"));
+    let head = answer(&charge, &standing(5), Some("18")).unwrap();
+    assert_eq!(head["ratelimit"], "\"tokens\";r=0;t=25");
+    assert!(answer(&charge, &standing(5), Some("1")).is_none());
+    let mut head = HeaderMap::new();
+    charge.take_by(&standing(5), 1).write_headers(&mut head);
+    assert_eq!(head["ratelimit"], "\"tokens\";r=0;t=25");
+    assert_eq!(head["retry-after"], "16");
+    assert!(answer(&charge, &standing(20), Some("0")).is_none());
+    assert!(answer(&charge, &standing(21), Some("0")).is_some());
+    // Without an end, so high a cost would be a refusal for ever.
+    answer(&charge, &standing(21), Some("1000000000")).unwrap();
+    let month = 31 * 86_400;
+    assert!(answer(&charge, &standing(21 + month), None).is_none());
+    assert!(answer(&charge, &standing(22 + month), None).is_some());
+}
+
+#[test]
+fn an_answer_without_a_cost_costs_the_default_and_a_malformed_one_is_counted() {
+    let limits = Limits::new(vec![by_tokens(10)], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    let left = |head: Option<HeaderMap>| head.unwrap()["ratelimit"].to_str().unwrap().to_owned();
+    assert_eq!(left(answer(&charge, &standing(0), None)), "\"tokens\";r=7;t=3");
+    assert_eq!(limits.malformed(), [("tokens".into(), 0)]);
+    assert_eq!(left(answer(&charge, &standing(0), Some("many"))), "\"tokens\";r=4;t=6");
+    assert_eq!(limits.malformed(), [("tokens".into(), 1)]);
+    // Nor is a request free that nobody answers.
+    charge.take_by(&standing(0), 1).owing().unwrap().ended(&standing(0), 0);
+    assert_eq!(left(answer(&charge, &standing(0), Some("0"))), "\"tokens\";r=1;t=9");
+    let kept = Measure::Field { name: HeaderName::from_static("x-tokens-used"), kept: true };
+    let limits = Limits::new(vec![Rule { measure: kept, ..by_tokens(10) }], None);
+    let head = answer(&limits.resolve(&subject(&acme, "::1")), &standing(0), Some("1")).unwrap();
+    assert_eq!(head["x-tokens-used"], "1");
+}
+
+#[test]
+fn bytes_are_charged_at_the_end() {
+    let bytes = Rule { measure: Measure::Bytes, ..rule("b", Per::Tenant, 2_500, 10) };
+    let limits = Limits::new(vec![bytes], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    let head = answer(&charge, &standing(0), Some("7")).unwrap();
+    assert_eq!(head["ratelimit-policy"], "\"b\";q=2500;w=10;qu=\"content-bytes\"");
+    assert_eq!(head["x-tokens-used"], "7", "it is no cost here");
+    assert!(answer(&charge, &standing(0), None).is_some());
+    assert!(answer(&charge, &standing(0), None).is_some(), "500 are left, and 500 are owed");
+    assert!(answer(&charge, &standing(0), None).is_none());
+}
+
+#[test]
+fn a_shadow_is_charged_afterwards_for_those_only_whom_it_would_have_let_in() {
+    let limits = Limits::new(vec![Rule { mode: Mode::Shadow, ..by_tokens(10) }], None);
+    let acme = tenant("acme");
+    let charge = limits.resolve(&subject(&acme, "::1"));
+    for _ in 0..5 {
+        let head = answer(&charge, &standing(0), Some("6")).unwrap();
+        assert!(head.is_empty(), "{head:?}");
+    }
+    let refused =
+        |seconds| limits.shadows(Range::OneMinute, Duration::from_secs(seconds))[0].since_start;
+    assert_eq!(refused(0), 3);
+    answer(&charge, &standing(3), Some("6"));
+    assert_eq!(refused(3), 3, "twelve were taken, and not thirty");
+}
+
+#[tokio::test]
+async fn an_operator_makes_one_subject_whole_again() {
+    let limits = Limits::new(vec![rule("t", Per::Tenant, 1, 100)], None);
+    let names = ["acme", "other"].map(tenant);
+    let charges = [0, 1].map(|at| limits.resolve(&subject(&names[at], "::1")));
+    let taken = |at: usize| charges[at].take(Duration::ZERO, 1).allowed();
+    assert!(taken(0) && taken(1));
+    let acme = Named { tenant: Some(names[0].clone()), ..Named::default() };
+    limits.reset("t", &acme).await.unwrap();
+    assert!(taken(0) && !taken(0) && !taken(1));
+    assert!(matches!(limits.reset("x", &acme).await, Err(ResetError::NoLimit)));
+    let nobody = Named::default();
+    assert!(matches!(limits.reset("t", &nobody).await, Err(ResetError::Subject(_))));
+}
+
+#[test]
+fn a_cost_that_cannot_be_is_refused_with_what_to_change() {
+    let read = |more: &str| {
+        let rule = format!("name = \"a\"\nper = \"ip\"\nrequests = 10\nperiod = \"1s\"\n{more}");
+        toml::from_str::<Rule>(&rule).map_err(|error| error.message().to_owned())
+    };
+    let refused = |more: &str, expected: &str| {
+        let why = read(more).expect_err(more);
+        assert!(why.contains(expected), "{more}: {why}");
+    };
+    refused("cost = 0", "must be 1 to the limit's `burst`, 10");
+    refused("cost = 3\nburst = 2", "must be 1 to the limit's `burst`, 2");
+    refused("costs = { r = 11 }", "must be 1 to the limit's `burst`, 10");
+    refused("cost = \"byte\"", "`cost` is a whole number or \"bytes\"");
+    refused("cost = \"bytes\"\ncosts = { r = 2 }", "`costs` of a limit are fixed");
+    refused("cost = \"bytes\"\ncost_header = \"x-a\"", "not both");
+    refused("cost_header = \"x a\"", "must name a header field, unlike `x a`");
+    refused("keep_cost_header = true", "needs its `cost_header`");
+    assert_eq!(read("cost = \"bytes\"").unwrap().measure, Measure::Bytes);
+    let rule = read("cost = 2\ncost_header = \"X-Tokens-Used\"").unwrap();
+    let name = HeaderName::from_static("x-tokens-used");
+    assert_eq!((rule.cost, rule.measure), (2, Measure::Field { name, kept: false }));
 }
