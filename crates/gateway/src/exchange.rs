@@ -458,7 +458,6 @@ async fn mount(
         return Ok(limited(decision));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
-    ticket.declared = http_body::Body::size_hint(request.body()).exact().unwrap_or(0);
     fields::strip_claims(request.headers_mut(), true);
     request.headers_mut().insert(fields::TRACEPARENT, trace.parent);
     request.headers_mut().insert(fields::REQUEST_ID, trace.id);

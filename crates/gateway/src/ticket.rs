@@ -28,8 +28,6 @@ pub(crate) struct Ticket {
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) status: u16,
     pub(crate) inflow: Option<Rc<Inflow>>,
-    /// The declared length of a body that a mount reads by itself.
-    pub(crate) declared: u64,
     pub(crate) bytes_out: u64,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
@@ -45,7 +43,6 @@ impl Ticket {
             caller: None,
             status: CLIENT_LEFT,
             inflow: None,
-            declared: 0,
             bytes_out: 0,
             owing: None,
             conn,
@@ -58,7 +55,7 @@ impl Drop for Ticket {
         let core = &self.conn.core;
         self.conn.watch.request_ended();
         core.request_ended();
-        let bytes_in = self.inflow.as_ref().map_or(self.declared, |inflow| inflow.bytes());
+        let bytes_in = self.inflow.as_ref().map_or(0, |inflow| inflow.bytes());
         if let Some(owing) = self.owing.take() {
             owing.ended(&core.node.clock, bytes_in.saturating_add(self.bytes_out));
         }
