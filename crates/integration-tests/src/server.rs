@@ -72,6 +72,15 @@ impl Server {
         Self::start_in(tempfile::tempdir().expect("a folder"), stores, "", config)
     }
 
+    /// As [`Self::start`], on the embedded store alone: for what there is not where nodes share
+    /// their stores, such as the live tier.
+    #[must_use]
+    pub fn start_alone(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stores = format!("durable = \"embedded:{}/data\"", folder.path().display());
+        Self::start_in(folder, &stores, "", config)
+    }
+
     /// What a node says that does not start on these stores with this configuration.
     ///
     /// # Panics

@@ -119,10 +119,7 @@ async fn recovery_is_all_or_nothing() {
 
 #[tokio::test]
 async fn the_live_tier_outlives_an_orderly_restart_and_says_what_a_crash_has_lost() {
-    // Where nodes share their stores there is no such tier.
-    let folder = tempfile::tempdir().unwrap();
-    let stores = format!("durable = \"embedded:{}/data\"", folder.path().display());
-    let mut server = Server::start_on(&stores, "");
+    let mut server = Server::start_alone("");
     let base = server.base();
     let history = json!({ "channel": "news", "limit": 9 });
     let recover = |offset: u64, epoch: &serde_json::Value| json!({ "channel": "news", "recover": true, "epoch": epoch, "offset": offset });

@@ -107,7 +107,7 @@ async fn channels_that_are_followed_are_listed_page_by_page() {
 
 #[tokio::test]
 async fn a_channel_is_described() {
-    let server = Server::start(CONFIG);
+    let server = Server::start_alone(CONFIG);
     let (base, service) = (server.base(), service(&server, "acme").await);
     let mut sockets = Vec::new();
     for (tenant, user) in [("acme", "ann"), ("acme", "ann"), ("acme", "bob"), ("other", "eve")] {
@@ -211,7 +211,7 @@ async fn what_goes_through_connections_is_counted_by_tenant() {
 
 #[tokio::test]
 async fn what_is_in_memory_alone_is_told() {
-    let server = Server::start("");
+    let server = Server::start_alone("");
     let service = service(&server, "acme").await;
     let live = async || {
         let health: Json = server.admin().get("/health").await.unwrap();
