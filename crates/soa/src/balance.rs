@@ -48,16 +48,14 @@ impl Rule {
         let is_open = |member: &Member| {
             !tried.contains(&member.instance.id) && member.instance.is_open(turn.elapsed)
         };
+        let open =
+            || members.iter().filter(|member| is_open(member)).collect::<SmallVec<[_; 64]>>();
         match self.balance {
             Balance::LeastLoaded | Balance::PeakEwma => self.of_two(members, turn, is_open),
-            Balance::RoundRobin
-            | Balance::Random
-            | Balance::LeastConnections
-            | Balance::ConsistentHash => {
-                let open: SmallVec<[&Member; 64]> =
-                    members.iter().filter(|member| is_open(member)).collect();
-                self.of_all(&open, turn)
-            }
+            Balance::RoundRobin => self.in_turn(&open(), turn),
+            Balance::Random => self.by_share(&open(), turn, turn.random),
+            Balance::LeastConnections => self.least(&open(), turn),
+            Balance::ConsistentHash => self.by_key(&open(), turn),
         }
     }
 
@@ -89,27 +87,23 @@ impl Rule {
         Some(if self.cost(second, turn) < self.cost(first, turn) { second } else { first })
     }
 
-    fn of_all<'a>(&self, open: &[&'a Member], turn: &Turn) -> Option<&'a Member> {
-        match self.balance {
-            Balance::RoundRobin => {
-                if open.iter().all(|member| self.share(member, turn) == 1.0) {
-                    let place = turn.count.checked_rem(open.len())?;
-                    return open.get(place).copied();
-                }
-                // Multiples of the golden ratio fall evenly into any shares (Weyl 1916).
-                let step = (turn.count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                self.by_share(open, turn, step)
-            }
-            Balance::Random => self.by_share(open, turn, turn.random),
-            Balance::LeastConnections => {
-                let start = (turn.random >> 32) as usize;
-                (0..open.len())
-                    .map(|step| open[start.wrapping_add(step) % open.len()])
-                    .min_by(|a, b| self.cost(a, turn).total_cmp(&self.cost(b, turn)))
-            }
-            Balance::ConsistentHash => self.by_key(open, turn),
-            Balance::LeastLoaded | Balance::PeakEwma => None,
+    /// One after another.
+    fn in_turn<'a>(&self, open: &[&'a Member], turn: &Turn) -> Option<&'a Member> {
+        if open.iter().all(|member| self.share(member, turn) == 1.0) {
+            let place = turn.count.checked_rem(open.len())?;
+            return open.get(place).copied();
         }
+        // Multiples of the golden ratio fall evenly into any shares (Weyl 1916).
+        let step = (turn.count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.by_share(open, turn, step)
+    }
+
+    /// The one that costs least; any of those that do.
+    fn least<'a>(&self, open: &[&'a Member], turn: &Turn) -> Option<&'a Member> {
+        let start = (turn.random >> 32) as usize;
+        (0..open.len())
+            .map(|step| open[start.wrapping_add(step) % open.len()])
+            .min_by(|a, b| self.cost(a, turn).total_cmp(&self.cost(b, turn)))
     }
 
     /// The one into whose share `point`, of the whole of 2^64, falls.

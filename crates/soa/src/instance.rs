@@ -29,7 +29,7 @@ pub struct Instance {
     /// An active check found it unfit.
     unfit: AtomicBool,
     /// Since when it takes part, as far as that matters: zero from the beginning.
-    pub(crate) since_ms: AtomicU64,
+    since_ms: AtomicU64,
     failures: AtomicU32,
     ejections: AtomicU32,
     ejected_until_ms: AtomicU64,

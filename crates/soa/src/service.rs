@@ -29,21 +29,16 @@ pub(crate) enum Outcome {
 pub struct Services(BTreeMap<String, Arc<Service>>);
 
 impl Services {
-    /// Compiles a configuration. Instances that `previous` knows keep their load and their
-    /// connections.
+    /// Compiles a configuration. Instances that `previous` knows keep their load, their
+    /// connections and their condition; two services at one address have an instance each.
     ///
     /// # Errors
     /// [`ConfigError`] names the service and what to write instead.
     pub fn compile(config: &Config, previous: Option<&Self>) -> Result<Self, ConfigError> {
-        let known: BTreeMap<&str, &Arc<Instance>> = previous
-            .into_iter()
-            .flat_map(|services| services.0.values())
-            .flat_map(|service| &service.members)
-            .map(|member| (member.instance.authority.as_str(), &member.instance))
-            .collect();
         let mut services = BTreeMap::new();
         for (name, config) in config {
-            let service = Service::compile(name, config, &known)?;
+            let known = previous.and_then(|services| services.get(name));
+            let service = Service::compile(name, config, known.map(|service| &**service))?;
             services.insert(name.clone(), Arc::new(service));
         }
         Ok(Self(services))
@@ -75,7 +70,7 @@ impl Service {
     fn compile(
         name: &str,
         config: &ServiceConfig,
-        known: &BTreeMap<&str, &Arc<Instance>>,
+        known: Option<&Self>,
     ) -> Result<Self, ConfigError> {
         let service = || name.to_owned();
         if config.instances.is_empty() {
@@ -107,8 +102,10 @@ impl Service {
                     service: service(),
                     instance: given.url.clone(),
                 })?;
-                let known = known.get(instance.authority.as_str());
-                let instance = known.map_or_else(|| Arc::new(instance), |known| Arc::clone(known));
+                let same = |member: &&Member| member.instance.authority == instance.authority;
+                let known = known.and_then(|service| service.members.iter().find(same));
+                let known = known.map(|member| Arc::clone(&member.instance));
+                let instance = known.unwrap_or_else(|| Arc::new(instance));
                 Ok(Member { instance, weight: given.weight })
             })
             .collect::<Result<_, ConfigError>>()?;

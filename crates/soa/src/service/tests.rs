@@ -9,7 +9,7 @@ fn service(balance: Balance, weights: &[u32]) -> Service {
     for (instance, weight) in config.instances.iter_mut().zip(weights) {
         instance.weight = *weight;
     }
-    Service::compile("s", &config, &BTreeMap::new()).unwrap()
+    Service::compile("s", &config, None).unwrap()
 }
 
 fn at(elapsed: Duration) -> Turn {
@@ -213,6 +213,19 @@ fn a_reload_keeps_instances_it_knows() {
     let after = Services::compile(&config, Some(&before)).unwrap();
     let service = after.get("a").unwrap();
     assert_eq!((service.instance(0).in_flight(), service.instance(1).in_flight()), (1, 0));
+}
+
+#[test]
+fn services_at_one_address_are_fit_each_by_itself() {
+    let at_one = ServiceConfig::at(["http://127.0.0.1:1".to_owned()]);
+    let config: Config = [("a".into(), at_one.clone()), ("b".into(), at_one)].into();
+    let mut services = Services::compile(&config, None).unwrap();
+    services.get("a").unwrap().instance(0).set_fit(false, SECOND);
+    for _ in 0..2 {
+        services = Services::compile(&config, Some(&services)).unwrap();
+        let condition = |name: &str| services.get(name).unwrap().instance(0).condition(SECOND);
+        assert_eq!((condition("a"), condition("b")), (Condition::Unfit, Condition::Fit));
+    }
 }
 
 #[test]
