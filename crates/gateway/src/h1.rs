@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use http1::{Bounds, Framed, RequestHead, SendError, Sending};
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
     io,
     pin::pin,
@@ -26,11 +25,6 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 use tokio::net::TcpStream;
-
-thread_local! {
-    /// What the last head was written into.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// Serves a connection until it ends; `first` was already read from it.
 pub(crate) async fn serve(
@@ -171,10 +165,10 @@ async fn send(
         let now = httpdate::fmt_http_date(now);
         parts.headers.extend(HeaderValue::try_from(now).ok().map(|now| (header::DATE, now)));
     }
-    let mut head = SPARE.take();
-    http1::response_head(&mut head, parts.status, &parts.headers, framed);
-    let mut sending = Sending::new(head, framed, body);
-    let sent = poll_fn(|cx| {
+    let mut sending = Sending::new(framed, body, |out| {
+        http1::response_head(out, parts.status, &parts.headers, framed);
+    });
+    poll_fn(|cx| {
         conn.watch.register(cx.waker());
         if conn.watch.is_cut() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -188,11 +182,8 @@ async fn send(
             error @ (SendError::Body(_) | SendError::Length) => io::Error::other(error),
         })
     })
-    .await;
-    let (_, mut spare) = sending.into_parts();
-    spare.clear();
-    SPARE.set(spare);
-    sent.map(|()| keeps)
+    .await?;
+    Ok(keeps)
 }
 
 /// How the client is told where the answer ends (RFC 9112, section 6).

@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use http_body::Body;
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -13,6 +14,14 @@ use std::{
 /// A piece up to this size is copied behind what comes before it: a vectored write costs the
 /// kernel more than the copy costs us.
 const JOINED_BYTES_MAX: usize = 8 * 1024;
+
+/// A buffer of at most so many bytes is kept for the next message of its thread.
+const SPARE_BYTES_MAX: usize = 2 * JOINED_BYTES_MAX;
+
+thread_local! {
+    /// What the last message was written into.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -124,9 +133,11 @@ pub struct Sending<B> {
 }
 
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
-    /// The message with this head, in bytes, and this body.
+    /// The message whose head `write_head` writes, and this body.
     #[must_use]
-    pub fn new(head: Vec<u8>, framed: Framed, body: B) -> Self {
+    pub fn new(framed: Framed, body: B, write_head: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut head = SPARE.take();
+        write_head(&mut head);
         let ended = matches!(framed, Framed::Bodiless | Framed::Nothing | Framed::Length(0));
         Self { body, framed, ended, out: head, at: 0, data: Bytes::new(), tail: b"", written: 0 }
     }
@@ -141,12 +152,6 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.at < self.out.len() || !self.data.is_empty() || !self.tail.is_empty()
-    }
-
-    /// The body, and what it wrote into.
-    #[must_use]
-    pub fn into_parts(self) -> (B, Vec<u8>) {
-        (self.body, self.out)
     }
 
     /// Takes from the body what is there, and gives it to `write`, which writes a part of some
@@ -267,6 +272,17 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
         let of_data = written.min(self.data.len());
         self.data.advance(of_data);
         self.tail = &self.tail[written - of_data..];
+    }
+}
+
+impl<B> Drop for Sending<B> {
+    fn drop(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        if out.capacity() <= SPARE_BYTES_MAX {
+            out.clear();
+            // At the end of its thread there is no next one.
+            let _ = SPARE.try_with(|spare| spare.set(out));
+        }
     }
 }
 

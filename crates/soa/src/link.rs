@@ -10,7 +10,6 @@ use http::{Method, StatusCode, request::Parts, response};
 use http_body::Body as _;
 use http1::{Decoder, Framed, Responses, SendError, Sending};
 use std::{
-    cell::Cell,
     io::{self, ErrorKind::WouldBlock},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -20,11 +19,6 @@ use tokio::net::TcpStream;
 
 /// Interim responses before the final one, at most.
 const INTERIM_MAX: u8 = 16;
-
-thread_local! {
-    /// What the last head was written into.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// A connection to an instance. It has no task of its own.
 pub(crate) struct Link {
@@ -189,12 +183,7 @@ impl Link {
     /// The response was read to its end. Whether the connection may carry another request.
     pub(crate) fn finish(&mut self) -> bool {
         let Some(exchange) = self.exchange.take() else { return false };
-        let is_clean =
-            exchange.keeps_alive && self.ahead.is_empty() && matches!(exchange.sent, Some(Ok(())));
-        let (_, mut spare) = exchange.sending.into_parts();
-        spare.clear();
-        SPARE.set(spare);
-        is_clean
+        exchange.keeps_alive && self.ahead.is_empty() && matches!(exchange.sent, Some(Ok(())))
     }
 
     /// The socket and the bytes already read from it, after an upgrade.
@@ -210,10 +199,11 @@ impl Exchange {
             Some(length) => Framed::Length(length),
             None => Framed::Chunked,
         };
-        let mut out = SPARE.take();
-        http1::request_head(&mut out, &head.method, &head.uri, &head.headers, framed);
+        let sending = Sending::new(framed, body, |out| {
+            http1::request_head(out, &head.method, &head.uri, &head.headers, framed);
+        });
         Self {
-            sending: Sending::new(out, framed, body),
+            sending,
             method: head.method.clone(),
             bodiless: matches!(framed, Framed::Bodiless | Framed::Length(0)),
             interim: 0,
