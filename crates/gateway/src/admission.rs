@@ -3,13 +3,14 @@
 use ahash::AHashMap;
 use parking_lot::Mutex;
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 use tokio::sync::Notify;
+use traffic_cop::limit::network;
 
 /// Counts the connections of a node.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Admission {
         if self.connections() >= max {
             return None;
         }
-        let address = limited_as(ip);
+        let address = network(ip);
         {
             let mut by_address = self.by_address.lock();
             let count = by_address.entry(address).or_default();
@@ -69,14 +70,6 @@ impl Admission {
             }
             notified.await;
         }
-    }
-}
-
-/// The address that limits count: one IPv4 address, or the network that one IPv6 user has.
-pub(crate) fn limited_as(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

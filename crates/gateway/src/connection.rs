@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last.
 
 use crate::{
-    admission::{Permit, limited_as},
+    admission::Permit,
     core::Core,
     fields::{self, CallerFields},
     h1, h2,
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use tokio::io::AsyncReadExt;
-use traffic_cop::limit::Charge;
+use traffic_cop::limit::{Charge, network};
 use types::Caller;
 
 /// What HTTP/2 begins with, as far as no HTTP/1 request does.
@@ -174,7 +174,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
         h1::serve(&conn, stream, first, patience, bounds, permit).await.map_err(Into::into)
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, ip = %limited_as(ip), "connection");
+        tracing::debug!(%error, ip = %network(ip), "connection");
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn serve(
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
     let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
-    let switching = noted.upgrade && asks_to_switch(&head);
+    let switching = head.extensions.get::<Upgrade>().is_some();
     let asked = Asked { trace, noted, switching };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
@@ -89,7 +89,6 @@ struct Noted {
     host: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     tracestate: bool,
-    upgrade: bool,
     /// Zero without `Content-Length`; the largest number there is if it is malformed.
     length: u64,
 }
@@ -103,8 +102,6 @@ impl Noted {
             } else if *name == header::CONTENT_LENGTH {
                 let length = value.to_str().ok().and_then(|length| length.parse().ok());
                 noted.length = length.unwrap_or(u64::MAX);
-            } else if *name == header::UPGRADE {
-                noted.upgrade = true;
             } else if *name == fields::TRACEPARENT {
                 noted.traceparent.get_or_insert_with(|| value.clone());
             } else if *name == fields::TRACESTATE {
@@ -123,20 +120,10 @@ struct Asked {
     switching: bool,
 }
 
-/// Whether nothing behind the request's head may be read.
-fn asks_to_switch(head: &Parts) -> bool {
-    head.version == Version::HTTP_11 && protocol_asked(&head.headers).is_some()
-}
-
+/// The protocol that a request asks for which asks for another one.
 fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
-    let listed = headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|item| item.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
     let mut asked = headers.get_all(header::UPGRADE).iter();
-    asked.find(|value| listed && !asks_for_h2c(value.as_bytes())).cloned()
+    asked.find(|value| !asks_for_h2c(value.as_bytes())).cloned()
 }
 
 async fn handle(
@@ -317,7 +304,7 @@ fn charge(
             tenant: caller.map(|caller| &caller.tenant),
             principal: caller.map(|caller| &caller.principal),
             session: caller.and_then(|caller| caller.session),
-            ip: crate::admission::limited_as(conn.ip),
+            ip: conn.ip,
             route: name,
         };
         let charge = limits.resolve(&subject);

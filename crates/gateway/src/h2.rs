@@ -122,6 +122,9 @@ impl Read for Io {
             let room = cursor.remaining().min(rest.len());
             cursor.put_slice(&rest[..room]);
             this.at += room;
+            if this.at == this.first.len() {
+                (this.first, this.at) = (Vec::new(), 0);
+            }
             return Poll::Ready(Ok(()));
         }
         if this.watch.read().take_passed() {

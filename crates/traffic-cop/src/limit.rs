@@ -25,7 +25,7 @@ pub use rule::{Measure, Mode, Per, Rule, Scope, WhenAway};
 pub use shadow::ShadowReport;
 pub use share::{Ask, Grant};
 pub use shared::{Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
-pub use subject::{Named, Subject};
+pub use subject::{Named, Subject, network};
 pub use tally::Refusals;
 
 use crate::{

@@ -145,8 +145,10 @@ impl SubjectKey {
     }
 }
 
-/// One IPv6 customer has a /64 and may take any address of it.
-fn network(ip: IpAddr) -> IpAddr {
+/// The address that is counted: one of IPv4, or the first of an IPv6 /64, of which one customer
+/// may take any.
+#[must_use]
+pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
