@@ -1,6 +1,7 @@
 //! One connection: what it is, and who subscribes by it. Below: the commands that it obeys, and
 //! the transports that carry it.
 
+mod bound;
 mod charging;
 mod command;
 mod durable;
@@ -15,10 +16,12 @@ mod slow;
 mod socket;
 mod stream;
 mod subscribing;
+mod subscription;
 mod task;
 mod traced;
 mod websocket;
 
+pub(crate) use bound::Bound;
 pub(crate) use history::standing;
 pub(crate) use stream::{Streaming, serve as serve_stream};
 #[cfg(feature = "echo")]
@@ -26,22 +29,19 @@ pub(crate) use websocket::echo;
 pub(crate) use websocket::serve;
 
 use crate::{
-    Slow,
     broker::{Start, joined_push},
     channel::Channel,
     connection::{
         durable::Durable,
-        map::Collected,
         opening::Opening,
         orders::Errand,
         outlet::Outlet,
-        reader::Reader,
-        slow::{Fate, Newest},
+        slow::Fate,
+        subscription::{By, Granted, State, Subscription, Waiting},
     },
     frame::{Dialect, Frame, Frames},
-    meters::Meter,
     places,
-    presence::{Announce, Joined, Move, Way},
+    presence::{Joined, Move, Way},
     queue::{Full, Queue},
     traces::Tracer,
 };
@@ -49,7 +49,7 @@ use protocol::{
     Problem,
     client::{
         Body, ClientInfo, Disconnect, Encoding, Error, ErrorCode, Reply, SubscribeResult, Told,
-        filter::{Filter, Tags},
+        filter::Tags,
     },
 };
 use std::{
@@ -59,10 +59,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use traffic_cop::{identity::Hold, session::Ground};
-use types::{
-    Caller, ConnectionId, CredentialKind, Info, Pillars, Principal, SessionId, TenantId, Timestamp,
-};
+use types::{ConnectionId, Info, Principal, SessionId, TenantId, Timestamp};
 
 /// A connection as its core's hub sees it.
 pub(crate) struct Connection {
@@ -111,174 +108,6 @@ pub(crate) struct Ended {
     pub(crate) life: Option<u64>,
     pub(crate) dialect: Dialect,
     pub(crate) moved: Option<Move>,
-}
-
-/// Who the connection is, from its `connect` on.
-#[derive(Clone)]
-pub(crate) struct Bound {
-    pub(crate) caller: Arc<Caller>,
-    /// The pillars that the credential itself names.
-    claimed: Pillars,
-    pub(crate) session: SessionId,
-    /// What the session keeps, if it is durable.
-    durable: Option<Rc<Durable>>,
-    /// Looks out for the end of the session, and for its pillars.
-    hold: Hold,
-    /// Counts what passes.
-    meter: Arc<Meter>,
-}
-
-impl Bound {
-    fn new(
-        proved: Arc<Caller>,
-        session: SessionId,
-        durable: Option<Rc<Durable>>,
-        hold: Hold,
-        meter: Arc<Meter>,
-    ) -> Self {
-        let claimed = match proved.credential {
-            // What it names is the session's.
-            CredentialKind::SessionToken => Pillars::default(),
-            CredentialKind::Jwt | CredentialKind::ApiKey | CredentialKind::Anonymous => {
-                proved.pillars.clone()
-            }
-        };
-        let mut bound = Self { caller: proved, claimed, session, durable, hold, meter };
-        bound.look_at_pillars();
-        bound
-    }
-
-    /// The same with a fresh credential.
-    fn renewed(&self, proved: Arc<Caller>) -> Self {
-        let (durable, hold, meter) = (self.durable.clone(), self.hold.clone(), self.meter.clone());
-        Self::new(proved, self.session, durable, hold, meter)
-    }
-
-    /// Has the caller work in the pillars of the session, as they are known now. Says whether these
-    /// are others than before.
-    fn look_at_pillars(&mut self) -> bool {
-        let pillars = self.claimed.with(&self.hold.pillars().unwrap_or_default());
-        let differ = pillars != self.caller.pillars;
-        if differ {
-            self.caller = Arc::new(Caller { pillars, ..(*self.caller).clone() });
-        }
-        differ
-    }
-}
-
-struct Subscription {
-    channel: Channel,
-    state: State,
-    /// What others were told of it.
-    announced: Announce,
-    /// Whether it wants to be told who comes and goes.
-    joins: bool,
-    /// Its pushes name the channel by a number.
-    compact: bool,
-    /// It is told what differs from the last publication, once it has one.
-    delta: bool,
-    based: bool,
-    /// It takes entries and their changes.
-    map: bool,
-    slow: Slow,
-    /// Which publications it wants.
-    filter: Option<Box<Filter>>,
-    /// Which entries of a document it is not told of, if there are any.
-    reader: Option<Box<Reader>>,
-    /// The newest publications, if the client is behind and wants no others.
-    waiting: Option<Box<Newest>>,
-    /// What it stands on beside what the namespace allows everybody.
-    granted: Option<Box<Granted>>,
-}
-
-/// Why a connection may be subscribed to a channel.
-struct Granted {
-    /// Who subscribed it.
-    by: By,
-    ground: Ground,
-    /// When the token that allows it ends.
-    until: Option<Timestamp>,
-    /// What the token says of the subscriber for others to see.
-    info: Option<Info>,
-}
-
-/// Who has subscribed a connection to a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
-    Client,
-    /// The server, by itself.
-    Server,
-    /// Likewise, since the session kept it: the client may take it over.
-    Session,
-}
-
-impl Granted {
-    /// By a token.
-    fn by_token(until: Option<Timestamp>, info: Option<Info>) -> Self {
-        Self { by: By::Client, ground: Ground::Token, until, info }
-    }
-
-    /// By the server, on other grounds than the namespace.
-    fn by_server(ground: Ground) -> Self {
-        Self { by: By::Server, ground, until: None, info: None }
-    }
-
-    /// Whether it is more than the namespace allows by itself.
-    fn permits(&self) -> bool {
-        self.ground != Ground::Namespace
-    }
-}
-
-impl Subscription {
-    fn dialect(&self, encoding: Encoding) -> Dialect {
-        Dialect { encoding, compact: self.compact, delta: self.delta, map: self.map }
-    }
-
-    fn is_by_server(&self) -> bool {
-        self.granted.as_ref().is_some_and(|granted| granted.by != By::Client)
-    }
-
-    /// What its token says of the subscriber for others to see.
-    fn info(&self) -> Option<Info> {
-        self.granted.as_ref()?.info.clone()
-    }
-
-    /// Whether it stands on more than the namespace.
-    fn is_permitted(&self) -> bool {
-        self.granted.as_ref().is_some_and(|granted| granted.permits())
-    }
-
-    /// The command that waits for it to begin; 0 if the server itself does.
-    fn waits_for(&self) -> Option<u32> {
-        match &self.state {
-            State::Waiting(waiting) => Some(waiting.command),
-            State::Live { .. } => None,
-        }
-    }
-
-    fn is_overdue(&self, now: Timestamp) -> bool {
-        let until = self.granted.as_ref().and_then(|granted| granted.until);
-        until.is_some_and(|until| until <= now)
-    }
-}
-
-enum State {
-    /// The broker was asked.
-    Waiting(Box<Waiting>),
-    /// Publications after `offset` are still to come.
-    Live { life: u64, offset: u64 },
-}
-
-/// What the broker's answer is needed for.
-struct Waiting {
-    ticket: u64,
-    /// The command to be answered.
-    command: u32,
-    recovering: bool,
-    /// Whether a subscription that could not recover all is none.
-    strict: bool,
-    /// Of a map: what the client is told beside the answer.
-    collected: Option<Collected>,
 }
 
 impl Connection {

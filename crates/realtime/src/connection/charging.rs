@@ -19,8 +19,8 @@ pub(super) struct KnownCharge {
 }
 
 impl Task {
-    /// Charges a command of so many bytes; the error if a limit refuses it. To end something, and to answer or
-    /// send a ping, is free.
+    /// Charges a command of so many bytes; the error if a limit refuses it. To end something, and
+    /// to answer or send a ping, is free.
     pub(super) async fn charged(
         &mut self,
         bound: &Bound,

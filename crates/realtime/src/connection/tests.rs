@@ -1,5 +1,6 @@
 use super::*;
 use crate::frame::Forms;
+use crate::{Slow, presence::Announce};
 use protocol::client::{ConnectResult, Empty, Publication, Push};
 use types::TenantId;
 
