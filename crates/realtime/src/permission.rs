@@ -98,22 +98,17 @@ impl<'de> Deserialize<'de> for Allow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use types::{CredentialKind, Pillars, Principal, PrincipalId, TenantId};
 
     fn caller(user: &str, roles: &[&str]) -> Caller {
         let id = PrincipalId::new(user).unwrap();
         Caller {
-            tenant: TenantId::new("acme").unwrap(),
-            principal: Principal { kind: PrincipalKind::User, id },
-            session: None,
             roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
-            pillars: Pillars::default(),
-            expires: None,
-            credential: CredentialKind::Jwt,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
+            ..Caller::new(
+                TenantId::new("acme").unwrap(),
+                Principal { kind: PrincipalKind::User, id },
+                CredentialKind::Jwt,
+            )
         }
     }
 

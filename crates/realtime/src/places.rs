@@ -96,22 +96,14 @@ pub(crate) fn number(principal: &Principal) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use types::{CredentialKind, PrincipalId, PrincipalKind};
 
     fn caller(tenant: &str, user: &str) -> Caller {
-        Caller {
-            tenant: TenantId::new(tenant).unwrap(),
-            principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
-            session: None,
-            roles: Arc::new([]),
-            pillars: types::Pillars::default(),
-            expires: None,
-            credential: CredentialKind::Jwt,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
-        }
+        Caller::new(
+            TenantId::new(tenant).unwrap(),
+            Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
+            CredentialKind::Jwt,
+        )
     }
 
     #[test]

@@ -32,8 +32,7 @@ use protocol::{Code, Problem};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use types::{
-    Caller, CredentialKind, Pillars, Principal, PrincipalId, PrincipalKind, Role, TenantId,
-    Timestamp,
+    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
 };
 
 /// A credential longer than this is refused unread.
@@ -135,16 +134,12 @@ impl Identity {
     ) -> Self {
         let anonymous = config.anonymous.clone().map(|anonymous| {
             Arc::new(Caller {
-                tenant: anonymous.tenant,
-                principal: Principal { kind: PrincipalKind::User, id: anonymous.user },
-                session: None,
                 roles: anonymous.roles.into(),
-                pillars: Pillars::default(),
-                expires: None,
-                credential: CredentialKind::Anonymous,
-                channels: Arc::default(),
-                capabilities: Arc::default(),
-                info: None,
+                ..Caller::new(
+                    anonymous.tenant,
+                    Principal { kind: PrincipalKind::User, id: anonymous.user },
+                    CredentialKind::Anonymous,
+                )
             })
         });
         Self {

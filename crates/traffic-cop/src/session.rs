@@ -20,7 +20,7 @@ use crate::{
 use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::Deserialize;
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, time::Duration};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore, Write};
 use types::{Caller, CredentialKind, Principal, SessionId, TenantId, Timestamp};
 
@@ -266,16 +266,10 @@ impl Sessions {
         self.revocations.note(&hold, &record.pillars);
         let principal = Principal { kind: record.principal_kind, id: record.principal.clone() };
         let caller = Caller {
-            tenant,
-            principal,
             session: Some(id),
-            roles: Arc::new([]),
             pillars: record.pillars.clone(),
             expires: Some(record.expires()),
-            credential: CredentialKind::SessionToken,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
+            ..Caller::new(tenant, principal, CredentialKind::SessionToken)
         };
         Ok((caller, hold))
     }

@@ -104,6 +104,23 @@ pub enum ChannelAction {
 }
 
 impl Caller {
+    /// Whom a credential proves that says no more than this.
+    #[must_use]
+    pub fn new(tenant: TenantId, principal: Principal, credential: CredentialKind) -> Self {
+        Self {
+            tenant,
+            principal,
+            session: None,
+            roles: Arc::default(),
+            pillars: Pillars::default(),
+            expires: None,
+            credential,
+            channels: Arc::default(),
+            capabilities: Arc::default(),
+            info: None,
+        }
+    }
+
     /// Whether it may act for others of its tenant: a service, or an admin.
     #[must_use]
     pub fn is_trusted(&self) -> bool {

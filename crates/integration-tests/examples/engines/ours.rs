@@ -68,18 +68,7 @@ pub(crate) fn principal(name: &str) -> Result<Principal, String> {
 }
 
 fn caller(name: &str) -> Result<Caller, String> {
-    Ok(Caller {
-        tenant: tenant()?,
-        principal: principal(name)?,
-        session: None,
-        roles: Arc::new([]),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
-    })
+    Ok(Caller::new(tenant()?, principal(name)?, CredentialKind::Jwt))
 }
 
 /// What a node makes over its store.

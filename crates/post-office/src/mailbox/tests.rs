@@ -36,16 +36,12 @@ impl Office {
 
 fn caller(kind: PrincipalKind, name: &str, roles: &[&str]) -> Caller {
     Caller {
-        tenant: TenantId::new("acme").unwrap(),
-        principal: Principal { kind, id: PrincipalId::new(name).unwrap() },
-        session: None,
         roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
+        ..Caller::new(
+            TenantId::new("acme").unwrap(),
+            Principal { kind, id: PrincipalId::new(name).unwrap() },
+            CredentialKind::Jwt,
+        )
     }
 }
 

@@ -3,18 +3,11 @@ use crate::Allow;
 use types::{Capability, Principal, PrincipalId};
 
 fn caller(tenant: &str, user: &str, kind: PrincipalKind) -> Caller {
-    Caller {
-        tenant: TenantId::new(tenant).unwrap(),
-        principal: Principal { kind, id: PrincipalId::new(user).unwrap() },
-        session: None,
-        roles: Arc::new([]),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
-    }
+    Caller::new(
+        TenantId::new(tenant).unwrap(),
+        Principal { kind, id: PrincipalId::new(user).unwrap() },
+        CredentialKind::Jwt,
+    )
 }
 
 fn check(caller: &Caller, channel: &str, wish: Wish, expected: Result<(), Code>) {

@@ -183,16 +183,13 @@ impl ApiKeys {
             return Err(Problem::new(Code::TokenExpired, "the API key has expired"));
         }
         let caller = Caller {
-            tenant,
-            principal: Principal { kind: record.kind, id: record.principal },
-            session: None,
             roles: record.roles.into(),
-            pillars: Pillars::default(),
             expires: record.expires,
-            credential: CredentialKind::ApiKey,
-            channels: std::sync::Arc::default(),
-            capabilities: std::sync::Arc::default(),
-            info: None,
+            ..Caller::new(
+                tenant,
+                Principal { kind: record.kind, id: record.principal },
+                CredentialKind::ApiKey,
+            )
         };
         Ok((caller, hold))
     }

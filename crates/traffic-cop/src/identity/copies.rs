@@ -84,16 +84,12 @@ mod tests {
     fn identified(expires: Option<Timestamp>) -> Identified {
         let id = PrincipalId::new("ann").unwrap();
         let caller = Caller {
-            tenant: TenantId::new("acme").unwrap(),
-            principal: Principal { kind: PrincipalKind::User, id },
-            session: None,
-            roles: Arc::new([]),
-            pillars: types::Pillars::default(),
             expires,
-            credential: CredentialKind::SessionToken,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
+            ..Caller::new(
+                TenantId::new("acme").unwrap(),
+                Principal { kind: PrincipalKind::User, id },
+                CredentialKind::SessionToken,
+            )
         };
         Identified { caller: Arc::new(caller), valid_until: Timestamp(9), epoch: 1, hold: None }
     }

@@ -6,6 +6,7 @@ use crate::{
 use clock::ManualClock;
 use store::SharedStore;
 use store_memory::MemoryStore;
+use types::Pillars;
 use types::{Pillar, Timestamp};
 
 /// What a core does with a token: who it is, by what it remembers or else by the store.

@@ -10,18 +10,11 @@ mod sync;
 
 fn caller() -> Caller {
     let id = PrincipalId::new("ann").unwrap();
-    Caller {
-        tenant: TenantId::new("acme").unwrap(),
-        principal: Principal { kind: PrincipalKind::User, id },
-        session: None,
-        roles: Arc::new([]),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
-    }
+    Caller::new(
+        TenantId::new("acme").unwrap(),
+        Principal { kind: PrincipalKind::User, id },
+        CredentialKind::Jwt,
+    )
 }
 
 fn document() -> DocumentId {

@@ -75,22 +75,18 @@ impl Who {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use types::{CredentialKind, Pillars, Principal, TenantId};
 
     #[test]
     fn one_match_is_enough() {
         let caller = |kind, name: &str, roles: &[&str]| Caller {
-            tenant: TenantId::new("acme").unwrap(),
-            principal: Principal { kind, id: PrincipalId::new(name).unwrap() },
-            session: None,
             roles: roles.iter().map(|role| Role::new(role).unwrap()).collect(),
             pillars: Pillars::new(roles.iter().map(|_| Pillar::new("sales").unwrap())).unwrap(),
-            expires: None,
-            credential: CredentialKind::Jwt,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
+            ..Caller::new(
+                TenantId::new("acme").unwrap(),
+                Principal { kind, id: PrincipalId::new(name).unwrap() },
+                CredentialKind::Jwt,
+            )
         };
         let ann = caller(PrincipalKind::User, "ann", &["editor"]);
         let orders = caller(PrincipalKind::Service, "orders", &[]);

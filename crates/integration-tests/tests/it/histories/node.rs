@@ -104,18 +104,11 @@ impl Node {
             stream.set_nonblocking(true).unwrap();
             stream.set_nodelay(true).unwrap();
         }
-        let caller = Caller {
-            tenant: TenantId::new("acme").unwrap(),
-            principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
-            session: None,
-            roles: Arc::new([]),
-            pillars: types::Pillars::default(),
-            expires: None,
-            credential: CredentialKind::Jwt,
-            channels: Arc::default(),
-            capabilities: Arc::default(),
-            info: None,
-        };
+        let caller = Caller::new(
+            TenantId::new("acme").unwrap(),
+            Principal { kind: PrincipalKind::User, id: PrincipalId::new(user).unwrap() },
+            CredentialKind::Jwt,
+        );
         let _ = self.accepted.send((theirs, Arc::new(caller)));
         tokio::net::TcpStream::from_std(ours).unwrap()
     }

@@ -12,18 +12,11 @@ const TTL: Duration = Duration::from_secs(10);
 
 fn caller() -> Caller {
     let id = PrincipalId::new("ann").unwrap();
-    Caller {
-        tenant: TenantId::new("acme").unwrap(),
-        principal: Principal { kind: PrincipalKind::User, id },
-        session: None,
-        roles: Arc::new([]),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
-    }
+    Caller::new(
+        TenantId::new("acme").unwrap(),
+        Principal { kind: PrincipalKind::User, id },
+        CredentialKind::Jwt,
+    )
 }
 
 /// A map, the nodes that write it, and its owner.

@@ -14,18 +14,11 @@ use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Tenan
 const TIERS: [Tier; 3] = [Tier::Live, Tier::Hot, Tier::Durable];
 
 fn caller() -> Caller {
-    Caller {
-        tenant: TenantId::new("acme").unwrap(),
-        principal: Principal { kind: PrincipalKind::User, id: PrincipalId::new("ann").unwrap() },
-        session: None,
-        roles: Arc::new([]),
-        pillars: types::Pillars::default(),
-        expires: None,
-        credential: CredentialKind::Jwt,
-        channels: Arc::default(),
-        capabilities: Arc::default(),
-        info: None,
-    }
+    Caller::new(
+        TenantId::new("acme").unwrap(),
+        Principal { kind: PrincipalKind::User, id: PrincipalId::new("ann").unwrap() },
+        CredentialKind::Jwt,
+    )
 }
 
 fn board() -> DocumentId {
