@@ -2,6 +2,7 @@
 
 use crate::{cors::CorsConfig, edit::EditConfig};
 use serde::{Deserialize, Serialize};
+use soa::Priority;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -129,6 +130,12 @@ pub struct RouteConfig {
     /// Time to the head of the answer, instead of the service's `response_timeout`.
     #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// Whether its requests may be sent twice, where the service has retries or hedging.
+    /// Default: as their methods say (RFC 9110, section 9.2.2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotent: Option<bool>,
+    /// Whether its requests go before others when not all can be served. Default `normal`.
+    pub priority: Priority,
     /// Bytes of a request body, instead of the listener's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_bytes_max: Option<u64>,

@@ -4,6 +4,7 @@ use crate::{
     connection::{Conn, KnownCharge},
     core::{Mounted, Snapshot},
     cors::preflight_method,
+    deadline,
     fields::{self, CallerFields},
     h1::Upgrade,
     h2,
@@ -20,7 +21,7 @@ use http::{
 };
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
-use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply};
+use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply, Terms};
 use std::{
     borrow::Cow,
     rc::Rc,
@@ -89,6 +90,7 @@ struct Noted {
     host: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     tracestate: bool,
+    timeout: Option<HeaderValue>,
     /// Zero without `Content-Length`; the largest number there is if it is malformed.
     length: u64,
 }
@@ -106,6 +108,8 @@ impl Noted {
                 noted.traceparent.get_or_insert_with(|| value.clone());
             } else if *name == fields::TRACESTATE {
                 noted.tracestate = true;
+            } else if *name == soa::TIMEOUT {
+                noted.timeout.get_or_insert_with(|| value.clone());
             }
         }
         noted
@@ -176,6 +180,7 @@ async fn forward(
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
+    let patience = deadline::asked(asked.noted.timeout.as_ref())?;
     let caller = identify(conn, route.auth, &head.headers).await?;
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
@@ -195,8 +200,16 @@ async fn forward(
     }
     head.version = Version::HTTP_11;
     let body = inbound(body, route.body_bytes_max, ticket);
-    let late = conn.late(route.timeout, is_h2);
-    let reply = core.pool.call(&route.service, head, body, key, late).await;
+    let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
+    let terms = Terms {
+        key,
+        repeatable: route.idempotent,
+        priority: route.priority,
+        timeout: deadline::left(&route.timeout, patience, spent)?,
+    };
+    // The sweeper looks often enough for the routes' own timeouts only.
+    let late = conn.late(terms.timeout.left(), is_h2 || patience.is_some());
+    let reply = core.pool.call(&route.service, head, body, &terms, late).await;
     let mut answer = match reply {
         Ok(Reply::Answer(mut answer)) => {
             route.response_edit.apply(answer.headers_mut());

@@ -11,7 +11,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use soa::{Checks, Instance, Services};
+use soa::{Checks, GuardReport, Instance, Services};
 use std::{
     io,
     net::SocketAddr,
@@ -180,6 +180,16 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Calls `with` for each service that has a guard, with the service's name.
+    pub fn guards(&self, mut with: impl FnMut(&str, GuardReport)) {
+        let elapsed = self.node.clock.elapsed();
+        for service in self.node.snapshot.load().services.iter() {
+            if let Some(report) = service.guarded(elapsed) {
+                with(service.name(), report);
+            }
+        }
     }
 
     /// Calls `with` for each instance of each service, with the service's name, the instance's

@@ -20,6 +20,7 @@ mod config;
 mod connection;
 mod core;
 mod cors;
+mod deadline;
 mod edit;
 mod exchange;
 mod fields;

@@ -11,7 +11,7 @@ use crate::{
 };
 use ahash::AHashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use soa::{Service, Services};
+use soa::{Priority, Service, Services, Timeout};
 use std::{sync::Arc, time::Duration};
 use traffic_cop::analytics::{Analytics, RouteId};
 use types::Role;
@@ -22,7 +22,9 @@ pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) id: RouteId,
     pub(crate) service: Arc<Service>,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Timeout,
+    pub(crate) idempotent: Option<bool>,
+    pub(crate) priority: Priority,
     pub(crate) body_bytes_max: u64,
     pub(crate) auth: Auth,
     pub(crate) roles: Box<[Role]>,
@@ -98,8 +100,8 @@ impl Table {
             let compiled = compile(config, route, service, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
             let compiled = Arc::new(compiled);
-            let shortest = table.timeout_min.get_or_insert(compiled.timeout);
-            *shortest = compiled.timeout.min(*shortest);
+            let shortest = table.timeout_min.get_or_insert(compiled.timeout.left());
+            *shortest = compiled.timeout.left().min(*shortest);
             if route.hosts.is_empty() {
                 by_host.entry("*").or_default().push((route, Arc::clone(&compiled)));
             }
@@ -236,7 +238,9 @@ fn compile(
         name: route.name.clone(),
         id: analytics.route(&route.name, &route.service),
         service: Arc::clone(service),
-        timeout: route.timeout.unwrap_or(service.config().response_timeout),
+        timeout: Timeout::new(route.timeout.unwrap_or(service.config().response_timeout)),
+        idempotent: route.idempotent,
+        priority: route.priority,
         body_bytes_max: route.body_bytes_max.unwrap_or(config.body_bytes_max),
         auth: route.auth,
         roles,

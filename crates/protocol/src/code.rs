@@ -114,6 +114,8 @@ codes! {
     UpstreamUnreachable "upstream_unreachable" 502 3004 Later;
     /// The service has no instance that may take the request.
     NoInstance "no_instance" 503 3004 Later;
+    /// The service failed too often lately, and is not called for a while.
+    CircuitOpen "circuit_open" 503 3004 Later;
     /// The store does not answer, so the outcome of a write is unknown.
     StoreUnavailable "store_unavailable" 503 3004 Later;
     /// The store takes no writes; nothing was changed.

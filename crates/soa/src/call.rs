@@ -1,26 +1,33 @@
-//! One call: choose an instance, send, wait for the head of the answer.
+//! One call: whether it is made, within which time, and which of its answers is taken.
 
 use crate::{
-    balance::Turn,
-    body::{Answer, Body, BoxError},
+    attempts::{Attempts, Payload},
+    body::Body,
+    config::Priority,
     error::Error,
-    hop::strip_hop_by_hop,
-    instance::{Instance, Lease, Slot},
-    link::{Broken, Link},
+    guard::{Closed, Guard},
+    instance::Instance,
     pool::Pool,
     service::{Outcome, Service},
     tunnel::Tunnel,
 };
-use http::{Response, StatusCode, header, request::Parts};
-use smallvec::SmallVec;
+use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
     task::Poll,
     time::Duration,
 };
+
+/// How many milliseconds are left for the head of the answer. Told to services; a client may
+/// ask for less time than it would have.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("x-crosstown-timeout");
+/// A name that a client gives to what it wants done once.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// A call that finds no room may come again after this long.
+const SHED_RETRY: Duration = Duration::from_secs(1);
 
 /// What a service replied.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub enum Reply {
 }
 
 impl Reply {
-    fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Answer(answer) => answer.status().as_u16(),
             Self::Switched(head, _) => head.status().as_u16(),
@@ -40,16 +47,65 @@ impl Reply {
     }
 }
 
+/// How a call is to be made.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// What has to lead to the same instance each time, for services that care; see
+    /// [`crate::key_hash`].
+    pub key: Option<u64>,
+    /// Whether the request may be sent twice, if the service has retries or hedging. `None`: if
+    /// its method is idempotent (RFC 9110, section 9.2.2), or it has an `Idempotency-Key` that
+    /// the service is configured to understand.
+    pub repeatable: Option<bool>,
+    /// Whether it goes before others when the service cannot take all.
+    pub priority: Priority,
+    /// How long the caller waits for the head of the answer.
+    pub timeout: Timeout,
+}
+
+/// A time for the head of an answer, and how the service is told.
+#[derive(Debug, Clone)]
+pub struct Timeout {
+    left: Duration,
+    field: HeaderValue,
+}
+
+impl Timeout {
+    /// This long, from now.
+    #[must_use]
+    pub fn new(left: Duration) -> Self {
+        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Self { left, field: millis.into() }
+    }
+
+    /// How long.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.left
+    }
+
+    /// What the service is told at the beginning.
+    pub(crate) fn field(&self) -> &HeaderValue {
+        &self.field
+    }
+}
+
+/// What was called so far, for whoever gives up waiting: by the call, and by its hedge.
+#[derive(Debug, Default)]
+pub(crate) struct Called {
+    pub(crate) instances: [RefCell<Option<Arc<Instance>>>; 2],
+    /// Attempts after the first.
+    pub(crate) repeats: Cell<u32>,
+}
+
 impl Pool {
     /// Forwards a request, whose header fields are already fit for the service, and waits until
     /// `late` for the head of the answer; its hop-by-hop fields are removed.
     /// A request that carries `Upgrade` may be answered by [`Reply::Switched`].
     ///
-    /// `key`: what has to lead to the same instance each time, for services that care; see
-    /// [`crate::key_hash`].
-    ///
     /// Another instance is tried when one cannot be connected to, and another connection when
-    /// a pooled one turns out to be closed before anything was sent. Nothing else is repeated.
+    /// a pooled one turns out to be closed before anything was sent. A request that reached a
+    /// service is repeated only if the service is configured for it and `terms` allow it.
     ///
     /// Cancel safe: dropped, the request is abandoned and its connection closed.
     ///
@@ -61,19 +117,95 @@ impl Pool {
         // In a box, for it is large and changes hands often.
         head: Box<Parts>,
         body: Body,
-        key: Option<u64>,
+        terms: &Terms,
         late: impl Future<Output = ()>,
     ) -> Result<Reply, Error> {
-        let called = RefCell::new(None);
-        let mut attempts = pin!(self.attempts(service, head, body, key, &called));
+        if let Some(guard) = service.guard() {
+            return Box::pin(self.guarded(service, guard, head, body, terms, late)).await;
+        }
+        let called = Called::default();
+        let attempts =
+            Attempts { pool: self, service, guard: None, terms, called: &called, lane: 0 };
+        let attempts = attempts.run(head, Payload::once(body), None);
+        self.in_time(service, &called, attempts, late).await
+    }
+
+    async fn guarded(
+        &self,
+        service: &Service,
+        guard: &Guard,
+        head: Box<Parts>,
+        body: Body,
+        terms: &Terms,
+        late: impl Future<Output = ()>,
+    ) -> Result<Reply, Error> {
+        let refused = || service.name.clone();
+        let repeatable = is_repeatable(service, &head, terms);
+        let payload = match &service.config.retry {
+            Some(retry) if repeatable => Payload::kept(body, retry.body_bytes_max).await,
+            _ => Ok(Payload::once(body)),
+        };
+        let payload = payload.map_err(|source| Error::Body { service: refused(), source })?;
+        // Otherwise the client's pace would count as the service's.
+        let whole = payload.is_whole();
+        let may_repeat = repeatable && whole;
+        let began = self.inner().clock.elapsed();
+        let pass = guard.enter(terms.priority, began).map_err(|closed| match closed {
+            Closed::Full => Error::Shed { service: refused(), after: SHED_RETRY },
+            Closed::Open(after) => Error::Open { service: refused(), after },
+        })?;
+        let called = Called::default();
+        let attempts = |lane| Attempts {
+            pool: self,
+            service,
+            guard: Some((guard, may_repeat)),
+            terms,
+            called: &called,
+            lane,
+        };
+        let hedge = guard.hedge_after().filter(|_| may_repeat && !service.is_single());
+        let reply = match hedge {
+            None => {
+                let attempts = attempts(0).run(head, payload, None);
+                self.in_time(service, &called, attempts, late).await
+            }
+            Some(after) => {
+                let both = self.hedged(guard, [attempts(0), attempts(1)], head, payload, after);
+                self.in_time(service, &called, both, late).await
+            }
+        };
+        let now = self.inner().clock.elapsed();
+        let (good, answered) = match &reply {
+            Ok(reply) => (Some(reply.status() < 500), reply.status() < 500),
+            Err(Error::Timeout { .. }) => (Some(false), true),
+            Err(Error::Unreachable { .. } | Error::BadAnswer { .. }) => (Some(false), false),
+            Err(_) => (None, false),
+        };
+        let waited =
+            (answered && whole && called.repeats.get() == 0).then(|| now.saturating_sub(began));
+        pass.ended(good, waited, now);
+        reply
+    }
+
+    /// Waits for a reply, until it is too late.
+    async fn in_time(
+        &self,
+        service: &Service,
+        called: &Called,
+        reply: impl Future<Output = Result<Reply, Error>>,
+        late: impl Future<Output = ()>,
+    ) -> Result<Reply, Error> {
+        let mut reply = pin!(reply);
         let mut late = pin!(late);
         poll_fn(|cx| {
-            if let Poll::Ready(reply) = attempts.as_mut().poll(cx) {
+            if let Poll::Ready(reply) = reply.as_mut().poll(cx) {
                 return Poll::Ready(reply);
             }
             late.as_mut().poll(cx).map(|()| {
-                if let Some(instance) = &*called.borrow() {
-                    service.note(instance, Outcome::Failed, self.inner().clock.elapsed());
+                for instance in &called.instances {
+                    if let Some(instance) = &*instance.borrow() {
+                        service.note(instance, Outcome::Failed, self.inner().clock.elapsed());
+                    }
                 }
                 Err(Error::Timeout { service: service.name.clone() })
             })
@@ -81,123 +213,64 @@ impl Pool {
         .await
     }
 
-    async fn attempts(
+    /// Asks a second instance if the first takes longer than `after`. The first good answer is
+    /// taken; the other is given up, and its connection closed.
+    async fn hedged(
         &self,
-        service: &Service,
-        mut head: Box<Parts>,
-        mut body: Body,
-        key: Option<u64>,
-        called: &RefCell<Option<Arc<Instance>>>,
+        guard: &Guard,
+        [first, second]: [Attempts<'_>; 2],
+        head: Box<Parts>,
+        payload: Payload,
+        after: Duration,
     ) -> Result<Reply, Error> {
-        let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
-        let mut last: Option<BoxError> = None;
-        let mut fresh = false;
-        let inner = self.inner();
-        // Otherwise the client's pace would count as the service's.
-        let bodiless = matches!(body, Body::Empty);
-        loop {
-            let turn = Turn { elapsed: inner.now(), random: inner.random(), key, count: 0 };
-            let Some(instance) = service.choose(&tried, turn) else { break };
-            // Somebody has to know whom a late answer was expected of.
-            let watched = !service.is_single();
-            if watched {
-                *called.borrow_mut() = Some(Arc::clone(instance));
-            }
-            let began = if watched { inner.clock.elapsed() } else { Duration::ZERO };
-            let lease = Lease::new(instance);
-            let pooled = if fresh { None } else { self.take(instance) };
-            let reused = pooled.is_some();
-            let link = match pooled {
-                Some(link) => link,
-                None => {
-                    let Some(slot) = Slot::take(instance, service.config.connections_max) else {
-                        tried.push(instance.id);
-                        continue;
-                    };
-                    // Boxed, for a rare turn shall not make every call larger.
-                    match Box::pin(Link::open(slot, &service.config)).await {
-                        Ok(link) => link,
-                        Err(error) => {
-                            tracing::debug!(%error, instance = instance.authority(), "connect");
-                            let now = inner.clock.elapsed();
-                            instance.avoid(now);
-                            service.note(instance, Outcome::Failed, now);
-                            tried.push(instance.id);
-                            last = Some(error.into());
-                            continue;
-                        }
-                    }
-                }
-            };
-            if let Some(host) = service.host(instance, &head.headers) {
-                head.headers.insert(header::HOST, host.clone());
-            }
-            let body = std::mem::replace(&mut body, Body::Empty);
-            let sent = self.send(link, lease, &head, body).await;
-            if watched {
-                let now = inner.clock.elapsed();
-                let outcome = match &sent {
-                    Ok(reply) => Some(Outcome::Answered {
-                        status: reply.status(),
-                        latency: bodiless.then(|| now.saturating_sub(began)),
-                    }),
-                    Err(Broken::Unsent(_) | Broken::Body) => None,
-                    Err(Broken::Sent(_)) => Some(Outcome::Failed),
-                };
-                if let Some(outcome) = outcome {
-                    service.note(instance, outcome, now);
-                }
-            }
-            match sent {
-                Ok(reply) => return Ok(reply),
-                Err(Broken::Unsent(_)) if reused && !fresh => fresh = true,
-                Err(Broken::Unsent(source)) => {
-                    return Err(Error::Unreachable { service: service.name.clone(), source });
-                }
-                Err(Broken::Body) => {
-                    let source = "the request's body broke".into();
-                    return Err(Error::BadAnswer { service: service.name.clone(), source });
-                }
-                Err(Broken::Sent(source)) => {
-                    return Err(Error::BadAnswer { service: service.name.clone(), source });
-                }
-            }
+        let spare = (head.clone(), payload.again());
+        let called = first.called;
+        let clock = &self.inner().clock;
+        let began = clock.elapsed();
+        let mut first = pin!(first.run(head, payload, None));
+        tokio::select! {
+            biased;
+            reply = &mut first => return reply,
+            () = tokio::time::sleep(after) => {}
         }
-        let service = service.name.clone();
-        Err(match last {
-            Some(source) => Error::Unreachable { service, source },
-            None if tried.is_empty() => Error::Unfit { service },
-            None => Error::Saturated { service },
-        })
-    }
-
-    async fn send(
-        &self,
-        mut link: Box<Link>,
-        lease: Lease,
-        head: &Parts,
-        body: Body,
-    ) -> Result<Reply, Broken> {
-        link.begin(head, body);
-        let (mut parts, decoder) = poll_fn(|cx| link.poll_head(cx)).await?;
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            if !head.headers.contains_key(header::UPGRADE) {
-                return Err(Broken::Sent("it switched protocols without being asked".into()));
-            }
-            let (stream, early, slot) = link.into_socket();
-            let tunnel = Tunnel::new(stream, early, lease, slot);
-            return Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel));
-        }
-        strip_hop_by_hop(&mut parts.headers);
-        tracing::trace!(instance = lease.instance().authority(), "answered");
-        let body = if decoder.is_end() {
-            if link.finish() {
-                self.put(link);
-            }
-            Body::Empty
-        } else {
-            Body::Answer(Answer::new(decoder, link, lease, self.clone()))
+        let slow = called.instances[0].borrow().clone();
+        let (Some(slow), true) = (slow, guard.take_hedge(clock.elapsed())) else {
+            return first.await;
         };
-        Ok(Reply::Answer(Response::from_parts(parts, body)))
+        let (head, Some(payload)) = spare else { return first.await };
+        let mut second = pin!(second.run(head, payload, Some(slow.id)));
+        let is_good =
+            |reply: &Result<Reply, Error>| matches!(reply, Ok(reply) if reply.status() < 500);
+        tokio::select! {
+            biased;
+            reply = &mut first => {
+                if is_good(&reply) {
+                    return reply;
+                }
+                let other = second.await;
+                if is_good(&other) { other } else { reply }
+            }
+            reply = &mut second => {
+                if is_good(&reply) {
+                    // It took at least this long.
+                    let now = clock.elapsed();
+                    slow.answered(now.saturating_sub(began), now);
+                    return reply;
+                }
+                first.await
+            }
+        }
     }
+}
+
+/// Whether a request may be sent twice.
+fn is_repeatable(service: &Service, head: &Parts, terms: &Terms) -> bool {
+    if head.headers.contains_key(header::UPGRADE) || head.method == Method::CONNECT {
+        return false;
+    }
+    let keyed = || {
+        let understood = service.config.retry.as_ref().is_some_and(|retry| retry.idempotency_key);
+        understood && head.headers.contains_key(IDEMPOTENCY_KEY)
+    };
+    terms.repeatable.unwrap_or_else(|| head.method.is_idempotent() || keyed())
 }

@@ -1,5 +1,11 @@
 //! Which services there are, and how to reach them.
 
+mod resilience;
+
+pub use resilience::{
+    BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
+};
+
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -209,6 +215,23 @@ pub struct ServiceConfig {
     /// When an instance that fails calls is left out.
     #[serde(default)]
     pub ejection: EjectionConfig,
+    /// Whether requests that failed are sent again. Default: only those of which not a byte
+    /// had left.
+    #[serde(default)]
+    pub retry: Option<RetryConfig>,
+    /// How many attempts there may be beside the first ones: retries and hedges.
+    #[serde(default)]
+    pub budget: BudgetConfig,
+    /// Whether a second instance is asked when the first is slow. Default: it is not.
+    #[serde(default)]
+    pub hedge: Option<HedgeConfig>,
+    /// When a service that fails is not called for a while. Default: it always is.
+    #[serde(default)]
+    pub breaker: Option<BreakerConfig>,
+    /// How many calls it is given at once. Default: any number, up to `connections_max` for
+    /// each instance.
+    #[serde(default)]
+    pub concurrency: Option<ConcurrencyConfig>,
     /// Time for one TCP connect. Default `2s`: a service in the same network answers in
     /// milliseconds, and another instance may be tried after it.
     #[serde(default = "connect_timeout", with = "types::duration")]
@@ -268,6 +291,11 @@ impl ServiceConfig {
             slow_start: Duration::ZERO,
             health: None,
             ejection: EjectionConfig::default(),
+            retry: None,
+            budget: BudgetConfig::default(),
+            hedge: None,
+            breaker: None,
+            concurrency: None,
             connect_timeout: connect_timeout(),
             response_timeout: response_timeout(),
             idle_timeout: idle_timeout(),
@@ -301,6 +329,16 @@ pub enum ConfigError {
     HealthPath {
         /// The service.
         service: String,
+    },
+    /// A bound outside its range.
+    #[error("service `{service}`: `{field}` must be {range}")]
+    Range {
+        /// The service.
+        service: String,
+        /// The field.
+        field: &'static str,
+        /// What it may be.
+        range: &'static str,
     },
     /// A bound that would stop every call.
     #[error("service `{service}`: `{field}` must be more than zero")]

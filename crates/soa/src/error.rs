@@ -28,6 +28,32 @@ pub enum Error {
         /// The service.
         service: String,
     },
+    /// It has as many calls as it is given at once; nothing was sent.
+    #[error("`{service}` has as many calls as it is given at once")]
+    Shed {
+        /// The service.
+        service: String,
+        /// When to come again.
+        after: Duration,
+    },
+    /// It failed too many calls lately, and is spared; nothing was sent.
+    #[error("the breaker of `{service}` is open")]
+    Open {
+        /// The service.
+        service: String,
+        /// When to come again.
+        after: Duration,
+    },
+    /// The body of the request could not be read to its end. The service may have acted on a
+    /// part of it.
+    #[error("the body of the request for `{service}` broke")]
+    Body {
+        /// The service.
+        service: String,
+        /// What it broke with.
+        #[source]
+        source: BoxError,
+    },
     /// No head of an answer in time. The service may have acted on the request.
     #[error("`{service}` did not answer in time")]
     Timeout {
@@ -58,8 +84,18 @@ impl Error {
                 Problem::new(Code::NoInstance, detail).retry_after(Duration::from_secs(1))
             }
             Self::Saturated { .. } => {
-                Problem::new(Code::Overloaded, "the service has as many requests as it can take")
+                let detail = "the service has as many requests as it can take";
+                Problem::new(Code::Overloaded, detail).retry_after(Duration::from_secs(1))
             }
+            Self::Shed { after, .. } => {
+                let detail = "the service has as many requests as it can work on";
+                Problem::new(Code::Overloaded, detail).retry_after(*after)
+            }
+            Self::Open { after, .. } => {
+                let detail = "the service failed too often lately, and is given time";
+                Problem::new(Code::CircuitOpen, detail).retry_after(*after)
+            }
+            Self::Body { .. } => Problem::new(Code::BadRequest, "the body ended early"),
             Self::Timeout { .. } => {
                 Problem::new(Code::UpstreamTimeout, "the service did not answer in time")
             }
@@ -73,8 +109,12 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unfit { .. } | Self::Saturated { .. } => true,
-            Self::Timeout { .. } | Self::BadAnswer { .. } => false,
+            Self::Unreachable { .. }
+            | Self::Unfit { .. }
+            | Self::Saturated { .. }
+            | Self::Shed { .. }
+            | Self::Open { .. } => true,
+            Self::Body { .. } | Self::Timeout { .. } | Self::BadAnswer { .. } => false,
         }
     }
 }

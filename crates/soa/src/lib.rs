@@ -6,17 +6,20 @@
 //! no wake-up of its own.
 //!
 //! Promises:
-//! - a request is sent twice only if no byte of the first attempt left the node;
+//! - a request is sent twice only if no byte of the first attempt left the node, or if the
+//!   service is configured for it and the request may be: see [`Terms::repeatable`];
 //! - a connection is used again only after its answer was read to the end;
 //! - an answer cut short by the service reaches the client as an error, never as an end;
 //! - bodies stream in both directions, with the slower side setting the pace.
 
+mod attempts;
 mod balance;
 mod body;
 mod call;
 mod check;
 mod config;
 mod error;
+mod guard;
 mod hop;
 mod instance;
 mod link;
@@ -26,13 +29,15 @@ mod tunnel;
 
 pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
-pub use call::Reply;
+pub use call::{Reply, TIMEOUT, Terms, Timeout};
 pub use check::Checks;
 pub use config::{
-    Balance, Config, ConfigError, EjectionConfig, HashKey, HealthConfig, HostHeader,
-    InstanceConfig, ServiceConfig,
+    Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
+    HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority,
+    RetryConfig, ServiceConfig,
 };
 pub use error::Error;
+pub use guard::GuardReport;
 pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};
 pub use pool::Pool;

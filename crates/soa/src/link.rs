@@ -52,6 +52,8 @@ pub(crate) enum Broken {
     Sent(BoxError),
     /// The body of the request broke, which is no fault of the service.
     Body,
+    /// The attempt has used up its time.
+    Late,
 }
 
 impl Link {

@@ -3,6 +3,7 @@
 use crate::{
     balance::{Member, Rule, Turn},
     config::{Balance, Config, ConfigError, EjectionConfig, HostHeader, ServiceConfig},
+    guard::{Guard, GuardReport},
     instance::{Condition, Instance},
 };
 use http::{HeaderMap, HeaderValue, header, uri::PathAndQuery};
@@ -64,6 +65,7 @@ pub struct Service {
     rule: Rule,
     pub(crate) config: ServiceConfig,
     turn: AtomicUsize,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Service {
@@ -94,6 +96,7 @@ impl Service {
                 return Err(ConfigError::Zero { service: service(), field });
             }
         }
+        config.check_guard(name)?;
         let members = config
             .instances
             .iter()
@@ -111,7 +114,9 @@ impl Service {
             .collect::<Result<_, ConfigError>>()?;
         let rule = Rule { balance: config.balance, slow_start: config.slow_start };
         let turn = AtomicUsize::new(0);
-        Ok(Self { name: service(), members, rule, config: config.clone(), turn })
+        let guard = known.and_then(|known| known.guard.clone()).filter(|guard| guard.fits(config));
+        let guard = guard.or_else(|| Guard::new(config).map(Arc::new));
+        Ok(Self { name: service(), members, rule, config: config.clone(), turn, guard })
     }
 
     /// Its name.
@@ -131,6 +136,16 @@ impl Service {
         self.members.len() == 1
     }
 
+    pub(crate) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_deref()
+    }
+
+    /// What stands between callers and it, at this time of the node; none if nothing does.
+    #[must_use]
+    pub fn guarded(&self, elapsed: Duration) -> Option<GuardReport> {
+        Some(self.guard()?.report(elapsed))
+    }
+
     /// Its instances, and the share of each.
     pub fn instances(&self) -> impl Iterator<Item = (&Arc<Instance>, u32)> {
         self.members.iter().map(|member| (&member.instance, member.weight))
@@ -145,7 +160,9 @@ impl Service {
             return may.then_some(&only.instance);
         }
         if self.rule.balance == Balance::RoundRobin {
-            turn.count = self.turn.fetch_add(1, Relaxed);
+            // A further attempt is no turn of its own.
+            let first = usize::from(tried.is_empty());
+            turn.count = self.turn.fetch_add(first, Relaxed);
         }
         let chosen = self.rule.choose(&self.members, tried, &turn);
         // One that refused a connection just now is better than none.

@@ -7,5 +7,6 @@ mod connections;
 mod framing;
 mod http2;
 mod proxy;
+mod resilience;
 mod support;
 mod transform;

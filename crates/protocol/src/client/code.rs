@@ -91,6 +91,7 @@ impl ErrorCode {
             | Code::BadGateway
             | Code::UpstreamUnreachable
             | Code::NoInstance
+            | Code::CircuitOpen
             | Code::StoreUnavailable
             | Code::StoreReadOnly
             | Code::Draining
