@@ -6,7 +6,7 @@ use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
     limits, metrics,
     request::{Json, Wanted},
-    traffic,
+    services, traffic,
 };
 use axum::{
     Router,
@@ -57,26 +57,6 @@ pub struct Vitals {
     pub draining: bool,
 }
 
-/// One instance of a service, as this node sees it.
-#[derive(Debug, Clone, Serialize)]
-pub struct InstanceView {
-    /// The service.
-    pub service: String,
-    /// Host and port.
-    pub instance: String,
-    /// Its share beside the others'.
-    pub weight: u32,
-    /// `fit`, `ejected` or `unfit`.
-    pub condition: &'static str,
-    /// Requests and tunnels from this node that have not ended.
-    pub in_flight: usize,
-    /// Connections from this node.
-    pub connections: usize,
-    /// What it took to answer at its worst lately, in milliseconds; 0 where it is the only
-    /// instance, which nobody compares.
-    pub latency_ms: f64,
-}
-
 /// What is in a node's memory alone: how many, and how many bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Live {
@@ -114,8 +94,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// How the node is.
     pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
-    /// The services' instances.
-    pub instances: Arc<dyn Fn() -> Vec<InstanceView> + Send + Sync>,
+    /// The services.
+    pub services: services::See,
     /// The configuration, with secrets redacted.
     pub config: Arc<str>,
     /// Reads the configuration again and applies it; the answer is a sentence.
@@ -127,13 +107,13 @@ pub fn routes(parts: Parts) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(prometheus))
         .route("/config", get(config))
-        .route("/services", get(services))
         .route("/reload", post(reload))
         .route("/api-keys", post(create_key).get(list_keys))
         .route("/api-keys/{tenant}/{id}", delete(delete_key))
         .with_state(parts.clone())
         .merge(traffic::admin_routes(parts.analytics.clone(), parts.clock.clone()))
         .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
+        .merge(services::admin_routes(parts.services.clone()))
         .route_layer(middleware::from_fn_with_state(parts.clone(), guard));
     Router::new()
         .route("/health", get(health))
@@ -221,10 +201,6 @@ async fn prometheus(State(parts): State<Parts>) -> Response {
 async fn config(State(parts): State<Parts>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], parts.config.to_string())
         .into_response()
-}
-
-async fn services(State(parts): State<Parts>) -> Answer {
-    json(object!({ "instances": (parts.instances)() }))
 }
 
 async fn reload(State(parts): State<Parts>) -> Answer {

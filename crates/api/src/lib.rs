@@ -15,6 +15,7 @@ mod limits;
 mod mailboxes;
 mod metrics;
 mod request;
+pub mod services;
 mod sessions;
 mod state;
 mod traces;

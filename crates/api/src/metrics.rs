@@ -1,6 +1,9 @@
 //! The node's figures in Prometheus' text format, version 0.0.4.
 
-use crate::admin::{Parts, Vitals};
+use crate::{
+    admin::{Parts, Vitals},
+    services,
+};
 use std::{
     fmt::{Display, Write},
     time::Duration,
@@ -39,6 +42,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
+    services::metrics(&mut text, &(parts.services)().guards);
     shadows(&mut text, parts);
     costs(&mut text, &parts.limits);
     shared_limits(&mut text, &parts.limits);

@@ -17,33 +17,68 @@ pub(crate) struct ServicesArgs {
     json: bool,
 }
 
-/// Shows the services' instances as the running node sees them.
+/// Shows the services as the running node sees them: their instances, and what guards them.
 pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
     let answer: Json =
         runtime()?.block_on(async { args.node.client()?.get("/services").await.map_err(said) })?;
-    let instances = answer["instances"].as_array().cloned().unwrap_or_default();
+    let listed = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+    let (instances, guards) = (listed("instances"), listed("guards"));
     if args.json {
-        println!("{}", Json::Array(instances));
+        println!("{answer}");
     } else if instances.is_empty() {
         println!("There are no services. Add `[services.NAME]` to the configuration.");
     } else {
-        println!(
-            "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>10}",
-            "service", "instance", "is", "weight", "in flight", "connections", "latency"
-        );
-        for one in instances {
-            let text = |name: &str| one[name].as_str().unwrap_or("-").to_owned();
-            println!(
-                "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
-                text("service"),
-                text("instance"),
-                text("condition"),
-                one["weight"],
-                one["in_flight"],
-                one["connections"],
-                one["latency_ms"],
-            );
+        show_instances(&instances);
+        if !guards.is_empty() {
+            println!();
+            show_guards(&guards);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_instances(instances: &[Json]) {
+    println!(
+        "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>10}",
+        "service", "instance", "is", "weight", "in flight", "connections", "latency"
+    );
+    for one in instances {
+        println!(
+            "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
+            text(one, "service"),
+            text(one, "instance"),
+            text(one, "condition"),
+            one["weight"],
+            one["in_flight"],
+            one["connections"],
+            one["latency_ms"],
+        );
+    }
+}
+
+fn show_guards(guards: &[Json]) {
+    println!(
+        "{:<16} {:<8} {:>12} {:>8} {:>7} {:>6} {:>7}",
+        "service", "breaker", "in flight", "retries", "hedges", "shed", "broken"
+    );
+    for one in guards {
+        let bound = match one["limit"].as_u64() {
+            Some(limit) => format!("{} of {limit}", one["in_flight"]),
+            None => "-".to_owned(),
+        };
+        println!(
+            "{:<16} {:<8} {:>12} {:>8} {:>7} {:>6} {:>7}",
+            text(one, "service"),
+            text(one, "breaker"),
+            bound,
+            one["retries"],
+            one["hedges"],
+            one["shed"],
+            one["broken"],
+        );
+    }
+}
+
+fn text(one: &Json, name: &str) -> String {
+    one[name].as_str().unwrap_or("-").to_owned()
 }

@@ -12,7 +12,10 @@ use crate::{
         stores::{Stores, chain},
     },
 };
-use api::admin::{InstanceView, Live, Vitals};
+use api::{
+    admin::{Live, Vitals},
+    services::{GuardView, InstanceView, ServicesView},
+};
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
 use gateway::{Gateway, Parts};
@@ -231,7 +234,7 @@ impl Node {
             identity: identity.clone(),
             clock: clock.clone(),
             vitals: node.vitals(),
-            instances: node.instances(),
+            services: node.services(),
             config: config.printed().into(),
             reload: node.reloader(),
         };
@@ -320,12 +323,12 @@ impl Node {
         })
     }
 
-    fn instances(self: &Arc<Self>) -> Arc<dyn Fn() -> Vec<InstanceView> + Send + Sync> {
+    fn services(self: &Arc<Self>) -> api::services::See {
         let gateway = self.gateway.clone();
         Arc::new(move || {
-            let mut views = Vec::new();
+            let mut view = ServicesView::default();
             gateway.instances(|service, instance, weight, elapsed| {
-                views.push(InstanceView {
+                view.instances.push(InstanceView {
                     service: service.to_owned(),
                     instance: instance.authority().to_owned(),
                     weight,
@@ -335,7 +338,19 @@ impl Node {
                     latency_ms: (instance.latency().as_secs_f64() * 1e5).round() / 100.0,
                 });
             });
-            views
+            gateway.guards(|service, report| {
+                view.guards.push(GuardView {
+                    service: service.to_owned(),
+                    breaker: report.breaker,
+                    in_flight: report.concurrency.map(|(in_flight, _)| in_flight),
+                    limit: report.concurrency.map(|(_, limit)| limit),
+                    retries: report.retries,
+                    hedges: report.hedges,
+                    shed: report.shed,
+                    broken: report.broken,
+                });
+            });
+            view
         })
     }
 

@@ -56,6 +56,11 @@ fn balancing() {
 }
 
 #[test]
+fn resilience() {
+    run("docs/guides/resilience.md");
+}
+
+#[test]
 fn sessions_and_state() {
     run("docs/guides/sessions-and-state.md");
 }
