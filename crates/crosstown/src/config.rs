@@ -171,11 +171,12 @@ impl Config {
             ));
         }
         for route in &self.edge.routes {
-            if !self.services.contains_key(&route.service) {
+            let missing = route.services().find(|service| !self.services.contains_key(*service));
+            if let Some(service) = missing {
                 return Err(format!(
-                    "the route `{}` leads to the service `{}`, which is not configured; \
-                     add `[services.{}]`",
-                    route.name, route.service, route.service
+                    "the route `{}` leads to the service `{service}`, which is not configured; \
+                     add `[services.{service}]`",
+                    route.name
                 ));
             }
         }

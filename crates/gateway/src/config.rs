@@ -1,13 +1,14 @@
 //! Where the edge listens, what it allows, and its routes.
 
-use crate::{cors::CorsConfig, edit::EditConfig};
+use crate::{cors::CorsConfig, edit::EditConfig, mirror::MirrorConfig};
 use serde::{Deserialize, Serialize};
-use soa::Priority;
+use soa::{HashKey, Priority};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
+use types::TenantId;
 
 /// The edge listener and its routes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,15 +102,37 @@ pub enum Auth {
 pub struct RouteConfig {
     /// Its name, unlike any other route's; analytics and limits use it.
     pub name: String,
-    /// The service that answers.
+    /// The service that answers. Either this or `split`.
     pub service: String,
+    /// Services that answer, each its share: for instance a new version that is tried with a
+    /// part of the requests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub split: Vec<SplitConfig>,
+    /// What leads to the same service of `split` each time; as `hash` of a service. Default:
+    /// by chance for each request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_by: Option<HashKey>,
+    /// Where copies of its requests go. Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorConfig>,
+    /// Tenants of the caller, of which one has to match. Default: any caller, or none.
+    pub tenants: Vec<TenantId>,
     /// Hosts, exact or as `*.example.org` for all below it; ports are not compared. Default:
     /// any.
     pub hosts: Vec<String>,
-    /// One path, exactly. Either this or `prefix`.
+    /// One path, exactly. A segment `{name}` stands for any one segment. Either this, `prefix`
+    /// or `regex`.
     pub path: Option<String>,
-    /// A path and all below it: `/api` takes `/api` and `/api/x`, not `/apix`. Default `/`.
+    /// A path and all below it: `/api` takes `/api` and `/api/x`, not `/apix`. It may have
+    /// `{name}` segments. Default `/`.
     pub prefix: Option<String>,
+    /// A regular expression that the whole path matches, without its parameters (`;x=1`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// The path that the service sees instead of `path`, `prefix` (what follows it is kept) or
+    /// what `regex` takes; `{name}` is what stood there, or a named group of the expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<String>,
     /// Methods. Default: any.
     pub methods: Vec<String>,
     /// Header fields that the request must carry, with exactly this value. Default: none.
@@ -143,6 +166,26 @@ pub struct RouteConfig {
     pub auth: Auth,
     /// Roles of which the caller needs one; others get `403`. Default: none is needed.
     pub roles: Vec<String>,
+}
+
+impl RouteConfig {
+    /// The names of the services that it leads to.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        let one = (!self.service.is_empty()).then_some(&self.service);
+        let split = self.split.iter().map(|part| &part.service);
+        let mirror = self.mirror.iter().map(|mirror| &mirror.service);
+        one.into_iter().chain(split).chain(mirror).map(String::as_str)
+    }
+}
+
+/// One of several services behind a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitConfig {
+    /// The service.
+    pub service: String,
+    /// Its share, beside those of the others; 0 for none.
+    pub weight: u32,
 }
 
 mod optional_duration {

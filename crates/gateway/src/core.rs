@@ -82,6 +82,8 @@ pub(crate) struct Core {
     pub(crate) callers: RefCell<CallerCache>,
     /// Credentials being checked by the control plane.
     pub(crate) identifying: Cell<usize>,
+    /// Copies of requests under way.
+    pub(crate) mirrored: Cell<usize>,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) clock: CoarseClock,
     pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
@@ -160,6 +162,7 @@ pub(crate) fn run(
             recorder: node.analytics.recorder(),
             callers: RefCell::new(fields::caller_cache()),
             identifying: Cell::new(0),
+            mirrored: Cell::new(0),
             mounts,
             clock: CoarseClock::default(),
             watches: RefCell::default(),

@@ -1,17 +1,18 @@
 //! One request and its answer.
 
 use crate::{
-    connection::{Conn, KnownCharge},
+    charge::{charge, limited, settled},
+    config::Auth,
+    connection::Conn,
     core::{Mounted, Snapshot},
     cors::preflight_method,
-    deadline,
-    fields::{self, CallerFields},
+    fields,
+    forward::forward,
     h1::Upgrade,
     h2,
-    identify::{check_roles, identify},
+    identify::identify,
     path,
-    route::{Match, Route},
-    sticky,
+    route::{Match, Route, Whose},
     target::{host_of, new_target},
     ticket::{Outgoing, Ticket},
     trace::Trace,
@@ -19,19 +20,15 @@ use crate::{
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
 };
-use http1::{Refusal, asks_for_h2c};
+use http1::Refusal;
 use protocol::{Code, Problem};
-use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply, Terms};
+use soa::{Body, Inbound, Inflow, LocalBody};
 use std::{
     borrow::Cow,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
-use traffic_cop::{
-    analytics::RouteId,
-    limit::{Decision, Subject},
-};
-use types::Caller;
+use traffic_cop::limit::Decision;
 
 /// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
@@ -80,19 +77,19 @@ fn sealed(
     answer.map(|body| Outgoing::new(body, ticket, is_h2))
 }
 
-fn refused(problem: &Problem) -> Response<Body> {
+pub(crate) fn refused(problem: &Problem) -> Response<Body> {
     problem.to_response().map(Body::from)
 }
 
 /// What one look at a request's header fields found.
 #[derive(Default)]
-struct Noted {
-    host: Option<HeaderValue>,
+pub(crate) struct Noted {
+    pub(crate) host: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
-    tracestate: bool,
-    timeout: Option<HeaderValue>,
+    pub(crate) tracestate: bool,
+    pub(crate) timeout: Option<HeaderValue>,
     /// Zero without `Content-Length`; the largest number there is if it is malformed.
-    length: u64,
+    pub(crate) length: u64,
 }
 
 impl Noted {
@@ -117,17 +114,11 @@ impl Noted {
 }
 
 /// What is known of a request besides the request.
-struct Asked {
-    trace: Trace,
-    noted: Noted,
+pub(crate) struct Asked {
+    pub(crate) trace: Trace,
+    pub(crate) noted: Noted,
     /// It asks for another protocol.
-    switching: bool,
-}
-
-/// The protocol that a request asks for which asks for another one.
-fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut asked = headers.get_all(header::UPGRADE).iter();
-    asked.find(|value| !asks_for_h2c(value.as_bytes())).cloned()
+    pub(crate) switching: bool,
 }
 
 async fn handle(
@@ -144,7 +135,16 @@ async fn handle(
         if is_h2 {
             asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
-        choose(conn, &snapshot, asked.noted.host.as_ref(), &head)?
+        choose(conn, &snapshot, asked.noted.host.as_ref(), &head, Whose::Unknown)?
+    };
+    let chosen = match chosen {
+        Chosen::ByTenant => {
+            // Kept small for those whose route does not depend on it.
+            let caller = Box::pin(identify(conn, Auth::Optional, &head.headers)).await?;
+            let whose = Whose::Known(caller.as_ref().map(|caller| &caller.tenant));
+            choose(conn, &core.snapshot(), asked.noted.host.as_ref(), &head, whose)?
+        }
+        chosen @ (Chosen::Mount(_) | Chosen::Route(..)) => chosen,
     };
     let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
@@ -152,6 +152,7 @@ async fn handle(
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
+        Chosen::ByTenant => return Err(no_route()),
     };
     ticket.route = route.id;
     let Some(cors) = &route.cors else {
@@ -167,71 +168,13 @@ async fn handle(
     Ok(answer)
 }
 
-/// Identifies, charges, and calls the service.
-async fn forward(
-    conn: &Conn,
-    route: &Route,
-    target: Option<Uri>,
-    mut head: Box<Parts>,
-    body: Option<LocalBody>,
-    asked: Asked,
-    ticket: &mut Ticket,
-) -> Result<Response<Body>, Problem> {
-    let core = &conn.core;
-    let is_h2 = head.version == Version::HTTP_2;
-    check_length(asked.noted.length, route.body_bytes_max)?;
-    let patience = deadline::asked(asked.noted.timeout.as_ref())?;
-    let caller = identify(conn, route.auth, &head.headers).await?;
-    ticket.caller.clone_from(&caller);
-    check_roles(caller.as_deref(), &route.roles)?;
-    let decision = charge(conn, route.id, &route.name, caller.as_ref());
-    let mut decision = settled(conn, decision).await;
-    if let Some(decision) = &decision
-        && !decision.allowed()
-    {
-        return Ok(limited(decision));
-    }
-    ticket.owing = decision.as_ref().and_then(Decision::owing);
-    let key = sticky::key(conn, &route.service, &head, caller.as_deref());
-    let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
-    fit(conn, &mut head.headers, asked, caller.as_ref(), route);
-    if let Some(target) = target {
-        head.uri = target;
-    }
-    head.version = Version::HTTP_11;
-    let body = inbound(body, route.body_bytes_max, ticket);
-    let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
-    let terms = Terms {
-        key,
-        repeatable: route.idempotent,
-        priority: route.priority,
-        timeout: deadline::left(&route.timeout, patience, spent)?,
-    };
-    // The sweeper looks often enough for the routes' own timeouts only.
-    let late = conn.late(terms.timeout.left(), is_h2 || patience.is_some());
-    let reply = core.pool.call(&route.service, head, body, &terms, late).await;
-    let mut answer = match reply {
-        Ok(Reply::Answer(mut answer)) => {
-            route.response_edit.apply(answer.headers_mut());
-            answer
-        }
-        Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
-        Err(error) => return Err(failed(conn, ticket, &error)),
-    };
-    if let Some(decision) = &mut decision {
-        if let Some(owing) = &mut ticket.owing {
-            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
-        }
-        decision.write_headers(answer.headers_mut());
-    }
-    Ok(answer)
-}
-
 /// Who answers a request.
 enum Chosen<'a> {
     Mount(&'a Mounted),
     /// A route, and the target to send on if it is not the one that came.
     Route(Arc<Route>, Option<Uri>),
+    /// It depends on whose request it is.
+    ByTenant,
 }
 
 fn choose<'a>(
@@ -239,6 +182,7 @@ fn choose<'a>(
     snapshot: &Snapshot,
     host: Option<&HeaderValue>,
     head: &Parts,
+    whose: Whose<'_>,
 ) -> Result<Chosen<'a>, Problem> {
     let normal = path::normalise(head.uri.path())
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
@@ -247,7 +191,8 @@ fn choose<'a>(
         return Ok(Chosen::Mount(mounted));
     }
     let host = host_of(host);
-    let find = |method| snapshot.table.find(&host, &path, method, head.uri.query(), &head.headers);
+    let (query, headers) = (head.uri.query(), &head.headers);
+    let find = |method| snapshot.table.find(&host, &path, method, query, headers, whose);
     let mut found = find(&head.method);
     // A browser that asks before it sends is answered by the route that it asks about.
     if let Some(method) = preflight_method(&head.method, &head.headers)
@@ -266,175 +211,28 @@ fn choose<'a>(
             let detail = "no route takes this method on this path";
             Err(Problem::new(Code::MethodNotAllowed, detail))
         }
-        Match::None => Err(Problem::new(Code::NoRoute, "no route takes this request")),
+        Match::Tenant => Ok(Chosen::ByTenant),
+        Match::None => Err(no_route()),
     }
 }
 
-fn check_length(length: u64, bytes_max: u64) -> Result<(), Problem> {
+fn no_route() -> Problem {
+    Problem::new(Code::NoRoute, "no route takes this request")
+}
+
+pub(crate) fn check_length(length: u64, bytes_max: u64) -> Result<(), Problem> {
     if length <= bytes_max { Ok(()) } else { Err(too_large()) }
 }
 
-fn too_large() -> Problem {
+pub(crate) fn too_large() -> Problem {
     Problem::new(Code::BodyTooLarge, "the body is larger than allowed")
 }
 
-/// The decision, once another node that counts the limit has been asked if that is needed.
-async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<Decision> {
-    match decision {
-        Some(open) if open.is_open() => {
-            // Kept small for those who need not wait.
-            Some(Box::pin(open.settle(&conn.core.node.clock, 1)).await)
-        }
-        decided => decided,
-    }
-}
-
-/// Charges the limits that apply; none if there are none. Worked out once for each caller and
-/// route of a connection.
-fn charge(
-    conn: &Conn,
-    route: RouteId,
-    name: &str,
-    caller: Option<&Arc<Caller>>,
-) -> Option<Decision> {
-    let limits = &conn.core.node.limits;
-    let generation = limits.generation();
-    let known = &mut conn.known.borrow_mut().charge;
-    let same = known.as_ref().is_some_and(|known| {
-        known.generation == generation
-            && known.route == route
-            && match (&known.caller, caller) {
-                (None, None) => true,
-                (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
-                (Some(_), None) | (None, Some(_)) => false,
-            }
-    });
-    if !same {
-        *known = None;
-    }
-    let known = known.get_or_insert_with(|| {
-        let subject = Subject {
-            tenant: caller.map(|caller| &caller.tenant),
-            principal: caller.map(|caller| &caller.principal),
-            session: caller.and_then(|caller| caller.session),
-            ip: conn.ip,
-            route: name,
-        };
-        let charge = limits.resolve(&subject);
-        KnownCharge { generation, caller: caller.cloned(), route, charge }
-    });
-    if known.charge.is_empty() {
-        return None;
-    }
-    Some(known.charge.take_by(&conn.core.node.clock, 1))
-}
-
-fn limited(decision: &Decision) -> Response<Body> {
-    let mut answer = refused(&decision.problem());
-    decision.write_headers(answer.headers_mut());
-    answer
-}
-
-/// Makes the header fields fit for a service.
-fn fit(
-    conn: &Conn,
-    headers: &mut HeaderMap,
-    asked: Asked,
-    caller: Option<&Arc<Caller>>,
-    route: &Route,
-) {
-    let service = route.service.config();
-    let Asked { trace, noted, switching } = asked;
-    let protocol = if switching { protocol_asked(headers) } else { None };
-    soa::strip_hop_by_hop(headers);
-    fields::strip_claims(headers, service.forward_credentials);
-    if noted.tracestate && !trace.continued {
-        headers.remove(fields::TRACESTATE);
-    }
-    route.request_edit.apply(headers);
-    // One growth instead of several.
-    headers.reserve(10);
-    headers.insert(fields::TRACEPARENT, trace.parent);
-    headers.insert(fields::REQUEST_ID, trace.id);
-    headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
-    headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
-    // Otherwise it is in `Host` already.
-    if let (Some(host), HostHeader::Instance) = (noted.host, service.host) {
-        headers.insert(fields::FORWARDED_HOST, host);
-    }
-    if let Some(caller) = caller {
-        caller_fields(conn, caller).write(headers);
-    }
-    if let Some(protocol) = protocol {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-}
-
-fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
-    let known = &mut conn.known.borrow_mut().caller;
-    if let Some((known, fields)) = known
-        && Arc::ptr_eq(known, caller)
-    {
-        return Rc::clone(fields);
-    }
-    let fields = Rc::new(CallerFields::new(caller));
-    *known = Some((Arc::clone(caller), Rc::clone(&fields)));
-    fields
-}
-
-fn inbound(body: Option<LocalBody>, bytes_max: u64, ticket: &mut Ticket) -> Body {
+pub(crate) fn inbound(body: Option<LocalBody>, bytes_max: u64, ticket: &mut Ticket) -> Body {
     let Some(body) = body else { return Body::Empty };
     let inflow = Rc::new(Inflow::default());
     ticket.inflow = Some(Rc::clone(&inflow));
     Body::Inbound(Inbound::new(body, bytes_max, inflow))
-}
-
-/// What the client is told when a call fails: its own fault before the service's.
-fn failed(conn: &Conn, ticket: &Ticket, error: &soa::Error) -> Problem {
-    match ticket.inflow.as_ref().and_then(|inflow| inflow.failure()) {
-        Some(InflowFailure::TooLarge) => too_large(),
-        Some(InflowFailure::Broken) => {
-            let refusal = conn.watch.refusal();
-            refusal.unwrap_or_else(|| Refusal::framing("the body ended early")).problem()
-        }
-        None => {
-            tracing::debug!(error = error as &dyn std::error::Error, "call");
-            error.problem()
-        }
-    }
-}
-
-/// Lets the bytes flow once the client has its `101`.
-fn switched(
-    conn: &Conn,
-    head: Response<()>,
-    tunnel: soa::Tunnel,
-    client: Option<Upgrade>,
-) -> Response<Body> {
-    let (mut parts, ()) = head.into_parts();
-    let protocol = parts.headers.get(header::UPGRADE).cloned();
-    soa::strip_hop_by_hop(&mut parts.headers);
-    if let Some(protocol) = protocol {
-        parts.headers.insert(header::UPGRADE, protocol);
-    }
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    let idle_timeout = conn.core.snapshot().config.tunnel_idle_timeout;
-    let mut cut = conn.core.cut.clone();
-    if let Some(client) = client {
-        tokio::task::spawn_local(async move {
-            let carried = async {
-                let socket = client.socket().await?;
-                let _permit = socket.permit;
-                soa::splice(socket.stream, &socket.early, tunnel, idle_timeout).await.ok()
-            };
-            tokio::select! {
-                carried = carried => tracing::debug!(?carried, "tunnel ended"),
-                _ = cut.wait_for(|cut| *cut) => {}
-            }
-        });
-    }
-    Response::from_parts(parts, Body::Empty)
 }
 
 async fn mount(

@@ -16,6 +16,8 @@
 
 mod acceptor;
 mod admission;
+mod backend;
+mod charge;
 mod config;
 mod connection;
 mod core;
@@ -24,10 +26,12 @@ mod deadline;
 mod edit;
 mod exchange;
 mod fields;
+mod forward;
 mod gateway;
 mod h1;
 mod h2;
 mod identify;
+mod mirror;
 mod mount;
 mod path;
 mod route;
@@ -38,10 +42,11 @@ mod trace;
 mod watch;
 
 pub use admission::Permit;
-pub use config::{Auth, Config, ConfigError, RouteConfig};
+pub use config::{Auth, Config, ConfigError, RouteConfig, SplitConfig};
 pub use cors::CorsConfig;
 pub use edit::EditConfig;
 pub use gateway::{Gateway, Parts, StartError};
 pub use h1::{Socket, Upgrade};
+pub use mirror::MirrorConfig;
 pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};
 pub use soa::{Body, BoxError};

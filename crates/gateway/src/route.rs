@@ -1,28 +1,37 @@
 //! Which route a request takes: an immutable table, compiled from the configuration.
 //!
 //! More specific goes first: an exact host before `*.b.c` before `*.c` before any host; then
-//! an exact path before a longer prefix before a shorter one; then more header fields and query
-//! parameters, then a method over any; then the order of the configuration.
+//! an exact path before one with parameters before a regular expression before a prefix, and among
+//! them the one with more literal bytes; then one for certain tenants, then more header fields and
+//! query parameters, then a method over any; then the order of the configuration.
+
+mod compile;
+mod pattern;
 
 use crate::{
+    backend::Backends,
     config::{Auth, Config, ConfigError, RouteConfig},
     cors::Cors,
     edit::Edit,
+    mirror::Mirror,
 };
 use ahash::AHashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use soa::{Priority, Service, Services, Timeout};
+use pattern::Pattern;
+pub(crate) use pattern::Rewrite;
+use soa::{Priority, Services};
 use std::{sync::Arc, time::Duration};
 use traffic_cop::analytics::{Analytics, RouteId};
-use types::Role;
+use types::{Role, TenantId};
 
 /// One route, ready to be taken.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) name: String,
+    /// With the first of its services, for requests that reach none.
     pub(crate) id: RouteId,
-    pub(crate) service: Arc<Service>,
-    pub(crate) timeout: Timeout,
+    pub(crate) backends: Backends,
+    pub(crate) mirror: Option<Mirror>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) priority: Priority,
     pub(crate) body_bytes_max: u64,
@@ -30,9 +39,12 @@ pub(crate) struct Route {
     pub(crate) roles: Box<[Role]>,
     /// Bytes that the service does not see.
     pub(crate) stripped: usize,
+    pub(crate) rewrite: Option<Rewrite>,
     pub(crate) request_edit: Edit,
     pub(crate) response_edit: Edit,
     pub(crate) cors: Option<Cors>,
+    pub(crate) pattern: Option<Pattern>,
+    tenants: Box<[TenantId]>,
     methods: Box<[Method]>,
     headers: Box<[(HeaderName, HeaderValue)]>,
     query: Box<[(String, String)]>,
@@ -42,17 +54,49 @@ pub(crate) struct Route {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    exact: bool,
+    path: PathKind,
     path_bytes: usize,
+    tenant: bool,
     /// Header fields and query parameters.
     fields: usize,
     method: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PathKind {
+    Prefix,
+    Regex,
+    Parameters,
+    Exact,
+}
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Whose<'a> {
+    /// Nobody has looked.
+    Unknown,
+    /// This tenant's, or nobody's.
+    Known(Option<&'a TenantId>),
+}
+
+impl Route {
+    /// Whether everything but the path, the method and the tenant is as the route wants it.
+    fn takes(&self, path: &str, query: Option<&str>, headers: &HeaderMap) -> bool {
+        let holds = |(name, value): &(HeaderName, HeaderValue)| {
+            headers.get_all(name).iter().any(|held| held == value)
+        };
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(path))
+            && self.headers.iter().all(holds)
+            && query_matches(&self.query, query)
+    }
 }
 
 /// What the table says.
 #[derive(Debug)]
 pub(crate) enum Match<'a> {
     Route(&'a Arc<Route>),
+    /// It depends on whose request it is.
+    Tenant,
     /// The path has routes, but none for the method.
     Method,
     None,
@@ -94,14 +138,13 @@ impl Table {
             if !names.insert(&route.name) {
                 return refused("another route has this name".into());
             }
-            let Some(service) = services.get(&route.service) else {
-                return refused(format!("there is no service `{}`", route.service));
-            };
-            let compiled = compile(config, route, service, analytics)
+            let compiled = compile::route(config, route, services, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
+            for backend in compiled.backends.iter() {
+                let shortest = table.timeout_min.get_or_insert(backend.timeout.left());
+                *shortest = backend.timeout.left().min(*shortest);
+            }
             let compiled = Arc::new(compiled);
-            let shortest = table.timeout_min.get_or_insert(compiled.timeout.left());
-            *shortest = compiled.timeout.left().min(*shortest);
             if route.hosts.is_empty() {
                 by_host.entry("*").or_default().push((route, Arc::clone(&compiled)));
             }
@@ -117,7 +160,7 @@ impl Table {
             }
         }
         for (host, routes) in by_host {
-            let paths = Paths::compile(routes)?;
+            let paths = Paths::compile(routes);
             match (host, host.strip_prefix('*')) {
                 ("*", _) => table.any = paths,
                 (_, Some(suffix)) => table.below.push((suffix.to_owned(), paths)),
@@ -144,6 +187,7 @@ impl Table {
         method: &Method,
         query: Option<&str>,
         headers: &HeaderMap,
+        whose: Whose<'_>,
     ) -> Match<'_> {
         let mut found = Match::None;
         let exact = if self.exact.is_empty() { None } else { self.exact.get(host) };
@@ -155,17 +199,21 @@ impl Table {
         for paths in exact.into_iter().chain(below).chain([&self.any]) {
             let Ok(routes) = paths.tree.at(path) else { continue };
             for route in routes.value {
-                let headers_match = route
-                    .headers
-                    .iter()
-                    .all(|(name, value)| headers.get_all(name).iter().any(|held| held == value));
-                if !headers_match || !query_matches(&route.query, query) {
+                if !route.takes(path, query, headers) {
                     continue;
                 }
-                if route.methods.is_empty() || route.methods.contains(method) {
-                    return Match::Route(route);
+                if !route.methods.is_empty() && !route.methods.contains(method) {
+                    found = Match::Method;
+                    continue;
                 }
-                found = Match::Method;
+                match whose {
+                    _ if route.tenants.is_empty() => return Match::Route(route),
+                    Whose::Unknown => return Match::Tenant,
+                    Whose::Known(tenant) if tenant.is_some_and(|t| route.tenants.contains(t)) => {
+                        return Match::Route(route);
+                    }
+                    Whose::Known(_) => {}
+                }
             }
         }
         found
@@ -179,137 +227,6 @@ fn query_matches(wanted: &[(String, String)], query: Option<&str>) -> bool {
         url::form_urlencoded::parse(query.as_bytes())
             .any(|pair| pair.0 == *name && pair.1 == *value)
     })
-}
-
-fn compile(
-    config: &Config,
-    route: &RouteConfig,
-    service: &Arc<Service>,
-    analytics: &Analytics,
-) -> Result<Route, String> {
-    let (path, exact) = match (&route.path, &route.prefix) {
-        (Some(_), Some(_)) => return Err("give `path` or `prefix`, not both".into()),
-        (Some(path), None) => (path.as_str(), true),
-        (None, Some(prefix)) => (prefix.as_str(), false),
-        (None, None) => ("/", false),
-    };
-    match crate::path::normalise(path) {
-        Ok(normal) if normal == path && !path.contains([';', '?']) => {}
-        Ok(_) | Err(_) => {
-            return Err(format!("`{path}` is not a path in its normal form, beginning with `/`"));
-        }
-    }
-    if route.strip_prefix && exact {
-        return Err("`strip_prefix` goes with `prefix`".into());
-    }
-    let methods = route
-        .methods
-        .iter()
-        .map(|method| {
-            let known = method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-            Method::from_bytes(method.as_bytes())
-                .ok()
-                .filter(|_| known)
-                .ok_or_else(|| format!("`{method}` is not a method"))
-        })
-        .collect::<Result<Box<[_]>, _>>()?;
-    let headers = route
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let refused = || format!("`{name} = {value}` is not a header field");
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
-            Ok((name, HeaderValue::from_str(value).map_err(|_| refused())?))
-        })
-        .collect::<Result<Box<[_]>, String>>()?;
-    let roles = route
-        .roles
-        .iter()
-        .map(|role| Role::new(role).map_err(|error| error.to_string()))
-        .collect::<Result<Box<[_]>, _>>()?;
-    if !roles.is_empty() && route.auth == Auth::None {
-        return Err("`roles` need `auth`".into());
-    }
-    let query = route.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let query: Box<[(String, String)]> = query;
-    let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &methods)).transpose()?;
-    let trimmed = path.trim_end_matches('/');
-    Ok(Route {
-        name: route.name.clone(),
-        id: analytics.route(&route.name, &route.service),
-        service: Arc::clone(service),
-        timeout: Timeout::new(route.timeout.unwrap_or(service.config().response_timeout)),
-        idempotent: route.idempotent,
-        priority: route.priority,
-        body_bytes_max: route.body_bytes_max.unwrap_or(config.body_bytes_max),
-        auth: route.auth,
-        roles,
-        request_edit: Edit::compile(&route.request_headers)?,
-        response_edit: Edit::compile(&route.response_headers)?,
-        cors,
-        stripped: if route.strip_prefix { trimmed.len() } else { 0 },
-        rank: Rank {
-            exact,
-            path_bytes: trimmed.len(),
-            fields: headers.len() + query.len(),
-            method: !methods.is_empty(),
-        },
-        methods,
-        headers,
-        query,
-    })
-}
-
-impl Paths {
-    fn compile(routes: Vec<(&RouteConfig, Arc<Route>)>) -> Result<Self, ConfigError> {
-        // Every path that some route names: exactly, or as the root of a subtree.
-        let mut patterns = std::collections::BTreeSet::new();
-        for (config, _) in &routes {
-            match (&config.path, &config.prefix) {
-                (Some(path), _) => {
-                    patterns.insert((path.as_str(), false));
-                }
-                (None, prefix) => {
-                    let root = prefix.as_deref().unwrap_or("/").trim_end_matches('/');
-                    if !root.is_empty() {
-                        patterns.insert((root, false));
-                    }
-                    patterns.insert((root, true));
-                }
-            }
-        }
-        let mut tree = matchit::Router::new();
-        for (pattern, subtree) in patterns {
-            let mut covering: Vec<_> = routes
-                .iter()
-                .filter(|(config, _)| covers(config, pattern, subtree))
-                .map(|(_, route)| Arc::clone(route))
-                .collect();
-            // Stable: equals keep the order of the configuration.
-            covering.sort_by_key(|route| std::cmp::Reverse(route.rank));
-            let escaped = pattern.replace('{', "{{").replace('}', "}}");
-            let inserts = if subtree {
-                vec![format!("{escaped}/"), format!("{escaped}/{{*rest}}")]
-            } else {
-                vec![escaped]
-            };
-            for text in inserts {
-                // `/a/` may be both an exact path and the root of a subtree: the exact one was
-                // inserted first, and covers what the subtree does.
-                let _ = tree.insert(text, covering.clone());
-            }
-        }
-        Ok(Self { tree })
-    }
-}
-
-/// Whether a route covers the path `pattern`, or everything below it.
-fn covers(config: &RouteConfig, pattern: &str, subtree: bool) -> bool {
-    if let Some(path) = &config.path {
-        return !subtree && path == pattern;
-    }
-    let root = config.prefix.as_deref().unwrap_or("/").trim_end_matches('/');
-    pattern.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -5,18 +5,24 @@ use http::{HeaderMap, header, request::Parts};
 use soa::{Balance, HashKey, Service, key_hash};
 use types::Caller;
 
-/// The key of a request, if its service chooses instances by it.
-pub(crate) fn key(
-    conn: &Conn,
-    service: &Service,
-    head: &Parts,
-    caller: Option<&Caller>,
-) -> Option<u64> {
+/// What a key may be taken from.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) conn: &'a Conn,
+    pub(crate) head: &'a Parts,
+    pub(crate) caller: Option<&'a Caller>,
+}
+
+/// The key by which the instances of a service are chosen, if they are.
+pub(crate) fn key_of(asked: &Asked<'_>, service: &Service) -> Option<u64> {
     let config = service.config();
-    if config.balance != Balance::ConsistentHash {
-        return None;
-    }
-    let named = match &config.hash {
+    (config.balance == Balance::ConsistentHash).then(|| key(asked, &config.hash))
+}
+
+/// The same for what has to come to the same place.
+pub(crate) fn key(asked: &Asked<'_>, hash: &HashKey) -> u64 {
+    let Asked { conn, head, caller } = *asked;
+    let named = match hash {
         HashKey::Ip => None,
         HashKey::User => caller.map(by_name),
         HashKey::Session => caller.map(|caller| match caller.session {
@@ -27,7 +33,7 @@ pub(crate) fn key(
         HashKey::Header(name) => head.headers.get(name).map(|value| key_hash(value.as_bytes())),
         HashKey::Cookie(name) => cookie(&head.headers, name).map(key_hash),
     };
-    Some(named.unwrap_or_else(|| key_hash(conn.forwarded_for.as_bytes())))
+    named.unwrap_or_else(|| key_hash(conn.forwarded_for.as_bytes()))
 }
 
 /// Equal names of two tenants are two keys.

@@ -1,6 +1,9 @@
 //! What a request asks for, and what the service is asked for instead.
 
-use crate::route::Route;
+use crate::{
+    path::normalise,
+    route::{Rewrite, Route},
+};
 use http::{HeaderValue, Uri, uri::PathAndQuery};
 use memchr::memchr;
 use protocol::{Code, Problem};
@@ -31,6 +34,9 @@ pub(crate) fn new_target(
     changed: bool,
     uri: &Uri,
 ) -> Result<Option<Uri>, Problem> {
+    if let Some(rewrite) = &route.rewrite {
+        return rewritten(rewrite, route, path, uri).map(Some);
+    }
     let stripped = if route.stripped == 0 {
         path
     } else {
@@ -55,6 +61,26 @@ pub(crate) fn new_target(
         Some(query) => PathAndQuery::from_maybe_shared(format!("{stripped}?{query}")).ok(),
         None => PathAndQuery::try_from(stripped).ok(),
     };
-    let malformed = || Problem::new(Code::BadRequest, "the request target is malformed");
     target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
+}
+
+fn rewritten(rewrite: &Rewrite, route: &Route, path: &str, uri: &Uri) -> Result<Uri, Problem> {
+    if memchr(b';', path.as_bytes()).is_some() {
+        let detail = "path parameters where the route rewrites the path";
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    let new = rewrite.apply(path, route.pattern.as_ref());
+    // What stood in the path may come together to one that could be read in two ways.
+    if !matches!(normalise(&new), Ok(normal) if normal == new) {
+        return Err(malformed());
+    }
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{new}?{query}")),
+        None => PathAndQuery::from_maybe_shared(new),
+    };
+    target.map(Uri::from).map_err(|_| malformed())
+}
+
+fn malformed() -> Problem {
+    Problem::new(Code::BadRequest, "the request target is malformed")
 }

@@ -37,8 +37,9 @@ fn find(table: &Table, method: &str, host: &str, path: &str, version: Option<&st
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
     };
-    match table.find(host, path, &method.parse().unwrap(), query, &headers) {
+    match table.find(host, path, &method.parse().unwrap(), query, &headers, Whose::Unknown) {
         Match::Route(route) => route.name.clone(),
+        Match::Tenant => "by tenant".into(),
         Match::Method => "405".into(),
         Match::None => "404".into(),
     }
@@ -97,7 +98,19 @@ fn the_more_specific_route_is_taken() {
 #[test]
 fn routes_that_cannot_be_meant_are_refused() {
     for (route, reason) in [
-        (RouteConfig { path: Some("/a".into()), ..prefix("/a") }, "not both"),
+        (RouteConfig { path: Some("/a".into()), ..prefix("/a") }, "one of"),
+        (RouteConfig { regex: Some("/a".into()), ..prefix("/a") }, "one of"),
+        (RouteConfig { regex: Some("(".into()), ..RouteConfig::default() }, "regex"),
+        (prefix("/x{y}"), "whole segment"),
+        (RouteConfig { rewrite: Some("/{id}".into()), ..path("/a") }, "does not have"),
+        (
+            RouteConfig { rewrite: Some("/b".into()), strip_prefix: true, ..prefix("/a") },
+            "strip_prefix",
+        ),
+        (
+            RouteConfig { tenants: vec!["a".parse().unwrap()], auth: Auth::None, ..prefix("/") },
+            "need",
+        ),
         (prefix("a"), "normal form"),
         (prefix("/a/../b"), "normal form"),
         (prefix("/%61"), "normal form"),
@@ -117,13 +130,51 @@ fn routes_that_cannot_be_meant_are_refused() {
 }
 
 #[test]
-fn braces_in_paths_mean_themselves() {
-    let table = table(&[("a", prefix("/x{y}")), ("b", prefix("/"))]);
-    // Braces are no characters of a URI, so such a route can never be asked for; it must not
-    // become a pattern either.
-    if let Ok(table) = table {
-        assert_eq!(find(&table, "GET", "h", "/xz", None), "b");
+fn parameters_and_expressions_stand_between_exact_paths_and_prefixes() {
+    let regex = RouteConfig { regex: Some("/api/[a-z]+/[0-9]+".into()), ..RouteConfig::default() };
+    let acme = RouteConfig { tenants: vec!["acme".parse().unwrap()], ..path("/t/{id}") };
+    let table = table(&[
+        ("prefix", prefix("/api")),
+        ("regex", regex),
+        ("order", path("/api/orders/{id}")),
+        ("new", RouteConfig { methods: vec!["POST".into()], ..path("/api/orders/new") }),
+        ("item", path("/api/{kind}/{id}/items")),
+        ("files", prefix("/users/{user}/files")),
+        ("all", path("/t/{id}")),
+        ("acme", acme),
+        ("b", prefix("/b")),
+        ("b-slash", path("/b/")),
+    ])
+    .unwrap();
+    for (method, path, expected) in [
+        ("GET", "/api/orders/7", "order"),
+        ("POST", "/api/orders/new", "new"),
+        ("GET", "/api/orders/new", "order"),
+        ("GET", "/api/orders/7/items", "item"),
+        ("GET", "/api/things/7", "regex"),
+        ("GET", "/api/things/7a", "prefix"),
+        ("GET", "/api/orders", "prefix"),
+        ("GET", "/users/ann/files", "files"),
+        ("GET", "/users/ann/files/a/b", "files"),
+        ("GET", "/users/ann", "404"),
+        ("GET", "/users//files", "404"),
+        ("GET", "/t/1", "by tenant"),
+        ("GET", "/b/", "b-slash"),
+        ("GET", "/b/x", "b"),
+    ] {
+        assert_eq!(find(&table, method, "h", path, None), expected, "{method} {path}");
     }
+    let of = |tenant: Option<&str>| {
+        let tenant = tenant.map(|tenant| tenant.parse().unwrap());
+        let whose = Whose::Known(tenant.as_ref());
+        let found = table.find("h", "/t/1", &Method::GET, None, &HeaderMap::new(), whose);
+        let Match::Route(route) = found else { panic!("{found:?}") };
+        route.name.clone()
+    };
+    assert_eq!(
+        (of(Some("acme")), of(Some("other")), of(None)),
+        ("acme".into(), "all".into(), "all".into())
+    );
 }
 
 #[test]

@@ -8,5 +8,6 @@ mod framing;
 mod http2;
 mod proxy;
 mod resilience;
+mod routing;
 mod support;
 mod transform;

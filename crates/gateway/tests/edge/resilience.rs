@@ -360,8 +360,9 @@ async fn what_most_calls_take_is_learned() {
 
 #[tokio::test]
 async fn a_breaker_spares_a_service_that_fails() {
-    const FAILS: [Act; 11] = [Act::Answer(500); 11];
-    let acts: Vec<Act> = FAILS[..10].iter().copied().chain([Act::Answer(200)]).collect();
+    // Errors and connections that break both count.
+    let fails = (0..10).map(|turn| if turn % 2 == 0 { Act::Answer(500) } else { Act::Hangs });
+    let acts: Vec<Act> = fails.chain([Act::Answer(200)]).collect();
     let script = Script::start(acts.leak()).await;
     let services = service(&[&script.address], |service| {
         let breaker =
@@ -369,8 +370,8 @@ async fn a_breaker_spares_a_service_that_fails() {
         service.breaker = Some(breaker);
     });
     let edge = Edge::start(one_worker(), &services);
-    for _ in 0..10 {
-        assert_eq!(get(&edge).await.status, 500);
+    for turn in 0..10 {
+        assert_eq!(get(&edge).await.status, if turn % 2 == 0 { 500 } else { 502 });
     }
     let condition = || {
         let mut condition = None;
@@ -459,7 +460,23 @@ async fn a_service_is_given_as_many_calls_as_it_can_take_and_the_urgent_ones_fir
     }
     // Who leaves makes room.
     drop(clients.pop());
-    door.add_permits(9);
+    soon(async {
+        loop {
+            let mut next = held(&edge, "/urgent", 1).await.remove(0);
+            let entered = async {
+                while inside.load(SeqCst) < 11 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::select! {
+                answer = next.answer() => assert_eq!(answer.unwrap().status, 503),
+                () = entered => break clients.push(next),
+            }
+        }
+    })
+    .await;
+    // One for whom nobody waits any more.
+    door.add_permits(11);
     for mut client in clients {
         assert_eq!(client.answer().await.unwrap().status, 200);
     }

@@ -61,6 +61,11 @@ fn resilience() {
 }
 
 #[test]
+fn routes() {
+    run("docs/guides/routes.md");
+}
+
+#[test]
 fn sessions_and_state() {
     run("docs/guides/sessions-and-state.md");
 }

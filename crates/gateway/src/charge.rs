@@ -1,0 +1,72 @@
+//! Limits, before a request goes on.
+
+use crate::{
+    connection::{Conn, KnownCharge},
+    exchange::refused,
+};
+use http::Response;
+use soa::Body;
+use std::sync::Arc;
+use traffic_cop::{
+    analytics::RouteId,
+    limit::{Decision, Subject},
+};
+use types::Caller;
+
+/// Charges the limits that apply; none if there are none. Worked out once for each caller and
+/// route of a connection.
+pub(crate) fn charge(
+    conn: &Conn,
+    route: RouteId,
+    name: &str,
+    caller: Option<&Arc<Caller>>,
+) -> Option<Decision> {
+    let limits = &conn.core.node.limits;
+    let generation = limits.generation();
+    let known = &mut conn.known.borrow_mut().charge;
+    let same = known.as_ref().is_some_and(|known| {
+        known.generation == generation
+            && known.route == route
+            && match (&known.caller, caller) {
+                (None, None) => true,
+                (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+    });
+    if !same {
+        *known = None;
+    }
+    let known = known.get_or_insert_with(|| {
+        let subject = Subject {
+            tenant: caller.map(|caller| &caller.tenant),
+            principal: caller.map(|caller| &caller.principal),
+            session: caller.and_then(|caller| caller.session),
+            ip: conn.ip,
+            route: name,
+        };
+        let charge = limits.resolve(&subject);
+        KnownCharge { generation, caller: caller.cloned(), route, charge }
+    });
+    if known.charge.is_empty() {
+        return None;
+    }
+    Some(known.charge.take_by(&conn.core.node.clock, 1))
+}
+
+/// The decision, once another node that counts the limit has been asked if that is needed.
+pub(crate) async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<Decision> {
+    match decision {
+        Some(open) if open.is_open() => {
+            // Kept small for those who need not wait.
+            Some(Box::pin(open.settle(&conn.core.node.clock, 1)).await)
+        }
+        decided => decided,
+    }
+}
+
+/// What a caller is told whose limit is used up.
+pub(crate) fn limited(decision: &Decision) -> Response<Body> {
+    let mut answer = refused(&decision.problem());
+    decision.write_headers(answer.headers_mut());
+    answer
+}

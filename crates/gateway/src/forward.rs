@@ -1,0 +1,192 @@
+//! The way of a request to a service, and of the answer back.
+
+use crate::{
+    charge::{charge, limited, settled},
+    connection::Conn,
+    deadline,
+    exchange::{Asked, check_length, inbound, too_large},
+    fields::{self, CallerFields},
+    h1::Upgrade,
+    identify::{check_roles, identify},
+    route::Route,
+    sticky,
+    ticket::Ticket,
+};
+use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
+use http1::{Refusal, asks_for_h2c};
+use protocol::Problem;
+use soa::{Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms};
+use std::{rc::Rc, sync::Arc};
+use traffic_cop::limit::Decision;
+use types::Caller;
+
+/// Identifies, charges, and calls the service.
+pub(crate) async fn forward(
+    conn: &Conn,
+    route: &Route,
+    target: Option<Uri>,
+    mut head: Box<Parts>,
+    body: Option<LocalBody>,
+    asked: Asked,
+    ticket: &mut Ticket,
+) -> Result<Response<Body>, Problem> {
+    let core = &conn.core;
+    let is_h2 = head.version == Version::HTTP_2;
+    check_length(asked.noted.length, route.body_bytes_max)?;
+    let patience = deadline::asked(asked.noted.timeout.as_ref())?;
+    let caller = identify(conn, route.auth, &head.headers).await?;
+    ticket.caller.clone_from(&caller);
+    check_roles(caller.as_deref(), &route.roles)?;
+    let decision = charge(conn, route.id, &route.name, caller.as_ref());
+    let mut decision = settled(conn, decision).await;
+    if let Some(decision) = &decision
+        && !decision.allowed()
+    {
+        return Ok(limited(decision));
+    }
+    ticket.owing = decision.as_ref().and_then(Decision::owing);
+    let (backend, key) = {
+        let asked = sticky::Asked { conn, head: &head, caller: caller.as_deref() };
+        let backend = route.backends.choose(&asked, || core.random());
+        (backend, sticky::key_of(&asked, &backend.service))
+    };
+    ticket.route = backend.id;
+    let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
+    fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
+    if let Some(target) = target {
+        head.uri = target;
+    }
+    head.version = Version::HTTP_11;
+    let mut body = inbound(body, route.body_bytes_max, ticket);
+    if let Some(mirror) = &route.mirror {
+        let copied = Box::pin(mirror.copy(core, &head, body)).await;
+        let broken = |source| soa::Error::Body { service: route.name.clone(), source };
+        body = copied.map_err(|source| failed(conn, ticket, &broken(source)))?;
+    }
+    let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
+    let terms = Terms {
+        key,
+        repeatable: route.idempotent,
+        priority: route.priority,
+        timeout: deadline::left(&backend.timeout, patience, spent)?,
+    };
+    // The sweeper looks often enough for the routes' own timeouts only.
+    let late = conn.late(terms.timeout.left(), is_h2 || patience.is_some());
+    let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
+    let mut answer = match reply {
+        Ok(Reply::Answer(mut answer)) => {
+            route.response_edit.apply(answer.headers_mut());
+            answer
+        }
+        Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
+        Err(error) => return Err(failed(conn, ticket, &error)),
+    };
+    if let Some(decision) = &mut decision {
+        if let Some(owing) = &mut ticket.owing {
+            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
+        }
+        decision.write_headers(answer.headers_mut());
+    }
+    Ok(answer)
+}
+
+/// Makes the header fields fit for a service.
+fn fit(
+    conn: &Conn,
+    headers: &mut HeaderMap,
+    asked: Asked,
+    caller: Option<&Arc<Caller>>,
+    (route, service): (&Route, &Service),
+) {
+    let service = service.config();
+    let Asked { trace, noted, switching } = asked;
+    let protocol = if switching { protocol_asked(headers) } else { None };
+    soa::strip_hop_by_hop(headers);
+    fields::strip_claims(headers, service.forward_credentials);
+    if noted.tracestate && !trace.continued {
+        headers.remove(fields::TRACESTATE);
+    }
+    route.request_edit.apply(headers);
+    // One growth instead of several.
+    headers.reserve(10);
+    headers.insert(fields::TRACEPARENT, trace.parent);
+    headers.insert(fields::REQUEST_ID, trace.id);
+    headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
+    headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    // Otherwise it is in `Host` already.
+    if let (Some(host), HostHeader::Instance) = (noted.host, service.host) {
+        headers.insert(fields::FORWARDED_HOST, host);
+    }
+    if let Some(caller) = caller {
+        caller_fields(conn, caller).write(headers);
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
+    let known = &mut conn.known.borrow_mut().caller;
+    if let Some((known, fields)) = known
+        && Arc::ptr_eq(known, caller)
+    {
+        return Rc::clone(fields);
+    }
+    let fields = Rc::new(CallerFields::new(caller));
+    *known = Some((Arc::clone(caller), Rc::clone(&fields)));
+    fields
+}
+
+/// The protocol that a request asks for which asks for another one.
+fn protocol_asked(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut asked = headers.get_all(header::UPGRADE).iter();
+    asked.find(|value| !asks_for_h2c(value.as_bytes())).cloned()
+}
+
+/// What the client is told when a call fails: its own fault before the service's.
+fn failed(conn: &Conn, ticket: &Ticket, error: &soa::Error) -> Problem {
+    match ticket.inflow.as_ref().and_then(|inflow| inflow.failure()) {
+        Some(InflowFailure::TooLarge) => too_large(),
+        Some(InflowFailure::Broken) => {
+            let refusal = conn.watch.refusal();
+            refusal.unwrap_or_else(|| Refusal::framing("the body ended early")).problem()
+        }
+        None => {
+            tracing::debug!(error = error as &dyn std::error::Error, "call");
+            error.problem()
+        }
+    }
+}
+
+/// Lets the bytes flow once the client has its `101`.
+fn switched(
+    conn: &Conn,
+    head: Response<()>,
+    tunnel: soa::Tunnel,
+    client: Option<Upgrade>,
+) -> Response<Body> {
+    let (mut parts, ()) = head.into_parts();
+    let protocol = parts.headers.get(header::UPGRADE).cloned();
+    soa::strip_hop_by_hop(&mut parts.headers);
+    if let Some(protocol) = protocol {
+        parts.headers.insert(header::UPGRADE, protocol);
+    }
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    let idle_timeout = conn.core.snapshot().config.tunnel_idle_timeout;
+    let mut cut = conn.core.cut.clone();
+    if let Some(client) = client {
+        tokio::task::spawn_local(async move {
+            let carried = async {
+                let socket = client.socket().await?;
+                let _permit = socket.permit;
+                soa::splice(socket.stream, &socket.early, tunnel, idle_timeout).await.ok()
+            };
+            tokio::select! {
+                carried = carried => tracing::debug!(?carried, "tunnel ended"),
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+        });
+    }
+    Response::from_parts(parts, Body::Empty)
+}
