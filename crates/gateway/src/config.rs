@@ -1,6 +1,9 @@
 //! Where the edge listens, what it allows, and its routes.
 
-use crate::{cors::CorsConfig, edit::EditConfig, mirror::MirrorConfig};
+use crate::{
+    cache::CacheConfig, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
+    mirror::MirrorConfig, reshape::ReshapeConfig,
+};
 use serde::{Deserialize, Serialize};
 use soa::{HashKey, Priority};
 use std::{
@@ -56,6 +59,9 @@ pub struct Config {
     /// Bytes of all header fields of a request; beyond it `431`. Default 8 KiB, at most 64 KiB.
     /// More than 100 fields are refused in any case.
     pub header_bytes_max: usize,
+    /// Bytes of answers that are kept for routes with `cache`, in all. Default 64 MiB. Read at
+    /// the start.
+    pub cache_bytes_max: u64,
     /// The routes, first the more specific, then the earlier.
     pub routes: Vec<RouteConfig>,
 }
@@ -77,6 +83,7 @@ impl Default for Config {
             body_bytes_max: 1024 * 1024,
             target_bytes_max: 8 * 1024,
             header_bytes_max: 8 * 1024,
+            cache_bytes_max: 64 * 1024 * 1024,
             routes: Vec::new(),
         }
     }
@@ -148,6 +155,20 @@ pub struct RouteConfig {
     /// service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<CorsConfig>,
+    /// What to change in JSON bodies on their way to the service. One that is too long or no JSON
+    /// is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_json: Option<ReshapeConfig>,
+    /// What to change in JSON bodies of the service's answers. One that is too long or no JSON is
+    /// not passed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_json: Option<ReshapeConfig>,
+    /// Which answers are compressed. Default: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<CompressConfig>,
+    /// Whether answers are kept and given again. Default: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheConfig>,
     /// Removes `prefix` from the path that the service sees. Default false.
     pub strip_prefix: bool,
     /// Time to the head of the answer, instead of the service's `response_timeout`.

@@ -2,6 +2,7 @@
 
 use crate::{
     admission::{Admission, Permit},
+    cache::Cache,
     config::Config,
     connection, fields,
     mount::{CoreId, MountPoint},
@@ -20,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     runtime::{Builder, Handle, LocalOptions},
@@ -46,6 +47,7 @@ pub(crate) struct Node {
     /// Each connection ends after the request that it is serving.
     pub(crate) draining: AtomicBool,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) in_flight: Box<[AtomicUsize]>,
     /// For requests that no route takes, and for bytes that are no request.
     pub(crate) unmatched: RouteId,
@@ -102,6 +104,11 @@ impl Core {
             *self.snapshot.borrow_mut() = (generation, self.node.snapshot.load_full());
         }
         Ref::map(self.snapshot.borrow(), |cached| &*cached.1)
+    }
+
+    /// The time of day.
+    pub(crate) fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.node.clock.now().0)
     }
 
     /// This core alone writes the number, so it need not be locked.

@@ -116,7 +116,7 @@ pub(crate) fn strip_claims(headers: &mut HeaderMap, keep_credential: bool) {
     }
 }
 
-fn is_credential(name: &str) -> bool {
+pub(crate) fn is_credential(name: &str) -> bool {
     matches!(name, "x-api-key" | "x-session-token")
 }
 

@@ -1,8 +1,10 @@
 //! The way of a request to a service, and of the answer back.
 
 use crate::{
+    cache::Scope,
     charge::{charge, limited, settled},
     connection::Conn,
+    content::{Stop, Turn},
     deadline,
     exchange::{Asked, check_length, inbound, too_large},
     fields::{self, CallerFields},
@@ -58,11 +60,6 @@ pub(crate) async fn forward(
     }
     head.version = Version::HTTP_11;
     let mut body = inbound(body, route.body_bytes_max, ticket);
-    if let Some(mirror) = &route.mirror {
-        let copied = Box::pin(mirror.copy(core, &head, body)).await;
-        let broken = |source| soa::Error::Body { service: route.name.clone(), source };
-        body = copied.map_err(|source| failed(conn, ticket, &broken(source)))?;
-    }
     let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
     let terms = Terms {
         key,
@@ -70,24 +67,64 @@ pub(crate) async fn forward(
         priority: route.priority,
         timeout: deadline::left(&backend.timeout, patience, spent)?,
     };
+    let mut pending = None;
+    if let Some(content) = &route.content {
+        let (service, caller) = (backend.service.name(), caller.as_deref());
+        let scope = Scope { route: &route.name, service, caller };
+        // Kept small for those who do nothing with bodies.
+        let before = Box::pin(content.before(core, &scope, &mut head, body)).await;
+        let (turn, known) = before.map_err(|stop| match stop {
+            Stop::Refused(problem) => problem,
+            Stop::Body(source) => {
+                let service = service.to_owned();
+                failed(conn, ticket, &soa::Error::Body { service, source })
+            }
+        })?;
+        body = match turn {
+            Turn::Send(body) => body,
+            Turn::Answer(answer) => {
+                let patience = backend.timeout.left();
+                let edit = &route.response_edit;
+                let after = content.after(core, known, answer, edit, patience);
+                let mut answer = Box::pin(after).await?;
+                tell_limits(conn, &mut answer, &mut decision, ticket);
+                return Ok(answer);
+            }
+        };
+        pending = Some((content, known));
+    }
     // The sweeper looks often enough for the routes' own timeouts only.
     let late = conn.late(terms.timeout.left(), is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
-    let mut answer = match reply {
-        Ok(Reply::Answer(mut answer)) => {
+    let mut answer = match (reply, pending) {
+        (Ok(Reply::Answer(answer)), Some((content, known))) => {
+            let patience = backend.timeout.left();
+            let after = content.after(core, known, answer, &route.response_edit, patience);
+            Box::pin(after).await?
+        }
+        (Ok(Reply::Answer(mut answer)), None) => {
             route.response_edit.apply(answer.headers_mut());
             answer
         }
-        Ok(Reply::Switched(head, tunnel)) => switched(conn, head, tunnel, client),
-        Err(error) => return Err(failed(conn, ticket, &error)),
+        (Ok(Reply::Switched(head, tunnel)), _) => switched(conn, head, tunnel, client),
+        (Err(error), _) => return Err(failed(conn, ticket, &error)),
     };
-    if let Some(decision) = &mut decision {
-        if let Some(owing) = &mut ticket.owing {
-            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
-        }
-        decision.write_headers(answer.headers_mut());
-    }
+    tell_limits(conn, &mut answer, &mut decision, ticket);
     Ok(answer)
+}
+
+/// Tells the limits what the answer cost, and the client what is left.
+fn tell_limits(
+    conn: &Conn,
+    answer: &mut Response<Body>,
+    decision: &mut Option<Decision>,
+    ticket: &mut Ticket,
+) {
+    let Some(decision) = decision else { return };
+    if let Some(owing) = &mut ticket.owing {
+        owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
+    }
+    decision.write_headers(answer.headers_mut());
 }
 
 /// Makes the header fields fit for a service.

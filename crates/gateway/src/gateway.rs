@@ -3,6 +3,7 @@
 use crate::{
     acceptor,
     admission::Admission,
+    cache::{Cache, CacheReport},
     config::{Config, ConfigError},
     core::{self, Node, Order, Snapshot},
     mount::{CoreId, MakeMounts},
@@ -129,6 +130,7 @@ impl Gateway {
             misframed: parts.analytics.route("_framing", "crosstown"),
             analytics: parts.analytics,
             control: parts.control,
+            cache: Cache::new(config.cache_bytes_max),
             snapshot: ArcSwap::from_pointee(Snapshot { config, services, table }),
             generation: AtomicU64::new(1),
             leaving: AtomicBool::new(false),
@@ -180,6 +182,17 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the cache did, and what is in it.
+    #[must_use]
+    pub fn cached(&self) -> CacheReport {
+        self.node.cache.report()
+    }
+
+    /// Forgets every answer that was kept.
+    pub fn forget_cached(&self) {
+        self.node.cache.clear();
     }
 
     /// Calls `with` for each service that has a guard, with the service's name.

@@ -11,9 +11,9 @@ mod pattern;
 use crate::{
     backend::Backends,
     config::{Auth, Config, ConfigError, RouteConfig},
+    content::Content,
     cors::Cors,
     edit::Edit,
-    mirror::Mirror,
 };
 use ahash::AHashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -31,7 +31,6 @@ pub(crate) struct Route {
     /// With the first of its services, for requests that reach none.
     pub(crate) id: RouteId,
     pub(crate) backends: Backends,
-    pub(crate) mirror: Option<Mirror>,
     pub(crate) idempotent: Option<bool>,
     pub(crate) priority: Priority,
     pub(crate) body_bytes_max: u64,
@@ -43,6 +42,7 @@ pub(crate) struct Route {
     pub(crate) request_edit: Edit,
     pub(crate) response_edit: Edit,
     pub(crate) cors: Option<Cors>,
+    pub(crate) content: Option<Box<Content>>,
     pub(crate) pattern: Option<Pattern>,
     tenants: Box<[TenantId]>,
     methods: Box<[Method]>,

@@ -31,6 +31,23 @@ pub enum Body {
     Answer(Answer),
     /// Anything else.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// A body of another kind that stays on its core.
+    Local(Local),
+}
+
+/// A body that stays on its core, behind a pointer.
+pub struct Local(LocalBody);
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").finish_non_exhaustive()
+    }
+}
+
+impl From<LocalBody> for Body {
+    fn from(body: LocalBody) -> Self {
+        Self::Local(Local(body))
+    }
 }
 
 impl From<Bytes> for Body {
@@ -63,6 +80,7 @@ impl http_body::Body for Body {
             Self::Inbound(body) => Pin::new(body).poll_frame(cx),
             Self::Answer(body) => Pin::new(body).poll_frame(cx),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Local(body) => body.0.as_mut().poll_frame(cx),
         }
     }
 
@@ -73,6 +91,7 @@ impl http_body::Body for Body {
             Self::Inbound(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Local(body) => body.0.is_end_stream(),
         }
     }
 
@@ -83,6 +102,7 @@ impl http_body::Body for Body {
             Self::Inbound(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Local(body) => body.0.size_hint(),
         }
     }
 }

@@ -4,9 +4,9 @@ use super::{PathKind, Paths, Pattern, Rank, Rewrite, Route};
 use crate::{
     backend::Backends,
     config::{Auth, Config, RouteConfig},
+    content::Content,
     cors::Cors,
     edit::Edit,
-    mirror::Mirror,
 };
 use http::{HeaderName, HeaderValue, Method};
 use soa::Services;
@@ -114,14 +114,11 @@ pub(super) fn route(
     let query = route.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let query: Box<[(String, String)]> = query;
     let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &methods)).transpose()?;
-    let mirror =
-        route.mirror.as_ref().map(|mirror| Mirror::compile(mirror, services)).transpose()?;
     let backends = Backends::compile(route, services, analytics)?;
     Ok(Route {
         name: route.name.clone(),
         id: backends.first().id,
         backends,
-        mirror,
         idempotent: route.idempotent,
         priority: route.priority,
         body_bytes_max: route.body_bytes_max.unwrap_or(config.body_bytes_max),
@@ -130,6 +127,7 @@ pub(super) fn route(
         request_edit: Edit::compile(&route.request_headers)?,
         response_edit: Edit::compile(&route.response_headers)?,
         cors,
+        content: Content::compile(route, services)?,
         stripped: if route.strip_prefix { path.text.trim_end_matches('/').len() } else { 0 },
         rewrite: rewrite.transpose()?,
         rank: Rank {

@@ -4,6 +4,7 @@
 
 mod balance;
 mod connections;
+mod content;
 mod framing;
 mod http2;
 mod proxy;
