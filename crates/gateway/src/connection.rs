@@ -22,6 +22,7 @@ use std::{
 };
 use tokio::io::AsyncReadExt;
 use traffic_cop::limit::{Charge, network};
+use transport::Stream;
 use types::Caller;
 
 /// What HTTP/2 begins with, as far as no HTTP/1 request does.
@@ -148,7 +149,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
     let watch = Watch::new(core.clock.clone(), patience.write);
     let key = core.watches.borrow_mut().insert(Rc::clone(&watch));
     let _watched = Watched { core: Rc::clone(&core), key };
-    let mut stream = stream;
+    let mut stream = Stream::from(stream);
     let mut cut = core.cut.clone();
     let first = tokio::select! {
         first = tokio::time::timeout(patience.header, first_bytes(&mut stream)) => first,
@@ -187,7 +188,7 @@ async fn until_draining(core: &Core, watch: &Watch) {
 }
 
 /// As many bytes as it takes to tell HTTP/2 from HTTP/1.
-async fn first_bytes(stream: &mut tokio::net::TcpStream) -> std::io::Result<Vec<u8>> {
+async fn first_bytes(stream: &mut Stream) -> std::io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(2048);
     loop {
         if stream.read_buf(&mut first).await? == 0 {
