@@ -6,6 +6,7 @@ use crate::{
     connection, fields,
     mount::{CoreId, MountPoint},
     route::Table,
+    tls::EdgeTls,
     watch::{CoarseClock, Watch, millis},
 };
 use arc_swap::ArcSwap;
@@ -58,6 +59,7 @@ pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) services: Services,
     pub(crate) table: Table,
+    pub(crate) tls: Option<Arc<EdgeTls>>,
 }
 
 /// What the node tells a core.
@@ -82,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) callers: RefCell<CallerCache>,
     /// Credentials being checked by the control plane.
     pub(crate) identifying: Cell<usize>,
+    /// Handshakes of TLS under way.
+    pub(crate) handshakes: Cell<usize>,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) clock: CoarseClock,
     pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
@@ -160,6 +164,7 @@ pub(crate) fn run(
             recorder: node.analytics.recorder(),
             callers: RefCell::new(fields::caller_cache()),
             identifying: Cell::new(0),
+            handshakes: Cell::new(0),
             mounts,
             clock: CoarseClock::default(),
             watches: RefCell::default(),

@@ -5,6 +5,7 @@ use crate::{
     core::{Mounted, Snapshot},
     cors::preflight_method,
     fields::{self, CallerFields},
+    forwarded::Client,
     h1::Upgrade,
     h2,
     identify::{check_roles, identify},
@@ -23,6 +24,7 @@ use protocol::{Code, Problem};
 use soa::{Body, HostHeader, Inbound, Inflow, InflowFailure, LocalBody, Reply};
 use std::{
     borrow::Cow,
+    net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
@@ -44,7 +46,7 @@ pub(crate) async fn serve(
     let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
-    let asked = Asked { trace, noted, switching };
+    let asked = Asked { trace, noted, switching, client: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
         Err(problem) => refused(&problem),
@@ -118,6 +120,20 @@ struct Asked {
     noted: Noted,
     /// It asks for another protocol.
     switching: bool,
+    /// Whom a trusted proxy speaks for.
+    client: Option<Box<Client>>,
+}
+
+impl Asked {
+    /// The address of whoever asks.
+    fn ip(&self, conn: &Conn) -> IpAddr {
+        self.client.as_ref().map_or(conn.ip, |client| client.ip)
+    }
+
+    /// The same, as services are told it.
+    fn address<'a>(&'a self, conn: &'a Conn) -> &'a HeaderValue {
+        self.client.as_ref().map_or(&conn.forwarded_for, |client| &client.address)
+    }
 }
 
 /// The protocol that a request asks for which asks for another one.
@@ -140,6 +156,7 @@ async fn handle(
         if is_h2 {
             asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
+        asked.client = conn.client(&snapshot.config.trusted_proxies, &head.headers);
         choose(conn, &snapshot, asked.noted.host.as_ref(), &head)?
     };
     let (route, target) = match chosen {
@@ -179,7 +196,7 @@ async fn forward(
     let caller = identify(conn, route.auth, &head.headers).await?;
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
-    let decision = charge(conn, route.id, &route.name, caller.as_ref());
+    let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
     let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
@@ -187,7 +204,7 @@ async fn forward(
         return Ok(limited(decision));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
-    let key = sticky::key(conn, &route.service, &head, caller.as_deref());
+    let key = sticky::key(asked.address(conn), &route.service, &head, caller.as_deref());
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), route);
     if let Some(target) = target {
@@ -282,6 +299,7 @@ fn charge(
     conn: &Conn,
     route: RouteId,
     name: &str,
+    ip: IpAddr,
     caller: Option<&Arc<Caller>>,
 ) -> Option<Decision> {
     let limits = &conn.core.node.limits;
@@ -290,6 +308,7 @@ fn charge(
     let same = known.as_ref().is_some_and(|known| {
         known.generation == generation
             && known.route == route
+            && known.ip == ip
             && match (&known.caller, caller) {
                 (None, None) => true,
                 (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
@@ -304,11 +323,11 @@ fn charge(
             tenant: caller.map(|caller| &caller.tenant),
             principal: caller.map(|caller| &caller.principal),
             session: caller.and_then(|caller| caller.session),
-            ip: conn.ip,
+            ip,
             route: name,
         };
         let charge = limits.resolve(&subject);
-        KnownCharge { generation, caller: caller.cloned(), route, charge }
+        KnownCharge { generation, caller: caller.cloned(), route, ip, charge }
     });
     if known.charge.is_empty() {
         return None;
@@ -331,7 +350,9 @@ fn fit(
     route: &Route,
 ) {
     let service = route.service.config();
-    let Asked { trace, noted, switching } = asked;
+    let address = asked.address(conn).clone();
+    let Asked { trace, noted, switching, client } = asked;
+    let (proto, host) = client.map_or((None, None), |client| (client.proto, client.host));
     let protocol = if switching { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
@@ -343,10 +364,10 @@ fn fit(
     headers.reserve(10);
     headers.insert(fields::TRACEPARENT, trace.parent);
     headers.insert(fields::REQUEST_ID, trace.id);
-    headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
-    headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(fields::FORWARDED_FOR, address);
+    headers.insert(fields::FORWARDED_PROTO, proto.unwrap_or_else(|| conn.scheme.clone()));
     // Otherwise it is in `Host` already.
-    if let (Some(host), HostHeader::Instance) = (noted.host, service.host) {
+    if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
         headers.insert(fields::FORWARDED_HOST, host);
     }
     if let Some(caller) = caller {
@@ -431,13 +452,13 @@ async fn mount(
     asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
-    let trace = asked.trace;
     let point = &mounted.point;
     ticket.route = mounted.route;
     check_length(asked.noted.length, point.body_bytes_max)?;
     let caller = identify(conn, point.auth, request.headers()).await?;
     ticket.caller.clone_from(&caller);
-    let decision = charge(conn, mounted.route, point.name, caller.as_ref());
+    let ip = asked.ip(conn);
+    let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
     let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
@@ -446,9 +467,9 @@ async fn mount(
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
     fields::strip_claims(request.headers_mut(), true);
-    request.headers_mut().insert(fields::TRACEPARENT, trace.parent);
-    request.headers_mut().insert(fields::REQUEST_ID, trace.id);
-    request.extensions_mut().insert(conn.ip.to_canonical());
+    request.headers_mut().insert(fields::TRACEPARENT, asked.trace.parent);
+    request.headers_mut().insert(fields::REQUEST_ID, asked.trace.id);
+    request.extensions_mut().insert(ip.to_canonical());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }

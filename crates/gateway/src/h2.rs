@@ -27,6 +27,9 @@ use std::{
 };
 use transport::{Stream, Tls};
 
+/// What HTTP/2 begins with, as far as no HTTP/1 request does.
+pub(crate) const PREFACE: &[u8] = b"PRI ";
+
 /// Streams that one connection may have open.
 const STREAMS_MAX: u32 = 100;
 

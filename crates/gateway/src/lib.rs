@@ -16,6 +16,7 @@
 
 mod acceptor;
 mod admission;
+mod cidr;
 mod config;
 mod connection;
 mod core;
@@ -23,20 +24,25 @@ mod cors;
 mod edit;
 mod exchange;
 mod fields;
+mod forwarded;
 mod gateway;
 mod h1;
 mod h2;
 mod identify;
 mod mount;
+mod opening;
 mod path;
+mod proxy_protocol;
 mod route;
 mod sticky;
 mod target;
 mod ticket;
+mod tls;
 mod trace;
 mod watch;
 
 pub use admission::Permit;
+pub use cidr::Cidr;
 pub use config::{Auth, Config, ConfigError, RouteConfig};
 pub use cors::CorsConfig;
 pub use edit::EditConfig;
@@ -44,3 +50,4 @@ pub use gateway::{Gateway, Parts, StartError};
 pub use h1::{Socket, Upgrade};
 pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};
 pub use soa::{Body, BoxError};
+pub use tls::{ClientAuth, HostCertificate, TlsConfig, TlsStatus};

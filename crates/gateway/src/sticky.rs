@@ -1,13 +1,12 @@
 //! What has to come to the same instance each time.
 
-use crate::connection::Conn;
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use soa::{Balance, HashKey, Service, key_hash};
 use types::Caller;
 
-/// The key of a request, if its service chooses instances by it.
+/// The key of a request from `address`, if its service chooses instances by it.
 pub(crate) fn key(
-    conn: &Conn,
+    address: &HeaderValue,
     service: &Service,
     head: &Parts,
     caller: Option<&Caller>,
@@ -27,7 +26,7 @@ pub(crate) fn key(
         HashKey::Header(name) => head.headers.get(name).map(|value| key_hash(value.as_bytes())),
         HashKey::Cookie(name) => cookie(&head.headers, name).map(key_hash),
     };
-    Some(named.unwrap_or_else(|| key_hash(conn.forwarded_for.as_bytes())))
+    Some(named.unwrap_or_else(|| key_hash(address.as_bytes())))
 }
 
 /// Equal names of two tenants are two keys.

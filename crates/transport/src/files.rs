@@ -3,10 +3,7 @@
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
 };
 use std::{fs, path::Path, sync::Arc};
 
@@ -34,10 +31,8 @@ pub fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'stat
 /// One line that names the file.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = fs::read(file).map_err(|error| wrong(file, &error))?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound => wrong(file, &"it holds no private key"),
-        error => wrong(file, &error),
-    })
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|error| wrong(file, &format!("no private key can be read: {error}")))
 }
 
 /// The certificates of a file, as those that are trusted.

@@ -4,8 +4,11 @@
 
 mod balance;
 mod connections;
+mod forwarded;
 mod framing;
 mod http2;
 mod proxy;
+mod proxy_protocol;
 mod support;
+mod tls;
 mod transform;

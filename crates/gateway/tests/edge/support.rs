@@ -5,7 +5,7 @@ use gateway::{Auth, Config, Gateway, Parts, RouteConfig};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use traffic_cop::{
@@ -112,7 +112,7 @@ impl Edge {
 }
 
 /// A raw connection.
-pub(crate) struct Client(pub(crate) TcpStream);
+pub(crate) struct Client<S = TcpStream>(pub(crate) S);
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -143,9 +143,10 @@ pub(crate) async fn soon<T>(what: impl std::future::Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(15), what).await.expect("it takes too long")
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.0.write_all(bytes.as_ref())).await.unwrap();
+        soon(self.0.flush()).await.unwrap();
     }
 
     /// A head without its body; none if the connection ended before it.
