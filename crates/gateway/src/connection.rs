@@ -2,6 +2,7 @@
 
 use crate::{
     admission::Permit,
+    certificate::ClientCertificate,
     cidr::Cidr,
     core::Core,
     fields::{self, CallerFields},
@@ -44,6 +45,8 @@ pub(crate) struct Conn {
     /// Whether `ip` is known to be where it comes from, and may be a trusted proxy's.
     is_known: bool,
     pub(crate) forwarded_for: HeaderValue,
+    /// By which the client has proved who it is, if it has.
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
     /// `http` or `https`.
     pub(crate) scheme: HeaderValue,
     pub(crate) known: RefCell<Known>,
@@ -166,7 +169,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, mut per
         _ = cut.wait_for(|cut| *cut) => return,
         () = until_draining(&core, &watch) => return,
     };
-    let Opened { stream, first, ip, is_known } = match opened {
+    let Opened { stream, first, ip, is_known, certificate } = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             tracing::debug!(%error, ip = %network(ip), "a connection did not open");
@@ -182,6 +185,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, mut per
         ip,
         is_known,
         forwarded_for: forwarded::address(ip),
+        certificate,
         scheme: HeaderValue::from_static(scheme),
         known: RefCell::default(),
     });

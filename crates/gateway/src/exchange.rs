@@ -193,7 +193,7 @@ async fn forward(
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
-    let caller = identify(conn, route.auth, &head.headers).await?;
+    let caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
@@ -455,7 +455,7 @@ async fn mount(
     let point = &mounted.point;
     ticket.route = mounted.route;
     check_length(asked.noted.length, point.body_bytes_max)?;
-    let caller = identify(conn, point.auth, request.headers()).await?;
+    let caller = identify(conn, point.auth, request.headers(), asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
     let ip = asked.ip(conn);
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());

@@ -16,6 +16,7 @@
 
 mod acceptor;
 mod admission;
+mod certificate;
 mod cidr;
 mod config;
 mod connection;

@@ -4,10 +4,11 @@
 use crate::{
     acceptor,
     admission::Permit,
+    certificate::ClientCertificate,
     core::Core,
     h2,
     proxy_protocol::{self, Source},
-    tls::EdgeTls,
+    tls::{EdgeTls, Material},
 };
 use rustls::ServerConnection;
 use std::{
@@ -41,6 +42,8 @@ pub(crate) struct Opened {
     pub(crate) ip: IpAddr,
     /// Whether that is known, so that it may be a trusted proxy.
     pub(crate) is_known: bool,
+    /// By which the client has proved who it is, if it has.
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
 }
 
 /// Opens a connection from `peer`. To be given up after a while.
@@ -71,15 +74,25 @@ pub(crate) async fn open(
             return Err(io::Error::other("its address has too many connections"));
         }
     }
-    let mut stream = match tls {
-        Some(tls) => Stream::Tls(Box::new(shake(core, socket, &tls).await?)),
-        None => Stream::Plain(socket),
+    let (mut stream, certificate) = match tls {
+        Some(tls) => {
+            let material = tls.material();
+            let session = shake(core, socket, &tls, &material).await?;
+            let certificate = ClientCertificate::of(core, &session, material);
+            (Stream::Tls(Box::new(session)), certificate.map(Box::new))
+        }
+        None => (Stream::Plain(socket), None),
     };
     let first = first_bytes(&mut stream).await?;
-    Ok(Opened { stream, first, ip, is_known })
+    Ok(Opened { stream, first, ip, is_known, certificate })
 }
 
-async fn shake(core: &Core, socket: TcpStream, tls: &EdgeTls) -> io::Result<Tls> {
+async fn shake(
+    core: &Core,
+    socket: TcpStream,
+    tls: &EdgeTls,
+    material: &Material,
+) -> io::Result<Tls> {
     let mut handshake = Handshake::begin(&core.handshakes, tls)?;
     let mut first = [0];
     if socket.peek(&mut first).await? == 0 {
@@ -91,8 +104,7 @@ async fn shake(core: &Core, socket: TcpStream, tls: &EdgeTls) -> io::Result<Tls>
         }
         return Err(io::Error::new(ErrorKind::InvalidData, "it does not speak TLS"));
     }
-    let server = Arc::clone(&tls.material().server);
-    let session = ServerConnection::new(server).map_err(io::Error::other)?;
+    let session = ServerConnection::new(Arc::clone(&material.server)).map_err(io::Error::other)?;
     let shaken = Tls::shake(socket, session).await?;
     handshake.done = true;
     Ok(shaken)

@@ -37,6 +37,8 @@ pub(crate) struct EdgeTls {
 /// What new connections are begun with. Never changes.
 pub(crate) struct Material {
     pub(crate) server: Arc<ServerConfig>,
+    /// Whom clients' certificates have to satisfy, if they are asked for any.
+    pub(crate) clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl std::fmt::Debug for Material {
@@ -157,7 +159,7 @@ impl Material {
         } else {
             server.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
         }
-        Ok(Self { server: Arc::new(server) })
+        Ok(Self { server: Arc::new(server), clients })
     }
 }
 

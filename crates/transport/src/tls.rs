@@ -38,14 +38,19 @@ impl Tls {
     /// one is told.
     pub async fn shake(socket: TcpStream, session: impl Into<Connection>) -> io::Result<Self> {
         let session = RefCell::new(session.into());
-        let tls = Self { socket, session, sent: Cell::new(0) };
+        let mut tls = Self { socket, session, sent: Cell::new(0) };
+        poll_fn(|cx| tls.poll_shake(cx)).await?;
+        Ok(tls)
+    }
+
+    fn poll_shake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            poll_fn(|cx| tls.poll_flush(cx)).await?;
-            if !tls.session.borrow().is_handshaking() {
-                return Ok(tls);
+            ready!(self.poll_flush(cx))?;
+            if !self.session.get_mut().is_handshaking() {
+                return Poll::Ready(Ok(()));
             }
-            if !poll_fn(|cx| tls.poll_receive(cx)).await? {
-                return Err(ErrorKind::UnexpectedEof.into());
+            if !ready!(self.poll_receive(cx))? {
+                return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The edge by TLS: clients of rustls, curl and openssl.
 
 mod clients;
+mod mutual;
 
 use crate::support::{Client, Edge, Origin, config, origin, services, soon};
 use clients::{Trust, curl};

@@ -3,6 +3,7 @@
 use crate::support::{Client, Edge};
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::{io, path::Path, sync::Arc};
+use test_servers::Issued;
 use tokio::net::TcpStream;
 use transport::{Stream, Tls};
 
@@ -14,6 +15,14 @@ impl Trust {
     pub(super) fn of(folder: &Path) -> Self {
         let roots = transport::read_roots(&folder.join("ca.pem")).unwrap();
         Self(Arc::new(transport::client(roots, None).unwrap()))
+    }
+
+    /// That of a folder, with a certificate to show.
+    pub(super) fn showing(folder: &Path, own: &Issued) -> Self {
+        let roots = transport::read_roots(&folder.join("ca.pem")).unwrap();
+        let chain = transport::certificates(&own.certificate).unwrap();
+        let key = transport::private_key(&own.key).unwrap();
+        Self(Arc::new(transport::client(roots, Some((chain, key))).unwrap()))
     }
 
     pub(super) async fn connect(&self, edge: &Edge, name: &str) -> io::Result<Client<Stream>> {
