@@ -1,5 +1,6 @@
 //! Which services there are, and how to reach them.
 
+use crate::tls::TlsConfig;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -89,7 +90,7 @@ impl From<HashKey> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "InstanceText")]
 pub struct InstanceConfig {
-    /// `http://host:port`. A host name is looked up at each connect.
+    /// `http://host:port` or `https://host:port`. A host name is looked up at each connect.
     pub url: String,
     /// Its share, beside those of the others. Default 1.
     pub weight: u32,
@@ -191,8 +192,13 @@ pub enum HostHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where it runs: `http://host:port`, one or more, or `{ url, weight }`.
+    /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
+    /// `{ url, weight }`.
     pub instances: Vec<InstanceConfig>,
+    /// What instances at `https://` have to prove. Default: that a certificate which the machine
+    /// trusts is theirs.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// How an instance is chosen. Default `least_loaded`, since it also avoids slow instances.
     #[serde(default)]
     pub balance: Balance,
@@ -209,7 +215,7 @@ pub struct ServiceConfig {
     /// When an instance that fails calls is left out.
     #[serde(default)]
     pub ejection: EjectionConfig,
-    /// Time for one TCP connect. Default `2s`: a service in the same network answers in
+    /// Time for one connect, the handshake of TLS included. Default `2s`: a service in the same network answers in
     /// milliseconds, and another instance may be tried after it.
     #[serde(default = "connect_timeout", with = "types::duration")]
     pub connect_timeout: Duration,
@@ -263,6 +269,7 @@ impl ServiceConfig {
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
+            tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
             slow_start: Duration::ZERO,
@@ -289,12 +296,23 @@ pub enum ConfigError {
         service: String,
     },
     /// Not an address that we can call.
-    #[error("service `{service}`: `{instance}` is not of the form `http://host:port`")]
+    #[error(
+        "service `{service}`: `{instance}` is not of the form `http://host:port` or \
+         `https://host:port`"
+    )]
     Address {
         /// The service.
         service: String,
         /// The address as written.
         instance: String,
+    },
+    /// TLS that cannot be spoken.
+    #[error("service `{service}`: `tls`: {why}")]
+    Tls {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: String,
     },
     /// A path that cannot be asked.
     #[error("service `{service}`: `health.path` is not a path that begins with `/`")]

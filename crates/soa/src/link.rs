@@ -2,8 +2,9 @@
 
 use crate::{
     body::{Body, BoxError},
-    config::ServiceConfig,
     instance::{Instance, Slot},
+    service::Service,
+    tls,
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts, response};
@@ -12,11 +13,10 @@ use http1::{Decoder, Framed, Responses, SendError, Sending};
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 use transport::Stream;
 
 /// Interim responses before the final one, at most.
@@ -60,20 +60,14 @@ impl Link {
     /// Opens a connection.
     ///
     /// Cancel safe: the attempt is given up.
-    pub(crate) async fn open(slot: Slot, config: &ServiceConfig) -> Result<Box<Self>, io::Error> {
-        let instance = Arc::clone(slot.instance());
-        let connect = async {
-            match instance.address {
-                Some(address) => TcpStream::connect(address).await,
-                None => TcpStream::connect(instance.authority.as_str()).await,
-            }
-        };
+    pub(crate) async fn open(slot: Slot, service: &Service) -> Result<Box<Self>, io::Error> {
+        let config = &service.config;
+        let connect = tls::connect(slot.instance(), service.tls.as_ref());
         let stream = tokio::time::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
         Ok(Box::new(Self {
-            stream: stream.into(),
+            stream,
             slot,
             responses: Responses::default(),
             ahead: Bytes::new(),

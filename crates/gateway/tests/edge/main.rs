@@ -12,3 +12,4 @@ mod proxy_protocol;
 mod support;
 mod tls;
 mod transform;
+mod upstream_tls;
