@@ -211,3 +211,6 @@ impl Write for Now<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
