@@ -55,6 +55,19 @@ pub struct Vitals {
     pub in_flight: usize,
     /// Whether the node is shutting down.
     pub draining: bool,
+    /// TLS of the edge, if it is spoken.
+    pub tls: Option<TlsView>,
+}
+
+/// TLS of the edge, as this node speaks it.
+#[derive(Debug, Clone)]
+pub struct TlsView {
+    /// Why the files as they are now are not taken; those before them are in use.
+    pub problem: Option<String>,
+    /// How often the files were taken anew.
+    pub renewals: u64,
+    /// Handshakes that have failed.
+    pub failed: u64,
 }
 
 /// What is in a node's memory alone: how many, and how many bytes.
@@ -158,9 +171,16 @@ async fn health(State(parts): State<Parts>) -> Answer {
         Condition::Slow | Condition::ReadOnly => (StatusCode::OK, "degraded"),
         Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
     };
-    let Vitals { draining, live, .. } = (parts.vitals)();
+    let Vitals { draining, live, tls, .. } = (parts.vitals)();
     let mut health = object!({ "status": state, "stores": stores, "draining": draining });
     health["live"] = live.told();
+    if let Some(tls) = tls {
+        // It is for now: the certificates of before will end.
+        if tls.problem.is_some() && status == StatusCode::OK {
+            health["status"] = "degraded".into();
+        }
+        health["tls"] = object!({ "problem": tls.problem, "renewals": tls.renewals });
+    }
     if let Some(live) = &parts.live {
         let live = live.report();
         // Without it, what needs no history waits or is refused; everything else goes on.

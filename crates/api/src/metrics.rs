@@ -1,7 +1,7 @@
 //! The node's figures in Prometheus' text format, version 0.0.4.
 
 use crate::{
-    admin::{Parts, Vitals},
+    admin::{Parts, TlsView, Vitals},
     services,
 };
 use std::{
@@ -23,7 +23,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
-    let Vitals { connections, sockets, closings, followed, live, passed, in_flight, draining } =
+    let Vitals { connections, sockets, closings, followed, live, passed, in_flight, draining, tls } =
         (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
@@ -40,6 +40,9 @@ pub(crate) fn render(parts: &Parts) -> String {
     }
     gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
+    if let Some(tls) = tls {
+        tls_of_the_edge(&mut text, &tls);
+    }
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
     services::metrics(&mut text, &(parts.services)().guards);
@@ -48,6 +51,17 @@ pub(crate) fn render(parts: &Parts) -> String {
     shared_limits(&mut text, &parts.limits);
     engines(&mut text, parts);
     text
+}
+
+fn tls_of_the_edge(text: &mut String, tls: &TlsView) {
+    let help = "1 while files of TLS as they are now cannot be used.";
+    gauge(text, "crosstown_tls_problem", help, usize::from(tls.problem.is_some()));
+    for (name, help, count) in [
+        ("crosstown_tls_renewals_total", "How often files of TLS were taken anew.", tls.renewals),
+        ("crosstown_tls_handshakes_failed_total", "Handshakes that have failed.", tls.failed),
+    ] {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+    }
 }
 
 /// How each engine is: a store by its tier, and what passes between nodes as `fanout`.

@@ -157,6 +157,7 @@ pub(crate) async fn whoami(by: By) -> Answer {
         CredentialKind::Jwt => "jwt",
         CredentialKind::ApiKey => "api_key",
         CredentialKind::SessionToken => "session_token",
+        CredentialKind::Certificate => "certificate",
         CredentialKind::Anonymous => "anonymous",
     };
     json(Shown {

@@ -1,6 +1,7 @@
 //! The configuration: one file, composed of each part's own, every key with a default.
 
 use crate::stores::StoresConfig;
+use gateway::ClientAuth;
 use serde::Deserialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -170,6 +171,13 @@ impl Config {
                 issuer.name
             ));
         }
+        let asked = self.edge.tls.as_ref().map(|tls| tls.client_auth);
+        let asks = matches!(asked, Some(ClientAuth::Optional | ClientAuth::Required));
+        if !asks && !self.identity.certificates.is_empty() {
+            return Err("`identity.certificates` needs clients that show one; set \
+                 `edge.tls.client_auth`"
+                .into());
+        }
         for route in &self.edge.routes {
             let missing = route.services().find(|service| !self.services.contains_key(*service));
             if let Some(service) = missing {
@@ -280,6 +288,13 @@ mod tests {
         refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
         refused("[[state.rules]]\ndocument = \"x:y\"", "the state rule for `x:y`");
+        let rule = "[[identity.certificates]]\nuri = \"s://{tenant}/{name}\"";
+        refused(rule, "set `edge.tls.client_auth`");
+        refused(&rule.replace("{name}", "x"), "c.toml:1: the certificates of");
+        refused(
+            "[edge]\ntrusted_proxies = [\"10.0.0.1/8\"]",
+            "c.toml:2: `10.0.0.1/8` is no network",
+        );
         refused("= 1", "c.toml:1:");
     }
 

@@ -1,14 +1,19 @@
 //! Takes connections from the listener and deals them to the cores.
 
 use crate::core::{Node, Order};
-use std::{io::Write, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
 
 /// What a connection beyond the bounds is told; written once, never waited for.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+pub(crate) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\n\
 content-length: 95\r\n\
 retry-after: 1\r\n\
@@ -47,20 +52,29 @@ fn deal(
     stream: TcpStream,
     ip: IpAddr,
     cores: &[mpsc::Sender<Order>],
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
-    let (max, per_address_max) = {
-        let config = &node.snapshot.load().config;
-        (config.connections_max, config.connections_per_ip_max)
+    let (permit, is_plain) = {
+        let snapshot = node.snapshot.load();
+        let config = &snapshot.config;
+        let is_proxy = config.trusted_proxies.iter().any(|cidr| cidr.contains(ip));
+        if config.proxy_protocol && !is_proxy {
+            return Err(io::Error::other("it is no trusted proxy's, and others are not taken"));
+        }
+        let counted = (!is_proxy).then_some(ip);
+        let (max, per_address_max) = (config.connections_max, config.connections_per_ip_max);
+        (node.admission.admit(counted, max, per_address_max), snapshot.tls.is_none())
     };
-    let Some(permit) = node.admission.admit(ip, max, per_address_max) else {
-        return (&stream).write_all(FULL);
+    // Where TLS is spoken, nobody understands it.
+    let full = if is_plain { FULL } else { b"" };
+    let Some(permit) = permit else {
+        return (&stream).write_all(full);
     };
     let core = permit.core();
     match cores[core].try_send(Order::Serve(stream, ip, permit)) {
         Ok(()) => Ok(()),
-        Err(mpsc::error::TrySendError::Full(Order::Serve(stream, ..))) => (&stream).write_all(FULL),
+        Err(mpsc::error::TrySendError::Full(Order::Serve(stream, ..))) => (&stream).write_all(full),
         Err(_) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use http::Response;
 use soa::Body;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use traffic_cop::{
     analytics::RouteId,
     limit::{Decision, Subject},
@@ -19,6 +19,7 @@ pub(crate) fn charge(
     conn: &Conn,
     route: RouteId,
     name: &str,
+    ip: IpAddr,
     caller: Option<&Arc<Caller>>,
 ) -> Option<Decision> {
     let limits = &conn.core.node.limits;
@@ -27,6 +28,7 @@ pub(crate) fn charge(
     let same = known.as_ref().is_some_and(|known| {
         known.generation == generation
             && known.route == route
+            && known.ip == ip
             && match (&known.caller, caller) {
                 (None, None) => true,
                 (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
@@ -41,11 +43,11 @@ pub(crate) fn charge(
             tenant: caller.map(|caller| &caller.tenant),
             principal: caller.map(|caller| &caller.principal),
             session: caller.and_then(|caller| caller.session),
-            ip: conn.ip,
+            ip,
             route: name,
         };
         let charge = limits.resolve(&subject);
-        KnownCharge { generation, caller: caller.cloned(), route, charge }
+        KnownCharge { generation, caller: caller.cloned(), route, ip, charge }
     });
     if known.charge.is_empty() {
         return None;

@@ -1,8 +1,8 @@
 //! Where the edge listens, what it allows, and its routes.
 
 use crate::{
-    cache::CacheConfig, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
-    mirror::MirrorConfig, reshape::ReshapeConfig,
+    cache::CacheConfig, cidr::Cidr, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
+    mirror::MirrorConfig, reshape::ReshapeConfig, tls::TlsConfig,
 };
 use serde::{Deserialize, Serialize};
 use soa::{HashKey, Priority};
@@ -20,8 +20,19 @@ pub struct Config {
     /// Where it listens. Default `127.0.0.1:8080`: nothing is open to the network unasked.
     pub listen: SocketAddr,
     /// Allows to listen on an address that others can reach, although there is no TLS; for use
-    /// behind something that has. Default false: such a `listen` is refused at start.
+    /// behind something that has. Default false: such a `listen` is refused at start. With
+    /// `tls` it changes nothing.
     pub insecure: bool,
+    /// TLS. Default: none, so that clients speak HTTP in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Networks of proxies that are believed: what `X-Forwarded-For` says of the client, and
+    /// `X-Forwarded-Proto` and `-Host` of what it asked for; `connections_per_ip_max` does not
+    /// hold for them. Default: none, and what clients say of that is removed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2, by
+    /// one of `trusted_proxies`; others are closed. Default false.
+    pub proxy_protocol: bool,
     /// Threads that serve connections, each with its own runtime. Default 0: one per core.
     pub workers: usize,
     /// Open connections of the node, sockets included; one more is answered `503 overloaded`.
@@ -71,6 +82,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             insecure: false,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             workers: 0,
             connections_max: 10_000,
             connections_per_ip_max: 1_000,
@@ -234,9 +248,19 @@ pub enum ConfigError {
     /// Open to the network without TLS.
     #[error(
         "`listen = \"{0}\"` can be reached by others and there is no TLS; \
-         use a loopback address, or set `insecure = true` behind something that has TLS"
+         use a loopback address, add `[edge.tls]`, or set `insecure = true` behind something \
+         that has TLS"
     )]
     Insecure(SocketAddr),
+    /// TLS that cannot be spoken.
+    #[error("`edge.tls`: {0}")]
+    Tls(String),
+    /// Nobody may say what everybody has to.
+    #[error(
+        "`proxy_protocol = true` closes every connection that is not from one of \
+         `trusted_proxies`, and there is none; name the proxies' networks"
+    )]
+    NoProxy,
     /// A bound outside its range.
     #[error("`{field}` must be {range}")]
     Range {
@@ -261,8 +285,11 @@ pub enum ConfigError {
 impl Config {
     /// Checks what concerns the listener.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() && !self.insecure {
+        if !self.listen.ip().is_loopback() && !self.insecure && self.tls.is_none() {
             return Err(ConfigError::Insecure(self.listen));
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::NoProxy);
         }
         let more_than_zero = "more than zero";
         let ranges = [
@@ -294,13 +321,17 @@ mod tests {
         assert!(matches!(config.check(), Err(ConfigError::Insecure(_))));
         config.insecure = true;
         assert_eq!(config.check(), Ok(()));
+        config.proxy_protocol = true;
+        assert_eq!(config.check(), Err(ConfigError::NoProxy));
+        config.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
         config.body_rate_min = 0;
         assert!(config.check().unwrap_err().to_string().contains("body_rate_min"));
     }
 
     #[test]
     fn the_configuration_survives_being_written() {
-        let text = "header_timeout = \"5s\"\n[[routes]]\nname = \"a\"\nservice = \"s\"\n\
+        let text = "header_timeout = \"5s\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
+            [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[[routes]]\nname = \"a\"\nservice = \"s\"\n\
             prefix = \"/a\"\ntimeout = \"250ms\"\nauth = \"none\"\n";
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config.routes[0].timeout, Some(Duration::from_millis(250)));

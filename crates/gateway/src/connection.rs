@@ -2,12 +2,16 @@
 
 use crate::{
     admission::Permit,
+    certificate::ClientCertificate,
+    cidr::Cidr,
     core::Core,
     fields::{self, CallerFields},
+    forwarded::{self, Client},
     h1, h2,
+    opening::{self, Opened},
     watch::{Watch, millis},
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use http1::Bounds;
 use soa::BoxError;
 use std::{
@@ -20,12 +24,8 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::AsyncReadExt;
 use traffic_cop::limit::{Charge, network};
 use types::Caller;
-
-/// What HTTP/2 begins with, as far as no HTTP/1 request does.
-const PREFACE: &[u8] = b"PRI ";
 
 /// How long a client may keep us waiting.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +42,23 @@ pub(crate) struct Conn {
     pub(crate) core: Rc<Core>,
     pub(crate) watch: Rc<Watch>,
     pub(crate) ip: IpAddr,
+    /// Whether `ip` is known to be where it comes from, and may be a trusted proxy's.
+    is_known: bool,
     pub(crate) forwarded_for: HeaderValue,
+    /// By which the client has proved who it is, if it has.
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
+    /// `http` or `https`.
+    pub(crate) scheme: HeaderValue,
     pub(crate) known: RefCell<Known>,
 }
 
 impl Conn {
+    /// The client that a trusted proxy speaks for; none if the connection is the client's own.
+    pub(crate) fn client(&self, trusted: &[Cidr], headers: &HeaderMap) -> Option<Box<Client>> {
+        let is_proxy = self.is_known && trusted.iter().any(|cidr| cidr.contains(self.ip));
+        is_proxy.then(|| Box::new(Client::of(headers, self.ip, trusted)))
+    }
+
     /// Whether the connection ends after the request that it is serving.
     pub(crate) fn is_draining(&self) -> bool {
         self.core.node.draining.load(Relaxed)
@@ -105,6 +117,7 @@ pub(crate) struct KnownCharge {
     pub(crate) generation: u64,
     pub(crate) caller: Option<Arc<Caller>>,
     pub(crate) route: traffic_cop::analytics::RouteId,
+    pub(crate) ip: IpAddr,
     pub(crate) charge: Charge,
 }
 
@@ -121,8 +134,8 @@ impl Drop for Watched {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit: Permit) {
-    let stream = match tokio::net::TcpStream::from_std(stream) {
+pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, mut permit: Permit) {
+    let socket = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be registered");
@@ -148,22 +161,32 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, permit:
     let watch = Watch::new(core.clock.clone(), patience.write);
     let key = core.watches.borrow_mut().insert(Rc::clone(&watch));
     let _watched = Watched { core: Rc::clone(&core), key };
-    let mut stream = stream;
     let mut cut = core.cut.clone();
-    let first = tokio::select! {
-        first = tokio::time::timeout(patience.header, first_bytes(&mut stream)) => first,
+    // In a box, for a handshake is large and most of a connection's life comes after it.
+    let opening = Box::pin(opening::open(&core, socket, ip, &mut permit));
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(patience.header, opening) => opened,
         _ = cut.wait_for(|cut| *cut) => return,
         () = until_draining(&core, &watch) => return,
     };
-    let Ok(Ok(first)) = first else { return };
-    let is_h2 = first.starts_with(PREFACE);
-    let forwarded_for =
-        HeaderValue::from_str(&ip.to_canonical().to_string()).expect("an address is visible ASCII");
+    let Opened { stream, first, ip, is_known, certificate } = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, ip = %network(ip), "a connection did not open");
+            return;
+        }
+        Err(_) => return,
+    };
+    let is_h2 = first.starts_with(h2::PREFACE);
+    let scheme = if stream.tls().is_some() { "https" } else { "http" };
     let conn = Rc::new(Conn {
         core: Rc::clone(&core),
         watch: Rc::clone(&watch),
         ip,
-        forwarded_for,
+        is_known,
+        forwarded_for: forwarded::address(ip),
+        certificate,
+        scheme: HeaderValue::from_static(scheme),
         known: RefCell::default(),
     });
     let ended: Result<(), BoxError> = if is_h2 {
@@ -184,17 +207,4 @@ async fn until_draining(core: &Core, watch: &Watch) {
         if core.node.draining.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-}
-
-/// As many bytes as it takes to tell HTTP/2 from HTTP/1.
-async fn first_bytes(stream: &mut tokio::net::TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut first = Vec::with_capacity(2048);
-    loop {
-        if stream.read_buf(&mut first).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
-            return Ok(first);
-        }
-    }
 }

@@ -7,6 +7,7 @@ use crate::{
     connection, fields,
     mount::{CoreId, MountPoint},
     route::Table,
+    tls::EdgeTls,
     watch::{CoarseClock, Watch, millis},
 };
 use arc_swap::ArcSwap;
@@ -60,6 +61,7 @@ pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) services: Services,
     pub(crate) table: Table,
+    pub(crate) tls: Option<Arc<EdgeTls>>,
 }
 
 /// What the node tells a core.
@@ -86,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) identifying: Cell<usize>,
     /// Copies of requests under way.
     pub(crate) mirrored: Cell<usize>,
+    /// Handshakes of TLS under way.
+    pub(crate) handshakes: Cell<usize>,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) clock: CoarseClock,
     pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
@@ -170,6 +174,7 @@ pub(crate) fn run(
             callers: RefCell::new(fields::caller_cache()),
             identifying: Cell::new(0),
             mirrored: Cell::new(0),
+            handshakes: Cell::new(0),
             mounts,
             clock: CoarseClock::default(),
             watches: RefCell::default(),

@@ -8,6 +8,7 @@ use crate::{
     cors::preflight_method,
     fields,
     forward::forward,
+    forwarded::Client,
     h1::Upgrade,
     h2,
     identify::identify,
@@ -25,6 +26,7 @@ use protocol::{Code, Problem};
 use soa::{Body, Inbound, Inflow, LocalBody};
 use std::{
     borrow::Cow,
+    net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
@@ -42,7 +44,7 @@ pub(crate) async fn serve(
     let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
-    let asked = Asked { trace, noted, switching };
+    let asked = Asked { trace, noted, switching, client: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
         Err(problem) => refused(&problem),
@@ -119,6 +121,20 @@ pub(crate) struct Asked {
     pub(crate) noted: Noted,
     /// It asks for another protocol.
     pub(crate) switching: bool,
+    /// Whom a trusted proxy speaks for.
+    pub(crate) client: Option<Box<Client>>,
+}
+
+impl Asked {
+    /// The address of whoever asks.
+    pub(crate) fn ip(&self, conn: &Conn) -> IpAddr {
+        self.client.as_ref().map_or(conn.ip, |client| client.ip)
+    }
+
+    /// The same, as services are told it.
+    pub(crate) fn address<'a>(&'a self, conn: &'a Conn) -> &'a HeaderValue {
+        self.client.as_ref().map_or(&conn.forwarded_for, |client| &client.address)
+    }
 }
 
 async fn handle(
@@ -135,12 +151,15 @@ async fn handle(
         if is_h2 {
             asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
+        asked.client = conn.client(&snapshot.config.trusted_proxies, &head.headers);
         choose(conn, &snapshot, asked.noted.host.as_ref(), &head, Whose::Unknown)?
     };
     let chosen = match chosen {
         Chosen::ByTenant => {
             // Kept small for those whose route does not depend on it.
-            let caller = Box::pin(identify(conn, Auth::Optional, &head.headers)).await?;
+            let caller =
+                Box::pin(identify(conn, Auth::Optional, &head.headers, asked.client.is_none()))
+                    .await?;
             let whose = Whose::Known(caller.as_ref().map(|caller| &caller.tenant));
             choose(conn, &core.snapshot(), asked.noted.host.as_ref(), &head, whose)?
         }
@@ -242,13 +261,13 @@ async fn mount(
     asked: Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
-    let trace = asked.trace;
     let point = &mounted.point;
     ticket.route = mounted.route;
     check_length(asked.noted.length, point.body_bytes_max)?;
-    let caller = identify(conn, point.auth, request.headers()).await?;
+    let caller = identify(conn, point.auth, request.headers(), asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
-    let decision = charge(conn, mounted.route, point.name, caller.as_ref());
+    let ip = asked.ip(conn);
+    let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
     let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
@@ -257,9 +276,9 @@ async fn mount(
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
     fields::strip_claims(request.headers_mut(), true);
-    request.headers_mut().insert(fields::TRACEPARENT, trace.parent);
-    request.headers_mut().insert(fields::REQUEST_ID, trace.id);
-    request.extensions_mut().insert(conn.ip.to_canonical());
+    request.headers_mut().insert(fields::TRACEPARENT, asked.trace.parent);
+    request.headers_mut().insert(fields::REQUEST_ID, asked.trace.id);
+    request.extensions_mut().insert(ip.to_canonical());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }

@@ -36,10 +36,10 @@ pub(crate) async fn forward(
     let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
     let patience = deadline::asked(asked.noted.timeout.as_ref())?;
-    let caller = identify(conn, route.auth, &head.headers).await?;
+    let caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
-    let decision = charge(conn, route.id, &route.name, caller.as_ref());
+    let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
     let mut decision = settled(conn, decision).await;
     if let Some(decision) = &decision
         && !decision.allowed()
@@ -48,7 +48,8 @@ pub(crate) async fn forward(
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
     let (backend, key) = {
-        let asked = sticky::Asked { conn, head: &head, caller: caller.as_deref() };
+        let address = asked.address(conn);
+        let asked = sticky::Asked { address, head: &head, caller: caller.as_deref() };
         let backend = route.backends.choose(&asked, || core.random());
         (backend, sticky::key_of(&asked, &backend.service))
     };
@@ -136,7 +137,9 @@ fn fit(
     (route, service): (&Route, &Service),
 ) {
     let service = service.config();
-    let Asked { trace, noted, switching } = asked;
+    let address = asked.address(conn).clone();
+    let Asked { trace, noted, switching, client } = asked;
+    let (proto, host) = client.map_or((None, None), |client| (client.proto, client.host));
     let protocol = if switching { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
@@ -148,10 +151,10 @@ fn fit(
     headers.reserve(10);
     headers.insert(fields::TRACEPARENT, trace.parent);
     headers.insert(fields::REQUEST_ID, trace.id);
-    headers.insert(fields::FORWARDED_FOR, conn.forwarded_for.clone());
-    headers.insert(fields::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(fields::FORWARDED_FOR, address);
+    headers.insert(fields::FORWARDED_PROTO, proto.unwrap_or_else(|| conn.scheme.clone()));
     // Otherwise it is in `Host` already.
-    if let (Some(host), HostHeader::Instance) = (noted.host, service.host) {
+    if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
         headers.insert(fields::FORWARDED_HOST, host);
     }
     if let Some(caller) = caller {

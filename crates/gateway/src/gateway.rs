@@ -8,6 +8,7 @@ use crate::{
     core::{self, Node, Order, Snapshot},
     mount::{CoreId, MakeMounts},
     route::Table,
+    tls::{EdgeTls, TlsStatus},
 };
 use arc_swap::ArcSwap;
 use clock::SharedClock;
@@ -17,7 +18,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -31,6 +32,8 @@ use traffic_cop::{analytics::Analytics, identity::Identity, limit::Limits};
 
 /// Connections that were accepted and wait for a core; more are refused.
 const WAITING_MAX: usize = 1024;
+/// How long it takes to notice, after a reload, that there are files of TLS to look at.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// What the gateway needs from the rest of the node.
 #[derive(Clone)]
@@ -104,7 +107,8 @@ impl Gateway {
     pub fn check(config: &Config, services: &soa::Config) -> Result<(), ConfigError> {
         config.check()?;
         let services = Services::compile(services, None)?;
-        Table::compile(config, &services, &Analytics::default()).map(|_| ())
+        Table::compile(config, &services, &Analytics::default())?;
+        open_tls(config, None).map(|_| ())
     }
 
     /// Listens and serves.
@@ -115,6 +119,7 @@ impl Gateway {
         config.check()?;
         let services = Services::compile(services, None).map_err(ConfigError::from)?;
         let table = Table::compile(&config, &services, &parts.analytics)?;
+        let tls = open_tls(&config, None)?;
         let listener = listen(config.listen)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
         let address = listener.local_addr().map_err(failed)?;
@@ -131,7 +136,7 @@ impl Gateway {
             analytics: parts.analytics,
             control: parts.control,
             cache: Cache::new(config.cache_bytes_max),
-            snapshot: ArcSwap::from_pointee(Snapshot { config, services, table }),
+            snapshot: ArcSwap::from_pointee(Snapshot { config, services, table, tls }),
             generation: AtomicU64::new(1),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -164,6 +169,7 @@ impl Gateway {
                 .map_err(|source| StartError::Listen { address, source })?;
             let run = acceptor::run(Arc::clone(&node), listener, Arc::clone(&orders), stopped);
             node.control.spawn(run);
+            node.control.spawn(watch_tls(Arc::downgrade(&node)));
         }
         let checks = start_checks(&node);
         tracing::info!(%address, cores, "listening");
@@ -203,6 +209,12 @@ impl Gateway {
                 with(service.name(), report);
             }
         }
+    }
+
+    /// How TLS is, if it is spoken.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsStatus> {
+        self.node.snapshot.load().tls.as_ref().map(|tls| tls.status())
     }
 
     /// Calls `with` for each instance of each service, with the service's name, the instance's
@@ -250,8 +262,9 @@ impl Gateway {
     }
 
     /// Serves by another configuration from the next request on; connections and requests in
-    /// flight go on. `listen` and `workers` stay as they were at the start; timeouts hold for
-    /// new connections.
+    /// flight go on. `listen` and `workers` stay as they were at the start; timeouts and TLS
+    /// hold for new connections. Files of TLS that cannot be used leave those of before in
+    /// use, as [`Gateway::tls`] tells.
     ///
     /// # Errors
     /// [`ConfigError`]; then nothing has changed.
@@ -261,7 +274,8 @@ impl Gateway {
         let now = self.node.snapshot.load();
         let services = Services::compile(services, Some(&now.services))?;
         let table = Table::compile(&config, &services, &self.node.analytics)?;
-        self.node.snapshot.store(Arc::new(Snapshot { config, services, table }));
+        let tls = open_tls(&config, now.tls.as_ref())?;
+        self.node.snapshot.store(Arc::new(Snapshot { config, services, table, tls }));
         self.node.generation.fetch_add(1, Ordering::Release);
         *checks = start_checks(&self.node);
         Ok(())
@@ -297,6 +311,35 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         self.cut.send_replace(true);
+    }
+}
+
+/// TLS as configured; as it is `now`, with its files as they are, if that is the same.
+fn open_tls(
+    config: &Config,
+    now: Option<&Arc<EdgeTls>>,
+) -> Result<Option<Arc<EdgeTls>>, ConfigError> {
+    match (&config.tls, now) {
+        (None, _) => Ok(None),
+        (Some(config), Some(now)) if now.config() == config => {
+            now.renew();
+            Ok(Some(Arc::clone(now)))
+        }
+        (Some(config), _) => EdgeTls::open(config).map(Arc::new).map(Some),
+    }
+}
+
+/// Looks at the files of TLS for as long as there is a node.
+async fn watch_tls(node: Weak<Node>) {
+    loop {
+        let Some(tls) = node.upgrade().map(|node| node.snapshot.load().tls.clone()) else { return };
+        let interval = tls.as_ref().map_or(IDLE, |tls| tls.config().watch_interval);
+        tokio::time::sleep(interval).await;
+        if let Some(tls) = tls
+            && let Err(error) = tokio::task::spawn_blocking(move || tls.renew()).await
+        {
+            tracing::error!(%error, "the certificates could not be looked at");
+        }
     }
 }
 

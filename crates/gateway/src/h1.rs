@@ -24,12 +24,12 @@ use std::{
     task::Poll,
     time::{Duration, UNIX_EPOCH},
 };
-use tokio::net::TcpStream;
+use transport::Stream;
 
 /// Serves a connection until it ends; `first` was already read from it.
 pub(crate) async fn serve(
     conn: &Rc<Conn>,
-    stream: TcpStream,
+    stream: Stream,
     first: Vec<u8>,
     patience: Patience,
     bounds: Bounds,
@@ -46,7 +46,10 @@ pub(crate) async fn serve(
         })
         .await;
         match next {
-            Next::End => return Ok(()),
+            Next::End => {
+                inbound.part();
+                return Ok(());
+            }
             Next::Refused(refusal) => {
                 let answer = exchange::refuse(conn, refusal);
                 send(conn, &inbound, answer, &Asked::REFUSED).await?;

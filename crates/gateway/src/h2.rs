@@ -25,7 +25,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::net::TcpStream;
+use transport::{Stream, Tls};
+
+/// What HTTP/2 begins with, as far as no HTTP/1 request does.
+pub(crate) const PREFACE: &[u8] = b"PRI ";
 
 /// Streams that one connection may have open.
 const STREAMS_MAX: u32 = 100;
@@ -33,7 +36,7 @@ const STREAMS_MAX: u32 = 100;
 /// Serves a connection until it ends; `first` was already read from it.
 pub(crate) async fn serve(
     conn: Rc<Conn>,
-    stream: TcpStream,
+    stream: Stream,
     first: Vec<u8>,
     patience: Patience,
     header_bytes_max: usize,
@@ -89,7 +92,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisCore {
 
 /// A socket with deadlines; what is read is the codec's to judge.
 struct Io {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     first: Vec<u8>,
     at: usize,
     watch: Rc<Watch>,
@@ -99,14 +102,23 @@ struct Io {
 impl Io {
     fn written<T>(
         &mut self,
-        write: impl FnOnce(Pin<&mut TokioIo<TcpStream>>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut TokioIo<Stream>>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.watch.write().take_passed() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        let before = self.sent();
         let written = write(Pin::new(&mut self.stream));
+        if self.sent() > before {
+            self.watch.write().clear();
+        }
         self.watch.waits_to_write(written.is_pending(), self.patience.write);
         written
+    }
+
+    /// Bytes of TLS that the client took.
+    fn sent(&self) -> u64 {
+        self.stream.inner().tls().map_or(0, Tls::sent)
     }
 }
 
@@ -163,10 +175,10 @@ impl Write for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.written(|stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.written(|stream| stream.poll_shutdown(cx))
     }
 }

@@ -1,6 +1,6 @@
 //! Who calls.
 
-use crate::{config::Auth, connection::Conn};
+use crate::{certificate::is_cross_site, config::Auth, connection::Conn};
 use http::HeaderMap;
 use protocol::{Code, Problem};
 use std::{cell::Cell, sync::Arc, time::Duration};
@@ -11,10 +11,13 @@ use types::{Caller, Role};
 /// `503 overloaded`.
 const IDENTIFYING_MAX: usize = 256;
 
+/// The caller, by the credential in `headers`; without one, by the certificate of the connection
+/// if it `is_direct`: that of a proxy, which speaks for others, says nothing of them.
 pub(crate) async fn identify(
     conn: &Conn,
     auth: Auth,
     headers: &HeaderMap,
+    is_direct: bool,
 ) -> Result<Option<Arc<Caller>>, Problem> {
     let core = &conn.core;
     let identity = &core.node.identity;
@@ -23,11 +26,22 @@ pub(crate) async fn identify(
         Auth::Required | Auth::Optional => {}
     }
     let Some(token) = Identity::credential(headers)? else {
-        return match auth {
-            Auth::Required => {
+        let certificate = conn.certificate.as_ref().filter(|_| is_direct);
+        if let Some(certificate) = certificate
+            && !is_cross_site(headers)
+            && let Some(caller) = certificate.caller(core)
+        {
+            return unless_blocked(conn, caller).await.map(Some);
+        }
+        return match (auth, identity.anonymous()) {
+            (Auth::Required, _) => {
                 Err(Problem::new(Code::Unauthenticated, "a credential is needed here"))
             }
-            Auth::Optional | Auth::None => anonymous(conn).await,
+            (Auth::Optional | Auth::None, None) => Ok(None),
+            // Nobody in particular can be blocked, too.
+            (Auth::Optional | Auth::None, Some(caller)) => {
+                unless_blocked(conn, caller).await.map(Some)
+            }
         };
     };
     let epoch = identity.epoch();
@@ -46,14 +60,13 @@ pub(crate) async fn identify(
     Ok(Some(identified.caller))
 }
 
-/// Whom a request without a credential stands for, unless that one is blocked.
-async fn anonymous(conn: &Conn) -> Result<Option<Arc<Caller>>, Problem> {
+/// A caller whom no token had to prove, unless that one is blocked.
+async fn unless_blocked(conn: &Conn, caller: Arc<Caller>) -> Result<Arc<Caller>, Problem> {
     let core = &conn.core;
     let identity = &core.node.identity;
-    let Some(caller) = identity.anonymous() else { return Ok(None) };
     if identity.knows_blocks(&caller) {
         identity.refuse_blocked(&caller)?;
-        return Ok(Some(caller));
+        return Ok(caller);
     }
     let _place = Place::take(&core.identifying)?;
     let looked = core.node.control.spawn(Arc::clone(identity).look_at_blocks(caller.clone()));
@@ -61,7 +74,7 @@ async fn anonymous(conn: &Conn) -> Result<Option<Arc<Caller>>, Problem> {
         tracing::error!(%error, "it could not be told who is blocked");
         Problem::new(Code::Internal, "the caller could not be checked")
     })??;
-    Ok(Some(caller))
+    Ok(caller)
 }
 
 /// One of the credentials being checked, for as long as it is held.

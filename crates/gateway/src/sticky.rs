@@ -1,14 +1,14 @@
 //! What has to come to the same instance each time.
 
-use crate::connection::Conn;
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use soa::{Balance, HashKey, Service, key_hash};
 use types::Caller;
 
 /// What a key may be taken from.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
-    pub(crate) conn: &'a Conn,
+    /// The client's.
+    pub(crate) address: &'a HeaderValue,
     pub(crate) head: &'a Parts,
     pub(crate) caller: Option<&'a Caller>,
 }
@@ -21,7 +21,7 @@ pub(crate) fn key_of(asked: &Asked<'_>, service: &Service) -> Option<u64> {
 
 /// The same for what has to come to the same place.
 pub(crate) fn key(asked: &Asked<'_>, hash: &HashKey) -> u64 {
-    let Asked { conn, head, caller } = *asked;
+    let Asked { address, head, caller } = *asked;
     let named = match hash {
         HashKey::Ip => None,
         HashKey::User => caller.map(by_name),
@@ -33,7 +33,7 @@ pub(crate) fn key(asked: &Asked<'_>, hash: &HashKey) -> u64 {
         HashKey::Header(name) => head.headers.get(name).map(|value| key_hash(value.as_bytes())),
         HashKey::Cookie(name) => cookie(&head.headers, name).map(key_hash),
     };
-    named.unwrap_or_else(|| key_hash(conn.forwarded_for.as_bytes()))
+    named.unwrap_or_else(|| key_hash(address.as_bytes()))
 }
 
 /// Equal names of two tenants are two keys.

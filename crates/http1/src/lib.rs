@@ -23,7 +23,7 @@ pub use refusal::Refusal;
 pub use request::{Bounds, FIELDS_MAX, RequestHead, Requests, asks_for_h2c, is_authority, is_host};
 pub use response::{Malformed, ResponseHead, Responses};
 pub use send::{Framed, SendError, Sending, request_head, response_head};
-pub use socket::{read, write};
+pub use socket::{read, sent, write};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,15 +1,13 @@
-//! One read and one write of a socket.
+//! One read and one write of a connection.
 
+use crate::SendError;
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One for all connections of a thread, so that those which wait hold none.
 const BYTES: usize = 64 * 1024;
@@ -23,7 +21,7 @@ thread_local! {
 /// # Errors
 /// The socket's.
 pub fn read<R>(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8]) -> R,
 ) -> Poll<io::Result<R>> {
@@ -39,7 +37,7 @@ pub fn read<R>(
 /// # Errors
 /// The socket's.
 pub fn write(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
     slices: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
@@ -47,4 +45,16 @@ pub fn write(
         [slice] => Pin::new(stream).poll_write(cx, slice),
         slices => Pin::new(stream).poll_write_vectored(cx, slices),
     }
+}
+
+/// Whether a message has left: all of it is written, and what was written is flushed.
+///
+/// # Errors
+/// Those of the writing, then those of the flush.
+pub fn sent(
+    written: Poll<Result<(), SendError>>,
+    flushed: Poll<io::Result<()>>,
+) -> Poll<Result<(), SendError>> {
+    ready!(written)?;
+    flushed.map_err(SendError::Io)
 }

@@ -8,6 +8,7 @@
 
 mod protobuf_socket;
 mod random;
+mod secure;
 mod server;
 mod socket;
 mod stores;
@@ -16,6 +17,7 @@ pub mod wire;
 
 pub use protobuf_socket::ProtobufSocket;
 pub use random::Random;
+pub use secure::{connect_by_tls, curl};
 pub use server::{Server, binary, repository};
 pub use socket::Socket;
 pub use stream::Stream;

@@ -40,6 +40,16 @@ impl Socket {
         Ok(Self::over(socket))
     }
 
+    /// Opens a socket to `host` over a connection, and sends nothing yet.
+    ///
+    /// # Errors
+    /// If the node does not accept it.
+    pub async fn try_open_over(stream: TcpStream, host: &str) -> Result<Self, tungstenite::Error> {
+        let url = format!("ws://{host}/connection/websocket");
+        let stream = MaybeTlsStream::Plain(stream);
+        Ok(Self::over(tokio_tungstenite::client_async(url, stream).await?.0))
+    }
+
     fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
         let (pushes, replies) = (VecDeque::new(), VecDeque::new());
         Self { socket, next_id: 1, pushes, replies, closed: None }

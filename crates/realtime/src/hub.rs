@@ -26,11 +26,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep_until},
 };
 use traffic_cop::connections::{Answered, Question};
+use transport::Stream;
 use types::{Caller, ConnectionId, Principal, SessionId, TenantId, Timestamp};
 
 const INBOX: usize = 4096;
@@ -126,7 +126,7 @@ impl CoreSockets {
     /// already; `caller` is whom the upgrade request proved, if anybody.
     pub fn serve(
         self,
-        stream: TcpStream,
+        stream: Stream,
         received: &Bytes,
         encoding: Encoding,
         caller: Option<Arc<Caller>>,
@@ -184,7 +184,7 @@ impl CoreSockets {
 
     /// Answers every message with itself, for tests of the WebSocket protocol.
     #[cfg(feature = "echo")]
-    pub async fn echo(self, stream: TcpStream, received: Bytes) {
+    pub async fn echo(self, stream: Stream, received: Bytes) {
         connection::echo(stream, received).await;
     }
 }

@@ -127,7 +127,7 @@ impl Attempts<'_> {
                         continue;
                     };
                     // Boxed, for a rare turn shall not make every call larger.
-                    match Box::pin(Link::open(slot, &service.config)).await {
+                    match Box::pin(Link::open(slot, service)).await {
                         Ok(link) => link,
                         Err(error) => {
                             tracing::debug!(%error, instance = instance.authority(), "connect");

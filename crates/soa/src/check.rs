@@ -4,12 +4,13 @@ use crate::{
     config::HealthConfig,
     instance::{Condition, Instance},
     service::Services,
+    tls::{self, ServiceTls},
 };
 use clock::SharedClock;
 use http::Method;
 use http1::Responses;
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 /// The checks of all services, until dropped.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl Checks {
                     service: service.name().to_owned(),
                     instance: Arc::clone(instance),
                     health: health.clone(),
+                    tls: service.tls.clone(),
                     clock: clock.clone(),
                 };
                 tasks.spawn(check.run());
@@ -48,6 +50,7 @@ struct Check {
     service: String,
     instance: Arc<Instance>,
     health: HealthConfig,
+    tls: Option<ServiceTls>,
     clock: SharedClock,
 }
 
@@ -74,10 +77,7 @@ impl Check {
     }
 
     async fn ask(&self) -> io::Result<()> {
-        let mut stream = match self.instance.address {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect(self.instance.authority()).await?,
-        };
+        let mut stream = tls::connect(&self.instance, self.tls.as_ref()).await?;
         let Some(path) = &self.health.path else { return Ok(()) };
         let host = self.instance.authority();
         let request = format!(
@@ -85,6 +85,7 @@ impl Check {
              connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let mut responses = Responses::default();
         loop {
             let next = poll_fn(|cx| {

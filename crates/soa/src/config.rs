@@ -6,6 +6,7 @@ pub use resilience::{
     BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
 };
 
+use crate::tls::TlsConfig;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
@@ -95,7 +96,7 @@ impl From<HashKey> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "InstanceText")]
 pub struct InstanceConfig {
-    /// `http://host:port`. A host name is looked up at each connect.
+    /// `http://host:port` or `https://host:port`. A host name is looked up at each connect.
     pub url: String,
     /// Its share, beside those of the others. Default 1.
     pub weight: u32,
@@ -197,8 +198,13 @@ pub enum HostHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where it runs: `http://host:port`, one or more, or `{ url, weight }`.
+    /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
+    /// `{ url, weight }`.
     pub instances: Vec<InstanceConfig>,
+    /// What instances at `https://` have to prove. Default: that a certificate which the machine
+    /// trusts is theirs.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// How an instance is chosen. Default `least_loaded`, since it also avoids slow instances.
     #[serde(default)]
     pub balance: Balance,
@@ -232,8 +238,8 @@ pub struct ServiceConfig {
     /// each instance.
     #[serde(default)]
     pub concurrency: Option<ConcurrencyConfig>,
-    /// Time for one TCP connect. Default `2s`: a service in the same network answers in
-    /// milliseconds, and another instance may be tried after it.
+    /// Time for one connect, the handshake of TLS included. Default `2s`: a service in the same
+    /// network answers in milliseconds, and another instance may be tried after it.
     #[serde(default = "connect_timeout", with = "types::duration")]
     pub connect_timeout: Duration,
     /// Time from the call to the head of the answer, connecting included; then
@@ -286,6 +292,7 @@ impl ServiceConfig {
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
+            tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
             slow_start: Duration::ZERO,
@@ -317,12 +324,23 @@ pub enum ConfigError {
         service: String,
     },
     /// Not an address that we can call.
-    #[error("service `{service}`: `{instance}` is not of the form `http://host:port`")]
+    #[error(
+        "service `{service}`: `{instance}` is not of the form `http://host:port` or \
+         `https://host:port`"
+    )]
     Address {
         /// The service.
         service: String,
         /// The address as written.
         instance: String,
+    },
+    /// TLS that cannot be spoken.
+    #[error("service `{service}`: `tls`: {why}")]
+    Tls {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: String,
     },
     /// A path that cannot be asked.
     #[error("service `{service}`: `health.path` is not a path that begins with `/`")]

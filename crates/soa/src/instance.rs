@@ -1,8 +1,9 @@
 //! One address of a service, and how it has been lately.
 
 use http::HeaderValue;
+use rustls::pki_types::ServerName;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -23,6 +24,8 @@ pub struct Instance {
     pub(crate) host: HeaderValue,
     /// Set when the host is an address, so that no lookup is needed.
     pub(crate) address: Option<SocketAddr>,
+    /// What its certificate names, if it is called by TLS.
+    pub(crate) tls_name: Option<ServerName<'static>>,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
     avoided_until_ms: AtomicU64,
@@ -69,7 +72,8 @@ impl Instance {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let url = url::Url::parse(text).ok()?;
-        let plain = url.scheme() == "http"
+        let is_tls = url.scheme() == "https";
+        let plain = (is_tls || url.scheme() == "http")
             && url.path() == "/"
             && url.query().is_none()
             && url.fragment().is_none()
@@ -84,12 +88,19 @@ impl Instance {
             url::Host::Ipv6(ip) => Some(SocketAddr::from((ip, port))),
             url::Host::Domain(_) => None,
         };
+        let tls_name = match url.host()? {
+            _ if !is_tls => None,
+            url::Host::Domain(name) => Some(ServerName::try_from(name.to_owned()).ok()?),
+            url::Host::Ipv4(ip) => Some(ServerName::from(IpAddr::V4(ip))),
+            url::Host::Ipv6(ip) => Some(ServerName::from(IpAddr::V6(ip))),
+        };
         let authority = format!("{}:{port}", url.host_str()?);
         Some(Self {
             id: NEXT.fetch_add(1, Relaxed),
             host: HeaderValue::from_str(&authority).ok()?,
             authority,
             address,
+            tls_name,
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             avoided_until_ms: AtomicU64::new(0),
@@ -264,11 +275,14 @@ mod tests {
 
     #[test]
     fn only_plain_addresses_are_accepted() {
-        for bad in ["", "127.0.0.1:1", "https://a", "http://a/b", "http://u@a", "http://a?b"] {
+        for bad in ["", "127.0.0.1:1", "ftp://a", "http://a/b", "http://u@a", "http://a?b"] {
             assert!(Instance::parse(bad).is_none(), "{bad}");
         }
         let instance = Instance::parse("http://[::1]:80").unwrap();
         assert_eq!(instance.authority(), "[::1]:80");
-        assert!(instance.address.is_some());
+        assert!(instance.address.is_some() && instance.tls_name.is_none());
+        let instance = Instance::parse("https://a.example").unwrap();
+        assert_eq!(instance.authority(), "a.example:443");
+        assert_eq!(instance.tls_name.unwrap().to_str(), "a.example");
     }
 }

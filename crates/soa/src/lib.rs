@@ -25,6 +25,7 @@ mod instance;
 mod link;
 mod pool;
 mod service;
+mod tls;
 mod tunnel;
 
 pub use balance::key_hash;
@@ -42,4 +43,5 @@ pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};
 pub use pool::Pool;
 pub use service::{Service, Services};
+pub use tls::TlsConfig;
 pub use tunnel::{Tunnel, splice};

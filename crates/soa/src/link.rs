@@ -2,27 +2,29 @@
 
 use crate::{
     body::{Body, BoxError},
-    config::ServiceConfig,
     instance::{Instance, Slot},
+    service::Service,
+    tls,
 };
 use bytes::Bytes;
 use http::{Method, StatusCode, request::Parts, response};
 use http_body::Body as _;
 use http1::{Decoder, Framed, Responses, SendError, Sending};
 use std::{
-    io::{self, ErrorKind::WouldBlock},
-    sync::Arc,
+    io,
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite;
+use transport::Stream;
 
 /// Interim responses before the final one, at most.
 const INTERIM_MAX: u8 = 16;
 
 /// A connection to an instance. It has no task of its own.
 pub(crate) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     slot: Slot,
     responses: Responses,
     /// Bytes that came and were not looked at.
@@ -60,18 +62,12 @@ impl Link {
     /// Opens a connection.
     ///
     /// Cancel safe: the attempt is given up.
-    pub(crate) async fn open(slot: Slot, config: &ServiceConfig) -> Result<Box<Self>, io::Error> {
-        let instance = Arc::clone(slot.instance());
-        let connect = async {
-            match instance.address {
-                Some(address) => TcpStream::connect(address).await,
-                None => TcpStream::connect(instance.authority.as_str()).await,
-            }
-        };
+    pub(crate) async fn open(slot: Slot, service: &Service) -> Result<Box<Self>, io::Error> {
+        let config = &service.config;
+        let connect = tls::connect(slot.instance(), service.tls.as_ref());
         let stream = tokio::time::timeout(config.connect_timeout, connect)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
         Ok(Box::new(Self {
             stream,
             slot,
@@ -89,9 +85,9 @@ impl Link {
 
     /// Whether an unused connection has ended, as far as is known without a system call. A
     /// service that speaks unasked has ended it, too.
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         // Bytes, the end, or an error: none of them is expected.
-        !matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == WouldBlock)
+        !self.stream.is_quiet()
     }
 
     /// Begins a request, whose head is fit for the service; its body is framed anew.
@@ -189,7 +185,7 @@ impl Link {
     }
 
     /// The socket and the bytes already read from it, after an upgrade.
-    pub(crate) fn into_socket(self) -> (TcpStream, Bytes, Slot) {
+    pub(crate) fn into_socket(self) -> (Stream, Bytes, Slot) {
         (self.stream, self.ahead, self.slot)
     }
 }
@@ -214,11 +210,13 @@ impl Exchange {
         }
     }
 
-    fn poll_sent(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) {
-        if self.sent.is_none()
-            && let Poll::Ready(sent) =
-                self.sending.poll(cx, |cx, slices| http1::write(stream, cx, slices))
-        {
+    fn poll_sent(&mut self, stream: &mut Stream, cx: &mut Context<'_>) {
+        if self.sent.is_some() {
+            return;
+        }
+        let written = self.sending.poll(cx, |cx, slices| http1::write(stream, cx, slices));
+        let flushed = Pin::new(stream).poll_flush(cx);
+        if let Poll::Ready(sent) = http1::sent(written, flushed) {
             self.sent = Some(sent);
         }
     }

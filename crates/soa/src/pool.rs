@@ -50,7 +50,7 @@ impl Pool {
         let now = self.0.clock.elapsed();
         self.0.now.set(now);
         self.0.idle.borrow_mut().retain(|_, links| {
-            links.retain(|idle| idle.until > now && !idle.link.is_over());
+            links.retain_mut(|idle| idle.until > now && !idle.link.is_over());
             !links.is_empty()
         });
     }
@@ -74,7 +74,12 @@ impl Pool {
     pub(crate) fn take(&self, instance: &Instance) -> Option<Box<Link>> {
         let mut idle = self.0.idle.borrow_mut();
         let links = idle.get_mut(&instance.id)?;
-        std::iter::from_fn(|| links.pop_back()).map(|idle| idle.link).find(|link| !link.is_over())
+        while let Some(Idle { mut link, .. }) = links.pop_back() {
+            if !link.is_over() {
+                return Some(link);
+            }
+        }
+        None
     }
 
     pub(crate) fn put(&self, link: Box<Link>) {

@@ -5,6 +5,7 @@ use crate::{
     config::{Balance, Config, ConfigError, EjectionConfig, HostHeader, ServiceConfig},
     guard::{Guard, GuardReport},
     instance::{Condition, Instance},
+    tls::ServiceTls,
 };
 use http::{HeaderMap, HeaderValue, header, uri::PathAndQuery};
 use std::{
@@ -64,6 +65,7 @@ pub struct Service {
     members: Box<[Member]>,
     rule: Rule,
     pub(crate) config: ServiceConfig,
+    pub(crate) tls: Option<ServiceTls>,
     turn: AtomicUsize,
     guard: Option<Arc<Guard>>,
 }
@@ -105,18 +107,32 @@ impl Service {
                     service: service(),
                     instance: given.url.clone(),
                 })?;
-                let same = |member: &&Member| member.instance.authority == instance.authority;
+                let same = |member: &&Member| {
+                    member.instance.authority == instance.authority
+                        && member.instance.tls_name == instance.tls_name
+                };
+                // Connections that were made on other terms are not those of this service.
+                let known = known.filter(|known| known.config.tls == config.tls);
                 let known = known.and_then(|service| service.members.iter().find(same));
                 let known = known.map(|member| Arc::clone(&member.instance));
                 let instance = known.unwrap_or_else(|| Arc::new(instance));
                 Ok(Member { instance, weight: given.weight })
             })
-            .collect::<Result<_, ConfigError>>()?;
+            .collect::<Result<Box<[Member]>, ConfigError>>()?;
+        let is_tls = members.iter().any(|member| member.instance.tls_name.is_some());
+        let tls = match (&config.tls, is_tls) {
+            (None, false) => None,
+            (tls, true) => Some(ServiceTls::open(name, &tls.clone().unwrap_or_default())?),
+            (Some(_), false) => {
+                let why = "it is for instances at `https://`, and there is none".into();
+                return Err(ConfigError::Tls { service: service(), why });
+            }
+        };
         let rule = Rule { balance: config.balance, slow_start: config.slow_start };
         let turn = AtomicUsize::new(0);
         let guard = known.and_then(|known| known.guard.clone()).filter(|guard| guard.fits(config));
         let guard = guard.or_else(|| Guard::new(config).map(Arc::new));
-        Ok(Self { name: service(), members, rule, config: config.clone(), turn, guard })
+        Ok(Self { name: service(), members, rule, config: config.clone(), tls, turn, guard })
     }
 
     /// Its name.

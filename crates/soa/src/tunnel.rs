@@ -10,10 +10,8 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use transport::Stream;
 
 /// Each direction's buffer: two per tunnel, so small.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -21,14 +19,14 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// A connection to a service that left HTTP. It counts as load while it is held.
 #[derive(Debug)]
 pub struct Tunnel {
-    stream: TcpStream,
+    stream: Stream,
     early: Bytes,
     _lease: Lease,
     _slot: Slot,
 }
 
 impl Tunnel {
-    pub(crate) fn new(stream: TcpStream, early: Bytes, lease: Lease, slot: Slot) -> Self {
+    pub(crate) fn new(stream: Stream, early: Bytes, lease: Lease, slot: Slot) -> Self {
         Self { stream, early, _lease: lease, _slot: slot }
     }
 }
@@ -40,13 +38,15 @@ impl Tunnel {
 /// # Errors
 /// What either socket met; `TimedOut` after `idle_timeout`.
 pub async fn splice(
-    mut client: TcpStream,
+    mut client: Stream,
     early: &[u8],
     mut tunnel: Tunnel,
     idle_timeout: Duration,
 ) -> io::Result<(u64, u64)> {
     tunnel.stream.write_all(early).await?;
+    tunnel.stream.flush().await?;
     client.write_all(&tunnel.early).await?;
+    client.flush().await?;
     let answered = tunnel.early.len() as u64;
     tunnel.early = Bytes::new();
     let moved = Rc::new(Cell::new(false));
@@ -74,7 +74,7 @@ async fn stillness(moved: &Cell<bool>, timeout: Duration) {
 }
 
 struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     moved: Rc<Cell<bool>>,
 }
 

@@ -4,6 +4,7 @@
 //! process id, when it is dropped; so tests run in parallel. What cannot be started fails the
 //! test: nothing is skipped.
 
+mod authority;
 mod ports;
 mod postgres;
 mod process;
@@ -11,6 +12,7 @@ mod proxy;
 mod redis;
 mod shared;
 
+pub use authority::{Authority, Issued};
 pub use ports::free_ports;
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::Process;

@@ -3,11 +3,13 @@
 //! A credential is a JSON Web Token of a configured issuer ([`jws`], [`issuer`]), an API key
 //! ([`api_key`]) or a session token ([`crate::session`]). [`Identity`] checks one in full;
 //! a [`CallerCache`] remembers, per core, whom it belongs to, until it ends or anything is
-//! revoked.
+//! revoked. Without one, the certificate of a client's connection is its credential
+//! ([`certificate`]), if it has one and a rule knows it.
 
 pub mod api_key;
 mod blocks;
 mod cache;
+pub mod certificate;
 mod copies;
 pub mod issuer;
 pub mod jws;
@@ -59,6 +61,8 @@ pub struct Config {
     pub copies_for: Duration,
     /// Whose JSON Web Tokens are taken.
     pub issuers: Vec<issuer::Config>,
+    /// Whom clients' certificates stand for, the first rule that knows one first.
+    pub certificates: Vec<certificate::Rule>,
     /// Whom a request without a credential stands for; nobody, unless configured.
     pub anonymous: Option<AnonymousConfig>,
 }
@@ -69,6 +73,7 @@ impl Default for Config {
             trusted_for: Duration::from_secs(30),
             copies_for: Duration::from_secs(120),
             issuers: Vec::new(),
+            certificates: Vec::new(),
             anonymous: None,
         }
     }
@@ -112,6 +117,7 @@ fn anonymous_user() -> PrincipalId {
 /// Checks credentials for the whole node.
 pub struct Identity {
     issuers: Issuers,
+    certificates: Vec<certificate::Rule>,
     anonymous: Option<Arc<Caller>>,
     api_keys: ApiKeys,
     sessions: Arc<Sessions>,
@@ -144,6 +150,7 @@ impl Identity {
         });
         Self {
             issuers,
+            certificates: config.certificates.clone(),
             anonymous,
             api_keys,
             sessions,
@@ -194,6 +201,13 @@ impl Identity {
     #[must_use]
     pub fn anonymous(&self) -> Option<Arc<Caller>> {
         self.anonymous.clone()
+    }
+
+    /// Whom a client's certificate stands for, in DER, once it was verified and its holder has
+    /// proved that it is his; nobody, if no rule says so.
+    #[must_use]
+    pub fn certified(&self, certificate: &[u8]) -> Option<Arc<Caller>> {
+        certificate::caller(&self.certificates, certificate).map(Arc::new)
     }
 
     /// Changes when anything was revoked; a cached caller of another epoch is asked for again.

@@ -45,6 +45,8 @@ pub enum CredentialKind {
     ApiKey,
     /// The token of a session.
     SessionToken,
+    /// The client's certificate, by which its connection was made.
+    Certificate,
     /// Nothing: the anonymous policy let it in.
     Anonymous,
 }

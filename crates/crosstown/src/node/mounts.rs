@@ -24,6 +24,7 @@ use std::{
 };
 use tokio::runtime::Handle;
 use tower::ServiceExt;
+use transport::Stream;
 use types::Caller;
 
 /// Bytes of a body that the API takes.
@@ -160,12 +161,12 @@ impl Mount for Sockets {
 }
 
 #[cfg(feature = "echo")]
-async fn serve_echo(sockets: CoreSockets, stream: tokio::net::TcpStream, early: Bytes) {
+async fn serve_echo(sockets: CoreSockets, stream: Stream, early: Bytes) {
     sockets.echo(stream, early).await;
 }
 
 #[cfg(not(feature = "echo"))]
-async fn serve_echo(_: CoreSockets, _: tokio::net::TcpStream, _: Bytes) {}
+async fn serve_echo(_: CoreSockets, _: Stream, _: Bytes) {}
 
 fn refusal(problem: &Problem) -> Response<Body> {
     problem.to_response().map(Body::from)

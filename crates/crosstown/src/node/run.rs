@@ -13,12 +13,12 @@ use crate::{
     },
 };
 use api::{
-    admin::{Live, Vitals},
+    admin::{Live, TlsView, Vitals},
     services::{GuardView, InstanceView, ServicesView},
 };
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
-use gateway::{Gateway, Parts};
+use gateway::{Gateway, Parts, TlsStatus};
 use post_office::Mailboxes;
 use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
@@ -260,7 +260,8 @@ impl Node {
     }
 
     /// Reads the configuration again and applies what can change while running: routes,
-    /// services and limits.
+    /// services, limits and TLS. Files of TLS that cannot be used leave those of before in use,
+    /// and hold up nothing else.
     ///
     /// # Errors
     /// One line; then nothing has changed.
@@ -269,7 +270,12 @@ impl Node {
         let rules = config.limits.clone();
         self.gateway.reload(config.edge, &config.services).map_err(|error| error.to_string())?;
         self.limits.replace(rules);
-        Ok("routes, services and limits are as configured now; the rest needs a restart".into())
+        let done =
+            "routes, services, limits and TLS are as configured now; the rest needs a restart";
+        Ok(match self.gateway.tls().and_then(|tls| tls.problem) {
+            Some(problem) => format!("{done}; the certificates of before stay in use: {problem}"),
+            None => done.into(),
+        })
     }
 
     /// Sends clients elsewhere for the time that is configured, while everything is served.
@@ -320,6 +326,11 @@ impl Node {
             passed: realtime.passed(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
+            tls: gateway.tls().map(|TlsStatus { problem, renewals, failed }| TlsView {
+                problem,
+                renewals,
+                failed,
+            }),
         })
     }
 

@@ -17,7 +17,8 @@ use std::{
     rc::Rc,
     task::{Context, Poll, ready},
 };
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
+use transport::{Stream, Tls};
 
 /// After the last answer, so much of what a client still sends is taken, and so long, before
 /// the connection is closed: an early reset would destroy the answer.
@@ -38,7 +39,7 @@ pub(super) enum Next {
 
 /// The socket and what came from it. Shared by the connection and the body being read.
 pub(super) struct Inbound {
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     watch: Rc<Watch>,
     patience: Patience,
     state: RefCell<State>,
@@ -71,7 +72,7 @@ struct BodyWait {
 
 impl Inbound {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         first: Vec<u8>,
         conn: &Conn,
         patience: Patience,
@@ -111,7 +112,7 @@ impl Inbound {
                     });
                 }
                 let requests = &mut state.requests;
-                let read = http1::read(&mut self.stream.borrow_mut(), cx, |bytes| {
+                let read = http1::read(&mut *self.stream.borrow_mut(), cx, |bytes| {
                     (!bytes.is_empty()).then(|| requests.next(bytes))
                 });
                 match read {
@@ -165,7 +166,7 @@ impl Inbound {
         }
         while state.ahead.len() < AHEAD_BYTES_MAX {
             let ahead = &mut state.ahead;
-            let came = http1::read(&mut self.stream.borrow_mut(), cx, |bytes| {
+            let came = http1::read(&mut *self.stream.borrow_mut(), cx, |bytes| {
                 if ahead.is_empty() {
                     *ahead = Bytes::copy_from_slice(bytes);
                 } else {
@@ -193,15 +194,17 @@ impl Inbound {
             let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no bytes");
             return Poll::Ready(Err(SendError::Io(error)));
         }
-        let before = sending.written();
+        let before = (sending.written(), self.sent());
         // Not held meanwhile: the body may have to read from it.
-        let polled =
-            sending.poll(cx, |cx, slices| http1::write(&mut self.stream.borrow_mut(), cx, slices));
-        if sending.written() > before {
+        let written =
+            sending.poll(cx, |cx, slices| http1::write(&mut *self.stream.borrow_mut(), cx, slices));
+        let flushed = Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx);
+        if (sending.written(), self.sent()) > before {
             self.watch.write().clear();
         }
-        self.watch.waits_to_write(sending.is_blocked(), self.patience.write);
-        polled
+        let waits = sending.is_blocked() || flushed.is_pending();
+        self.watch.waits_to_write(waits, self.patience.write);
+        http1::sent(written, flushed)
     }
 
     /// Passes over what is here of a body that nobody reads. Whether the next request can be
@@ -220,10 +223,31 @@ impl Inbound {
         self.drain() && self.state.borrow().body.is_end()
     }
 
+    /// Bytes of TLS that the client took.
+    fn sent(&self) -> u64 {
+        self.stream.borrow().tls().map_or(0, Tls::sent)
+    }
+
+    /// Tells a client of TLS that the connection ends here, if nothing was left to say.
+    pub(super) fn part(&self) {
+        if let Some(tls) = self.stream.borrow().tls() {
+            tls.part();
+        }
+    }
+
     /// Ends the connection so that the client sees the last answer.
     pub(super) async fn close(&self) -> io::Result<()> {
         // Nobody else writes any more.
-        poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)).await?;
+        poll_fn(|cx| {
+            self.watch.register(cx.waker());
+            if self.watch.is_cut() || self.watch.write().take_passed() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            let shut = Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx);
+            self.watch.waits_to_write(shut.is_pending(), self.patience.write);
+            shut
+        })
+        .await?;
         if self.state.borrow().saw_end || self.is_between() {
             return Ok(());
         }
@@ -236,7 +260,7 @@ impl Inbound {
                 && !self.watch.read().take_passed()
                 && !self.watch.is_cut()
             {
-                match ready!(http1::read(&mut self.stream.borrow_mut(), cx, <[u8]>::len)) {
+                match ready!(http1::read(&mut *self.stream.borrow_mut(), cx, <[u8]>::len)) {
                     Ok(0) | Err(_) => break,
                     Ok(bytes) => lingered += bytes,
                 }
@@ -247,7 +271,7 @@ impl Inbound {
     }
 
     /// The socket, and the bytes that followed a request for another protocol.
-    pub(super) fn into_socket(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_socket(self) -> (Stream, Bytes) {
         (self.stream.into_inner(), self.state.into_inner().ahead)
     }
 
@@ -274,7 +298,7 @@ impl Inbound {
             if state.continue_due {
                 ready!(self.poll_continue(state, cx))?;
             }
-            let read = http1::read(&mut self.stream.borrow_mut(), cx, Bytes::copy_from_slice);
+            let read = http1::read(&mut *self.stream.borrow_mut(), cx, Bytes::copy_from_slice);
             let bytes = match read {
                 Poll::Ready(Ok(bytes)) => bytes,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),

@@ -5,13 +5,14 @@ use bytes::Bytes;
 use http::Request;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::sync::oneshot;
+use transport::Stream;
 
-/// A connection that has left HTTP: the socket, without any buffer or state of ours.
+/// A connection that has left HTTP, without any buffer or state of ours.
 #[derive(Debug)]
 pub struct Socket {
-    /// The socket. It belongs to the runtime of the core that it came from.
-    pub stream: TcpStream,
+    /// The connection. It belongs to the runtime of the core that it came from.
+    pub stream: Stream,
     /// Bytes that the client sent before it was answered.
     pub early: Bytes,
     /// Counts as a connection of the node for as long as it is held.

@@ -5,10 +5,14 @@
 mod balance;
 mod connections;
 mod content;
+mod forwarded;
 mod framing;
 mod http2;
 mod proxy;
+mod proxy_protocol;
 mod resilience;
 mod routing;
 mod support;
+mod tls;
 mod transform;
+mod upstream_tls;

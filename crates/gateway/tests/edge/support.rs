@@ -5,7 +5,7 @@ use gateway::{Auth, Config, Gateway, Parts, RouteConfig};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use traffic_cop::{
@@ -62,13 +62,24 @@ impl Edge {
         anonymous: Option<AnonymousConfig>,
         make_mounts: gateway::MakeMounts,
     ) -> Self {
+        let identity = IdentityConfig { anonymous, ..IdentityConfig::default() };
+        Self::identifying(config, services, rules, &identity, make_mounts)
+    }
+
+    pub(crate) fn identifying(
+        config: Config,
+        services: &soa::Config,
+        rules: Vec<Rule>,
+        identity: &IdentityConfig,
+        make_mounts: gateway::MakeMounts,
+    ) -> Self {
         let clock = SystemClock::shared();
         let store: store::SharedStore = Arc::new(store_memory::MemoryStore::new(clock.clone()));
         let revocations = Revocations::new(store.clone());
         let keys = ApiKeys::new(store.clone(), clock.clone(), revocations.clone());
         let sessions = Sessions::new(store, clock.clone(), Default::default(), revocations.clone());
         let identity = Identity::new(
-            &IdentityConfig { anonymous, ..IdentityConfig::default() },
+            identity,
             Issuers::default(),
             keys.clone(),
             Arc::new(sessions),
@@ -112,7 +123,7 @@ impl Edge {
 }
 
 /// A raw connection.
-pub(crate) struct Client(pub(crate) TcpStream);
+pub(crate) struct Client<S = TcpStream>(pub(crate) S);
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -143,9 +154,10 @@ pub(crate) async fn soon<T>(what: impl std::future::Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(15), what).await.expect("it takes too long")
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.0.write_all(bytes.as_ref())).await.unwrap();
+        soon(self.0.flush()).await.unwrap();
     }
 
     /// A head without its body; none if the connection ended before it.
@@ -222,15 +234,28 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) async fn echo() -> Self {
+        Self::echo_over(|socket| async move { Some(socket) }).await
+    }
+
+    /// The same, over what `open` makes of each socket, if anything.
+    pub(crate) async fn echo_over<S, F>(open: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = Option<S>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let received: Arc<Mutex<Vec<Recorded>>> = Arc::default();
         let all = received.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let bytes = Arc::new(Mutex::new(Vec::new()));
-                all.lock().push(bytes.clone());
-                tokio::spawn(echo(stream, bytes));
+            while let Ok((socket, _)) = listener.accept().await {
+                let (opening, all) = (open(socket), all.clone());
+                tokio::spawn(async move {
+                    let Some(stream) = opening.await else { return };
+                    let bytes = Arc::new(Mutex::new(Vec::new()));
+                    all.lock().push(bytes.clone());
+                    echo(stream, bytes).await;
+                });
             }
         });
         Self { address, received }
@@ -303,7 +328,7 @@ fn split(bytes: &[u8]) -> Option<Whole<'_>> {
     Some(((head, body), rest))
 }
 
-async fn echo(mut stream: TcpStream, bytes: Recorded) {
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: Recorded) {
     let mut seen = 0;
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -319,7 +344,7 @@ async fn echo(mut stream: TcpStream, bytes: Recorded) {
             let text = [head.as_bytes(), &body].concat();
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
             let answer = [answer.as_bytes(), &text].concat();
-            if stream.write_all(&answer).await.is_err() {
+            if stream.write_all(&answer).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
         }

@@ -17,3 +17,4 @@ mod sockets;
 mod state;
 mod supabase;
 mod tenants;
+mod tls;

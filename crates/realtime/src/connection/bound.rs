@@ -31,9 +31,10 @@ impl Bound {
         let claimed = match proved.credential {
             // What it names is the session's.
             CredentialKind::SessionToken => Pillars::default(),
-            CredentialKind::Jwt | CredentialKind::ApiKey | CredentialKind::Anonymous => {
-                proved.pillars.clone()
-            }
+            CredentialKind::Jwt
+            | CredentialKind::ApiKey
+            | CredentialKind::Certificate
+            | CredentialKind::Anonymous => proved.pillars.clone(),
         };
         let mut bound = Self { caller: proved, claimed, session, durable, hold, meter };
         bound.look_at_pillars();

@@ -323,7 +323,14 @@ impl Task {
             (CredentialKind::Jwt | CredentialKind::ApiKey, Some(at)) => {
                 (true, seconds(at.since(now)).max(1))
             }
-            (CredentialKind::SessionToken | CredentialKind::Anonymous, _) | (_, None) => (false, 0),
+            // What these hold ends with something else than a token that could be fresh.
+            (
+                CredentialKind::SessionToken
+                | CredentialKind::Certificate
+                | CredentialKind::Anonymous,
+                _,
+            )
+            | (_, None) => (false, 0),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A WebSocket: the codec over the two halves of its TCP stream.
+//! A WebSocket: the codec over the two halves of its connection.
 
 use crate::connection::outlet::Outlet;
 use bytes::Bytes;
@@ -10,14 +10,12 @@ use std::{
     rc::Rc,
     task::{Context, Poll, Waker},
 };
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::{TcpStream, tcp::OwnedReadHalf},
-};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
+use transport::{Reading, Stream};
 
 /// Bytes that are read from the kernel at once.
 const AT_ONCE: usize = 16 * 1024;
@@ -32,11 +30,11 @@ pub(super) struct Socket {
 impl Socket {
     /// The socket on a stream of which `received` was read already, and its way out.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         received: &Bytes,
         config: WebSocketConfig,
     ) -> (Self, Rc<Outlet>) {
-        let (read, write) = stream.into_split();
+        let (read, write) = stream.into_halves();
         let out = Rc::new(Outlet::new(write));
         let part = received.to_vec();
         let codec = WebSocketContext::from_partially_read(part, Role::Server, Some(config));
@@ -85,7 +83,7 @@ impl Socket {
 /// The stream as the codec sees it: it reads and writes without waiting, and who is to be woken
 /// when that is possible again is known.
 struct Wire {
-    read: OwnedReadHalf,
+    read: Reading,
     /// What was read and the codec has not asked for yet.
     early: Bytes,
     out: Rc<Outlet>,
@@ -135,6 +133,9 @@ impl Write for Wire {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self.out.poll_flush(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
     }
 }

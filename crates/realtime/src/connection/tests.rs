@@ -198,8 +198,9 @@ fn an_answer_to_connect_recovers_no_more_than_the_queue_holds() {
 async fn the_hub_writes_the_first_of_a_turn_if_nothing_waits() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (_read, write) = listener.accept().await.unwrap().0.into_split();
-    write.writable().await.unwrap();
+    let server = transport::Stream::from(listener.accept().await.unwrap().0);
+    let (_read, write) = server.into_halves();
+    std::future::poll_fn(|cx| write.poll_write_ready(cx)).await.unwrap();
     let out = Rc::new(Outlet::new(write));
     let (connection, channel) = subscribed_by(false, Encoding::Json, Some(out));
     let frames = push(&channel, |_| true);

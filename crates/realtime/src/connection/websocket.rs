@@ -20,15 +20,13 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    time::{Sleep, error::Elapsed, sleep_until, timeout},
-};
+use tokio::time::{Sleep, error::Elapsed, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{
     self, Message,
     error::{CapacityError, ProtocolError},
     protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
 };
+use transport::Stream;
 use types::Caller;
 
 /// What each socket keeps to read into; more is there while more comes.
@@ -51,7 +49,7 @@ fn socket_config(sockets: &CoreSockets) -> WebSocketConfig {
 /// Serves a connection until it ends. `received` was read of its stream already.
 pub(crate) fn serve(
     sockets: CoreSockets,
-    stream: TcpStream,
+    stream: Stream,
     received: &Bytes,
     encoding: Encoding,
     caller: Option<Arc<Caller>>,
@@ -194,7 +192,7 @@ impl Served {
 
 /// Answers every message with itself.
 #[cfg(feature = "echo")]
-pub(crate) async fn echo(stream: TcpStream, received: Bytes) {
+pub(crate) async fn echo(stream: Stream, received: Bytes) {
     // The largest message of the cases for performance has 16 MiB.
     let bytes_max = Some(32 * 1024 * 1024);
     let config = WebSocketConfig::default().max_message_size(bytes_max).max_frame_size(bytes_max);

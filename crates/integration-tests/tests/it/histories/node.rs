@@ -200,6 +200,7 @@ async fn serve(
     let sockets = CoreSockets::start(Realtime::new(config, parts));
     while let Some((stream, caller)) = inbox.recv().await {
         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
+        let stream = stream.into();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let serving =
             sockets.clone().serve(stream, &Bytes::new(), Encoding::Json, Some(caller), ip);
