@@ -9,6 +9,7 @@
 pub mod admin;
 mod answer;
 mod blocks;
+pub mod cache;
 mod channels;
 mod connections;
 mod limits;

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::{Parts, TlsView, Vitals},
-    services,
+    cache, services,
 };
 use std::{
     fmt::{Display, Write},
@@ -46,6 +46,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
     services::metrics(&mut text, &(parts.services)().guards);
+    cache::metrics(&mut text, (parts.cache.see)());
     shadows(&mut text, parts);
     costs(&mut text, &parts.limits);
     shared_limits(&mut text, &parts.limits);

@@ -158,6 +158,7 @@ pub(crate) async fn whoami(by: By) -> Answer {
         CredentialKind::ApiKey => "api_key",
         CredentialKind::SessionToken => "session_token",
         CredentialKind::Certificate => "certificate",
+        CredentialKind::Vouched => "vouched",
         CredentialKind::Anonymous => "anonymous",
     };
     json(Shown {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api_key;
+mod cache;
 mod operator;
 mod services;
 mod token;
@@ -45,6 +46,8 @@ enum Command {
     ApiKey(api_key::ApiKeyCommand),
     /// Show the services' instances, and how each is, as a running node sees them.
     Services(services::ServicesArgs),
+    /// Show what a running node keeps of answers, or make it forget them.
+    Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
     Trace(trace::TraceArgs),
     /// See it work: a server, three small services and a page in your browser.
@@ -73,6 +76,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
         Command::Services(args) => services::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),

@@ -241,7 +241,7 @@ impl http_body::Body for Compressed {
                     this.unflushed = false;
                     this.encoder.flush()
                 }
-                polled => match ready!(polled) {
+                polled @ (Poll::Ready(_) | Poll::Pending) => match ready!(polled) {
                     Some(Ok(frame)) => {
                         let Some(data) = frame.data_ref() else { continue };
                         this.unflushed = true;

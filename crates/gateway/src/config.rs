@@ -2,7 +2,7 @@
 
 use crate::{
     cache::CacheConfig, cidr::Cidr, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
-    mirror::MirrorConfig, reshape::ReshapeConfig, tls::TlsConfig,
+    forward_auth::ForwardAuthConfig, mirror::MirrorConfig, reshape::ReshapeConfig, tls::TlsConfig,
 };
 use serde::{Deserialize, Serialize};
 use soa::{HashKey, Priority};
@@ -199,6 +199,9 @@ pub struct RouteConfig {
     pub body_bytes_max: Option<u64>,
     /// Who may use it. Default `required`.
     pub auth: Auth,
+    /// A service that decides whether a request may go on. Default: none is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_auth: Option<ForwardAuthConfig>,
     /// Roles of which the caller needs one; others get `403`. Default: none is needed.
     pub roles: Vec<String>,
 }
@@ -209,7 +212,8 @@ impl RouteConfig {
         let one = (!self.service.is_empty()).then_some(&self.service);
         let split = self.split.iter().map(|part| &part.service);
         let mirror = self.mirror.iter().map(|mirror| &mirror.service);
-        one.into_iter().chain(split).chain(mirror).map(String::as_str)
+        let auth = self.forward_auth.iter().map(|auth| &auth.service);
+        one.into_iter().chain(split).chain(mirror).chain(auth).map(String::as_str)
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Content {
 /// What has to be known of a request when its answer comes.
 pub(crate) struct Pending {
     accepted: Accepted,
-    asking: Option<Box<Asking>>,
+    asking: Option<Asking>,
     method: Method,
 }
 

@@ -60,7 +60,7 @@ impl Edit {
 
 /// The name of a field that a route may change: none that frames or routes a message, belongs to
 /// one connection, or says who calls.
-fn editable(name: &str) -> Result<HeaderName, String> {
+pub(crate) fn editable(name: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("`{name}` is not the name of a header field"))?;
     let ours = [

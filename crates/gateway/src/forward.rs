@@ -8,6 +8,7 @@ use crate::{
     deadline,
     exchange::{Asked, check_length, inbound, too_large},
     fields::{self, CallerFields},
+    forward_auth::Verdict,
     h1::Upgrade,
     identify::{check_roles, identify},
     route::Route,
@@ -36,7 +37,14 @@ pub(crate) async fn forward(
     let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
     let patience = deadline::asked(asked.noted.timeout.as_ref())?;
-    let caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
+    let mut caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
+    let mut granted = None;
+    if let Some(auth) = route.forward_auth.as_ref().filter(|auth| auth.identity) {
+        match Box::pin(auth.ask(conn, &head, &asked, None)).await? {
+            Verdict::Granted(by, fields) => (caller, granted) = (by, Some(fields)),
+            Verdict::Refused(answer) => return Ok(answer),
+        }
+    }
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
@@ -47,6 +55,15 @@ pub(crate) async fn forward(
         return Ok(limited(decision));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
+    if let Some(auth) = route.forward_auth.as_ref().filter(|auth| !auth.identity) {
+        match Box::pin(auth.ask(conn, &head, &asked, caller.as_deref())).await? {
+            Verdict::Granted(_, fields) => granted = Some(fields),
+            Verdict::Refused(mut answer) => {
+                tell_limits(conn, &mut answer, &mut decision, ticket);
+                return Ok(answer);
+            }
+        }
+    }
     let (backend, key) = {
         let address = asked.address(conn);
         let asked = sticky::Asked { address, head: &head, caller: caller.as_deref() };
@@ -56,6 +73,9 @@ pub(crate) async fn forward(
     ticket.route = backend.id;
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
+    if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
+        auth.tell(&mut head.headers, said);
+    }
     if let Some(target) = target {
         head.uri = target;
     }

@@ -61,7 +61,10 @@ pub(crate) async fn identify(
 }
 
 /// A caller whom no token had to prove, unless that one is blocked.
-async fn unless_blocked(conn: &Conn, caller: Arc<Caller>) -> Result<Arc<Caller>, Problem> {
+pub(crate) async fn unless_blocked(
+    conn: &Conn,
+    caller: Arc<Caller>,
+) -> Result<Arc<Caller>, Problem> {
     let core = &conn.core;
     let identity = &core.node.identity;
     if identity.knows_blocks(&caller) {

@@ -14,6 +14,7 @@ use crate::{
     content::Content,
     cors::Cors,
     edit::Edit,
+    forward_auth::ForwardAuth,
 };
 use ahash::AHashMap;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -35,6 +36,7 @@ pub(crate) struct Route {
     pub(crate) priority: Priority,
     pub(crate) body_bytes_max: u64,
     pub(crate) auth: Auth,
+    pub(crate) forward_auth: Option<ForwardAuth>,
     pub(crate) roles: Box<[Role]>,
     /// Bytes that the service does not see.
     pub(crate) stripped: usize,

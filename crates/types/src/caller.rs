@@ -47,6 +47,8 @@ pub enum CredentialKind {
     SessionToken,
     /// The client's certificate, by which its connection was made.
     Certificate,
+    /// What a service of the operator's took for one, which was asked.
+    Vouched,
     /// Nothing: the anonymous policy let it in.
     Anonymous,
 }

@@ -14,11 +14,12 @@ use crate::{
 };
 use api::{
     admin::{Live, TlsView, Vitals},
+    cache::CacheView,
     services::{GuardView, InstanceView, ServicesView},
 };
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
-use gateway::{Gateway, Parts, TlsStatus};
+use gateway::{CacheReport, Gateway, Parts, TlsStatus};
 use post_office::Mailboxes;
 use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
@@ -235,6 +236,7 @@ impl Node {
             clock: clock.clone(),
             vitals: node.vitals(),
             services: node.services(),
+            cache: node.cache(),
             config: config.printed().into(),
             reload: node.reloader(),
         };
@@ -363,6 +365,17 @@ impl Node {
             });
             view
         })
+    }
+
+    fn cache(self: &Arc<Self>) -> api::cache::Cache {
+        let (seen, forgetful) = (self.gateway.clone(), self.gateway.clone());
+        api::cache::Cache {
+            see: Arc::new(move || {
+                let CacheReport { hits, misses, revalidated, targets, bytes } = seen.cached();
+                CacheView { hits, misses, revalidated, targets, bytes }
+            }),
+            forget: Arc::new(move || forgetful.forget_cached()),
+        }
     }
 
     fn reloader(self: &Arc<Self>) -> Arc<dyn Fn() -> Result<String, String> + Send + Sync> {

@@ -27,13 +27,13 @@ pub(crate) struct Scope<'a> {
 pub(crate) enum Looked {
     Answer(Response<Body>),
     /// The service is to be asked, and the cache to be told.
-    Ask(Box<Asking>),
+    Ask(Asking),
 }
 
 /// A request whose answer concerns the cache.
 pub(crate) enum Asking {
     /// Its answer may be kept.
-    Get(Get),
+    Get(Box<Get>),
     /// It changes what is kept, if it succeeds (RFC 9111, section 4.4).
     Change { cache: Arc<Cache>, key: Box<str> },
 }
@@ -70,7 +70,7 @@ impl CacheConfig {
         let key = self.key(scope, head);
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let change = Asking::Change { cache: Arc::clone(cache), key };
-            return (!head.method.is_safe()).then(|| Looked::Ask(Box::new(change)));
+            return (!head.method.is_safe()).then(|| Looked::Ask(change));
         }
         if head.headers.contains_key(header::RANGE) || head.headers.contains_key(header::UPGRADE) {
             return None;
@@ -102,7 +102,7 @@ impl CacheConfig {
             entry.ask(&mut head.headers);
             get.stale = Some(entry);
         }
-        Some(Looked::Ask(Box::new(Asking::Get(get))))
+        Some(Looked::Ask(Asking::Get(Box::new(get))))
     }
 
     /// The key of a target. A line break is in none of its parts.

@@ -7,6 +7,7 @@ use crate::{
     content::Content,
     cors::Cors,
     edit::Edit,
+    forward_auth::ForwardAuth,
 };
 use http::{HeaderName, HeaderValue, Method};
 use soa::Services;
@@ -105,7 +106,13 @@ pub(super) fn route(
         .iter()
         .map(|role| Role::new(role).map_err(|error| error.to_string()))
         .collect::<Result<Box<[_]>, _>>()?;
-    if !roles.is_empty() && route.auth == Auth::None {
+    let forward_auth = route.forward_auth.as_ref();
+    let forward_auth = forward_auth.map(|auth| ForwardAuth::compile(auth, services)).transpose()?;
+    let vouched = forward_auth.as_ref().is_some_and(|auth| auth.identity);
+    if vouched && route.auth != Auth::None {
+        return Err("`forward_auth.identity` goes with `auth = \"none\"`".into());
+    }
+    if !roles.is_empty() && route.auth == Auth::None && !vouched {
         return Err("`roles` need `auth`".into());
     }
     if !route.tenants.is_empty() && route.auth == Auth::None {
@@ -123,6 +130,7 @@ pub(super) fn route(
         priority: route.priority,
         body_bytes_max: route.body_bytes_max.unwrap_or(config.body_bytes_max),
         auth: route.auth,
+        forward_auth,
         roles,
         request_edit: Edit::compile(&route.request_headers)?,
         response_edit: Edit::compile(&route.response_headers)?,

@@ -66,6 +66,11 @@ fn routes() {
 }
 
 #[test]
+fn answers() {
+    run("docs/guides/answers.md");
+}
+
+#[test]
 fn sessions_and_state() {
     run("docs/guides/sessions-and-state.md");
 }

@@ -34,6 +34,7 @@ impl Bound {
             CredentialKind::Jwt
             | CredentialKind::ApiKey
             | CredentialKind::Certificate
+            | CredentialKind::Vouched
             | CredentialKind::Anonymous => proved.pillars.clone(),
         };
         let mut bound = Self { caller: proved, claimed, session, durable, hold, meter };

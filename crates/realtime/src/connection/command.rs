@@ -327,6 +327,7 @@ impl Task {
             (
                 CredentialKind::SessionToken
                 | CredentialKind::Certificate
+                | CredentialKind::Vouched
                 | CredentialKind::Anonymous,
                 _,
             )
