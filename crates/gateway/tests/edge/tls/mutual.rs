@@ -1,7 +1,7 @@
 //! Clients that prove by a certificate who they are.
 
 use super::{Files, clients::Trust};
-use crate::support::{Client, Edge, Origin, services};
+use crate::support::{Client, Edge, Origin, services, soon};
 use gateway::{Auth, ClientAuth, Config, RouteConfig};
 use std::{fs, sync::Arc, time::Duration};
 use test_servers::Authority;
@@ -141,9 +141,12 @@ async fn what_is_revoked_ends_on_open_connections_too() {
     assert_eq!(ask(&mut with_lost, "/required", "").await, billing);
     assert_eq!(ask(&mut with_kept, "/required", "").await, billing);
     let _ = files.authority.revoke("crl", &[lost.serial]);
-    while edge.gateway.tls().unwrap().renewals == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let renewed = async {
+        while edge.gateway.tls().unwrap().renewals == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(renewed).await;
     assert_eq!(ask(&mut with_lost, "/required", "").await, "401");
     assert_eq!(ask(&mut with_kept, "/required", "").await, billing);
     assert_eq!(told(&Trust::showing(files.path(), &lost), &edge).await, "closed");
