@@ -3,6 +3,7 @@
 use crate::support::{Edge, Origin, config, services};
 use gateway::Config;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
 
 const ASK: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 
@@ -83,6 +84,7 @@ async fn who_does_not_say_first_is_closed() {
     // Others than the proxies are not even read.
     let edge = Edge::start(behind(&["10.0.0.0/8"]), &services(&[&origin.address]));
     let mut client = edge.connect().await;
+    let _ = client.0.write_all(format!("PROXY UNKNOWN\r\n{ASK}").as_bytes()).await;
     assert!(client.is_closed().await);
     assert!(origin.received().is_empty());
 }

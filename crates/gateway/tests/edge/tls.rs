@@ -109,9 +109,12 @@ async fn handshakes_are_bounded() {
     let trust = Trust::of(files.path());
     let mut slow = edge.connect().await;
     slow.send("\u{16}").await;
-    while trust.connect(&edge, "localhost").await.is_ok() {}
+    let until = async |refused| {
+        while trust.connect(&edge, "localhost").await.is_err() != refused {}
+    };
+    soon(until(true)).await;
     drop(slow);
-    while trust.connect(&edge, "localhost").await.is_err() {}
+    soon(until(false)).await;
 }
 
 #[tokio::test]
@@ -128,19 +131,22 @@ async fn certificates_are_renewed_under_open_connections() {
     for (key, why) in [(fs::read(&other.key).unwrap(), "belong together"), (vec![], "private key")]
     {
         fs::write(&files.server.key, key).unwrap();
-        loop {
-            if edge.gateway.tls().unwrap().problem.is_some_and(|problem| problem.contains(why)) {
-                break;
+        let is_told = || edge.gateway.tls().unwrap().problem.is_some_and(|told| told.contains(why));
+        let told = async {
+            while !is_told() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        };
+        soon(told).await;
         assert_eq!(trust.connect(&edge, "localhost").await.unwrap().certificate(), before);
         // A reload of everything else is not held up.
         edge.gateway.reload(config.clone(), &services(&[&origin.address])).unwrap();
     }
     fs::copy(&other.key, &files.server.key).unwrap();
     fs::copy(&other.certificate, &files.server.certificate).unwrap();
-    while trust.connect(&edge, "localhost").await.unwrap().certificate() == before {}
+    let renewed =
+        async { while trust.connect(&edge, "localhost").await.unwrap().certificate() == before {} };
+    soon(renewed).await;
     let status = edge.gateway.tls().unwrap();
     assert_eq!((status.renewals, status.problem), (1, None));
     open.send(ASK).await;

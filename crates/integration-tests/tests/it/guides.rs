@@ -132,3 +132,8 @@ fn state_rules() {
 fn state_tiers() {
     run("docs/guides/state-tiers.md");
 }
+
+#[test]
+fn tls() {
+    run("docs/guides/tls.md");
+}

@@ -11,6 +11,7 @@ mod guides;
 mod histories;
 mod limits;
 mod nodes;
+mod proxies;
 mod rolling;
 mod sessions;
 mod sockets;

@@ -1,9 +1,15 @@
 //! Clients that prove by a certificate who they are.
 
 use super::{Files, clients::Trust};
-use crate::support::{Client, Edge, Origin, services};
+use crate::support::{Client, Edge, Origin, services, soon};
 use gateway::{Auth, ClientAuth, Config, RouteConfig};
-use std::{fs, sync::Arc, time::Duration};
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
+use std::{
+    fs,
+    io::{Read, Write},
+    sync::Arc,
+    time::Duration,
+};
 use test_servers::Authority;
 use transport::Stream;
 
@@ -141,9 +147,12 @@ async fn what_is_revoked_ends_on_open_connections_too() {
     assert_eq!(ask(&mut with_lost, "/required", "").await, billing);
     assert_eq!(ask(&mut with_kept, "/required", "").await, billing);
     let _ = files.authority.revoke("crl", &[lost.serial]);
-    while edge.gateway.tls().unwrap().renewals == 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let renewed = async {
+        while edge.gateway.tls().unwrap().renewals == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(renewed).await;
     assert_eq!(ask(&mut with_lost, "/required", "").await, "401");
     assert_eq!(ask(&mut with_kept, "/required", "").await, billing);
     assert_eq!(told(&Trust::showing(files.path(), &lost), &edge).await, "closed");
@@ -165,5 +174,34 @@ async fn the_certificate_of_a_proxy_is_not_its_clients() {
     let mut proxy = Trust::showing(files.path(), &proxy).connect(&edge, "localhost").await.unwrap();
     for fields in ["x-forwarded-for: 203.0.113.7\r\n", ""] {
         assert_eq!(ask(&mut proxy, "/required", fields).await, "401");
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_where_a_certificate_is_asked_for() {
+    let (files, origin) = (Files::new(), Origin::echo().await);
+    for (config, kind) in [
+        (files.config(), HandshakeKind::Resumed),
+        (config(&files, ClientAuth::Optional), HandshakeKind::Full),
+    ] {
+        let edge = edge(config, &origin);
+        let address = edge.gateway.local_addr();
+        let roots = transport::read_roots(&files.path().join("ca.pem")).unwrap();
+        let client = Arc::new(transport::client(roots, None).unwrap());
+        let twice = tokio::task::spawn_blocking(move || {
+            [(); 2].map(|()| {
+                let name = "localhost".try_into().unwrap();
+                let session = ClientConnection::new(Arc::clone(&client), name).unwrap();
+                let socket = std::net::TcpStream::connect(address).unwrap();
+                let mut stream = StreamOwned::new(session, socket);
+                stream
+                    .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                    .unwrap();
+                // Tickets come with the answer.
+                stream.read_to_end(&mut Vec::new()).unwrap();
+                stream.conn.handshake_kind().unwrap()
+            })
+        });
+        assert_eq!(twice.await.unwrap(), [HandshakeKind::Full, kind]);
     }
 }
