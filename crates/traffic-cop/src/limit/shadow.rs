@@ -53,7 +53,7 @@ impl Shadow {
     /// that is then.
     pub(super) fn charge(
         &self,
-        shared: Option<&Shared>,
+        shared: &Shared,
         cost: u32,
         now: Duration,
         again: &impl Fn() -> Duration,
@@ -70,12 +70,11 @@ impl Shadow {
         true
     }
 
-    fn takes(&self, shared: Option<&Shared>, cost: u32, now: Duration) -> bool {
+    fn takes(&self, shared: &Shared, cost: u32, now: Duration) -> bool {
         let cost = cost.saturating_mul(self.cost);
-        match (&self.counter, shared) {
-            (Counter::Here(bucket), _) => bucket.take_or_look(self.rate, now, cost).is_ok(),
-            (Counter::Shared(bucket), Some(shared)) => shared.shadow(bucket, now, cost),
-            (Counter::Shared(_), None) => true,
+        match &self.counter {
+            Counter::Here(bucket) => bucket.take_or_look(self.rate, now, cost).is_ok(),
+            Counter::Shared(bucket) => shared.shadow(bucket, now, cost),
         }
     }
 }
