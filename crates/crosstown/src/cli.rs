@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api_key;
+mod limits;
 mod operator;
 mod services;
 mod token;
@@ -47,6 +48,9 @@ enum Command {
     Services(services::ServicesArgs),
     /// See what passes through some connections, on all nodes, as it happens.
     Trace(trace::TraceArgs),
+    /// What limits would do.
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
@@ -74,6 +78,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::ApiKey(command) => api_key::run(command),
         Command::Services(args) => services::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Limits(command) => limits::run(command),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),
         Command::Example(example) => examples::run(example),

@@ -17,6 +17,7 @@ mod rule;
 mod shadow;
 mod share;
 mod shared;
+pub mod simulate;
 mod subject;
 mod tally;
 

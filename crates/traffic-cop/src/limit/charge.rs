@@ -296,6 +296,19 @@ impl Decision {
         owes.then(|| Owing::new(self.charge.0.clone(), self.unmoved))
     }
 
+    /// The rule that refused the request, if one did.
+    pub(super) fn refused_by(&self) -> Option<&str> {
+        let (at, _) = self.tightest?;
+        (self.outcome == Outcome::Refused).then_some(&*self.charge.0.parts[at].rule)
+    }
+
+    /// Whether the rule of that name, in shadow, would have refused the request.
+    pub(super) fn would_refuse(&self, rule: &str) -> bool {
+        let at = self.charge.0.shadows.iter().position(|shadow| &*shadow.rule == rule);
+        let bit = at.and_then(|at| 1_u64.checked_shl(at as u32));
+        bit.is_some_and(|bit| self.unmoved & bit != 0)
+    }
+
     /// Part `at` has come to this.
     pub(super) fn came_to(&mut self, at: usize, taken: Taken) {
         if self.tightest.is_none_or(|(of, known)| of == at || taken.remaining < known.remaining) {

@@ -8,11 +8,11 @@ use crate::limit::{
     subject::Pace,
 };
 use http::HeaderName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// The most of a quota: so many bytes, for instance.
-const QUOTA_MAX: u64 = 1_000_000_000_000_000;
+/// The most of a quota: the largest number of a structured field (RFC 9651, section 3.3.1).
+const QUOTA_MAX: u64 = 999_999_999_999_999;
 
 /// What each bucket of a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -57,7 +57,7 @@ pub enum WhenAway {
 }
 
 /// What a rule does with a request that it has no room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Refuses it.

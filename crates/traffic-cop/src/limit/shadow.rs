@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 /// A bucket of a rule in shadow, and where its refusals are noted.
 #[derive(Debug)]
 pub(super) struct Shadow {
+    pub(super) rule: Arc<str>,
     pub(super) rate: Rate,
     pub(super) counter: Counter,
     /// What a request costs; 0 if that is known afterwards.
@@ -41,12 +42,12 @@ pub struct ShadowReport {
 impl Shadow {
     /// As `part` of a charge, but refusing nothing.
     pub(super) fn new(part: Part, tally: Arc<Tally>, named: Named) -> Self {
-        let Part { rate, counter, cost, later, .. } = part;
+        let Part { rule, rate, counter, cost, later, .. } = part;
         let named = Arc::new(named);
         if let Counter::Shared(bucket) = &counter {
             bucket.tell(&tally, &named);
         }
-        Self { rate, counter, cost, later, tally, named }
+        Self { rule, rate, counter, cost, later, tally, named }
     }
 
     /// Charges it; false if it would have refused. A refusal has to hold `again`, by the time
