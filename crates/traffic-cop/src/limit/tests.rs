@@ -352,3 +352,61 @@ fn a_quota_that_cannot_be_is_refused_with_what_to_change() {
     assert_eq!(rule.calendar, Some(Calendar::new(Every::Month, "UTC").unwrap()));
     assert_eq!((rule.requests, rule.excess_max(3)), (1_000_000_000_000, Some(30_000_000_000)));
 }
+
+/// What the fields of a decision say: what remains, and the seconds to the reset and to a retry.
+fn said(decision: &Decision) -> (u64, u64, Option<u64>) {
+    let mut headers = HeaderMap::new();
+    decision.write_headers(&mut headers);
+    let text = headers["ratelimit"].to_str().unwrap();
+    let mut numbers = text.split(['=', ';']).filter_map(|part| part.parse().ok());
+    let retry = headers.get("retry-after").map(|wait| wait.to_str().unwrap().parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap(), retry)
+}
+
+/// Seconds and requests by chance; the seed is the clock's.
+#[test]
+fn the_fields_say_what_then_happens() {
+    for seed in 0..40 {
+        let clock = clock::ManualClock::new(Timestamp(1_796_083_200_000), seed);
+        let shared: SharedClock = clock.clone();
+        let chance = |most: u64| u64::from(clock::random::<1>(&*clock)[0]) % most + 1;
+        let (requests, seconds) = (chance(20), chance(100));
+        let burst = chance(requests);
+        let calendar = Some(Calendar::new(Every::Hour, "UTC").unwrap());
+        let rules = vec![
+            Rule { burst, ..rule("rate", Per::Tenant, requests, seconds) },
+            Rule { calendar, ..rule("quota", Per::Tenant, 3 * chance(20), 1) },
+        ];
+        let limits = Limits::new(rules, Shared::in_memory(shared.clone()));
+        let acme = tenant("acme");
+        let charge = limits.resolve(&subject(&acme, "::1"));
+        for _ in 0..20 {
+            clock.advance(Duration::from_millis(chance(200) * 10));
+            let first = charge.take_by(&shared, 1);
+            if !first.allowed() {
+                let (_, reset, retry) = said(&first);
+                let retry = retry.unwrap();
+                assert!(retry <= reset, "{seed}: {retry} and {reset}");
+                clock.advance(Duration::from_secs(retry - 1));
+                assert!(retry == 1 || !charge.take_by(&shared, 1).allowed(), "{seed}: too early");
+                clock.advance(Duration::from_secs(1));
+                // Unless the other rule holds it up: no rule can speak for another.
+                let then = charge.take_by(&shared, 1);
+                let by = |decision: &Decision| decision.refused_by().map(str::to_owned);
+                assert!(then.allowed() || by(&then) != by(&first), "{seed}: too late");
+                continue;
+            }
+            let (remaining, reset, _) = said(&first);
+            for _ in 0..remaining {
+                assert!(charge.take_by(&shared, 1).allowed(), "{seed}: of {remaining}");
+            }
+            assert!(!charge.take_by(&shared, 1).allowed(), "{seed}: more than {remaining}");
+            assert!(reset <= 3_600, "{seed}: {reset}");
+        }
+        let last = charge.take_by(&shared, 1);
+        clock.advance(Duration::from_secs(said(&last).1.max(3_600)));
+        let whole = charge.take_by(&shared, 1);
+        let most = burst.min(limits.rules.load()[1].rule.requests);
+        assert_eq!(said(&whole).0, most - 1, "{seed}: after the reset all of it is there");
+    }
+}
