@@ -122,8 +122,17 @@ fn costs(text: &mut String, limits: &Limits) {
     }
 }
 
-/// Limits that nodes count together; nothing if there is one node.
+/// Limits that nodes count together, and quotas.
 fn shared_limits(text: &mut String, limits: &Limits) {
+    let (name, reserves) = ("crosstown_limit_reserves_total", limits.reserves());
+    let help = "Commits that reserved parts of quotas, or gave them back.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {reserves}");
+    let name = "crosstown_limit_excess_max";
+    let help = "Requests that may be admitted beyond the limit when a node or its store is lost.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for (limit, excess) in limits.excess_max() {
+        let _ = writeln!(text, "{name}{{limit=\"{limit}\"}} {excess}");
+    }
     let Some(figures) = limits.shared() else { return };
     let name = "crosstown_limit_places_owned";
     gauge(text, name, "Parts of the shared limits that this node counts.", figures.owned);
@@ -135,12 +144,6 @@ fn shared_limits(text: &mut String, limits: &Limits) {
     ] {
         let name = format!("crosstown_limit_{name}_total");
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
-    }
-    let name = "crosstown_limit_excess_max";
-    let help = "Requests that may be admitted beyond the limit when a node is lost.";
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-    for (limit, excess) in limits.excess_max() {
-        let _ = writeln!(text, "{name}{{limit=\"{limit}\"}} {excess}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cache;
+mod limits;
 mod operator;
 mod services;
 mod token;
@@ -50,6 +51,9 @@ enum Command {
     Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
     Trace(trace::TraceArgs),
+    /// What limits would do.
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// See it work: a server, three small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
@@ -78,6 +82,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Services(args) => services::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Limits(command) => limits::run(command),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),
         Command::Example(example) => examples::run(example),

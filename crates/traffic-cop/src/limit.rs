@@ -6,24 +6,29 @@
 //! per rule. Rules whose [`Scope`] is shared are counted for all nodes together, by [`Shared`].
 
 mod asking;
+mod calendar;
 mod charge;
 mod gcra;
 mod owing;
+mod quota;
+mod reserving;
 mod reset;
 mod rule;
 mod shadow;
 mod share;
 mod shared;
+pub mod simulate;
 mod subject;
 mod tally;
 
 pub use asking::ASKS_MAX;
+pub use calendar::{Calendar, Every};
 pub use charge::{Charge, Decision};
 pub use owing::{COST_MAX, Owing};
 pub use reset::ResetError;
 pub use rule::{Measure, Mode, Per, Rule, Scope, WhenAway};
 pub use shadow::ShadowReport;
-pub use share::{Ask, Grant};
+pub use share::{Ask, AskedQuota, Grant};
 pub use shared::{Owners, PLACES, SAVED_WITHIN, Shared, SharedFigures, shard_of, shards};
 pub use subject::{Named, Subject, network};
 pub use tally::Refusals;
@@ -31,21 +36,19 @@ pub use tally::Refusals;
 use crate::{
     analytics::Range,
     limit::{
-        charge::{Buckets, Counter, Part},
-        gcra::Bucket,
+        charge::{Buckets, Counter, Part, Policy},
+        gcra::{Bucket, Rate},
         owing::Later,
         shadow::Shadow,
-        subject::{BucketKey, SubjectKey},
+        subject::{BucketKey, Pace, SubjectKey},
         tally::Tally,
     },
 };
 use ahash::RandomState;
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    fmt::Write as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -65,7 +68,7 @@ pub struct Limits {
     generation: AtomicU64,
     shards: Vec<Mutex<HashMap<BucketKey, Arc<Bucket>, RandomState>>>,
     hasher: RandomState,
-    shared: Option<Arc<Shared>>,
+    shared: Arc<Shared>,
 }
 
 /// A rule and what it has come to.
@@ -109,9 +112,9 @@ impl Active {
 }
 
 impl Limits {
-    /// Limits by `rules`. Without `shared` there is one node, and every rule is its own.
+    /// Limits by `rules`.
     #[must_use]
-    pub fn new(rules: Vec<Rule>, shared: Option<Arc<Shared>>) -> Self {
+    pub fn new(rules: Vec<Rule>, shared: Arc<Shared>) -> Self {
         Self {
             shared,
             rules: ArcSwap::from_pointee(Active::all(rules, &[])),
@@ -138,53 +141,56 @@ impl Limits {
     #[must_use]
     pub fn resolve(&self, subject: &Subject<'_>) -> Charge {
         let (mut parts, mut shadows) = (Vec::new(), Vec::new());
-        let mut policy = String::new();
-        let mut is_owing = false;
         for active in self.rules.load().iter() {
             let Active { rule, tally, .. } = active;
             if !rule.covers(subject.route) {
                 continue;
             }
             let Some(key) = SubjectKey::of(rule.per, subject) else { continue };
-            let rate = rule.rate();
             let named = tally.as_ref().map(|_| key.named());
-            let key = BucketKey { rule: rule.name.clone(), rate, subject: key };
-            let counter = match &self.shared {
-                Some(shared) if rule.scope == Scope::Shared => {
-                    let crowd = BucketKey { subject: SubjectKey::Crowd, ..key.clone() };
-                    Counter::Shared(shared.bucket(key.digest(), crowd.digest(), rate))
-                }
-                Some(_) | None => Counter::Here(self.bucket(key)),
+            let key = BucketKey { rule: rule.name.clone(), pace: rule.pace(), subject: key };
+            let rate = rule.rate();
+            let policy = Policy {
+                limit: rule.requests,
+                window: rule.period.as_secs().max(1),
+                is_bytes: rule.measure == Measure::Bytes,
             };
-            let later = active.later();
-            is_owing |= later.is_some();
             let part = Part {
                 rule: rule.name.clone(),
                 prefix: format!("\"{}\";r=", rule.name).into_bytes().into(),
+                policy,
                 rate,
-                counter,
+                counter: self.counter(rule, key, rate),
                 when_away: rule.when_away,
                 cost: rule.cost_of(subject.route),
-                later,
+                later: active.later(),
             };
             if let Some((tally, named)) = tally.as_ref().zip(named) {
                 shadows.push(Shadow::new(part, tally.clone(), named));
                 continue;
             }
-            if !policy.is_empty() {
-                policy.push_str(", ");
-            }
-            let window = rule.period.as_secs().max(1);
-            let _ = write!(policy, "\"{}\";q={};w={window}", rule.name, rule.requests);
-            if rule.measure == Measure::Bytes {
-                policy.push_str(";qu=\"content-bytes\"");
-            }
             parts.push(part);
         }
-        let policy = HeaderValue::from_str(&policy).ok();
-        let shared = self.shared.clone();
-        let (parts, shadows) = (parts.into(), shadows.into());
-        Charge(Arc::new(Buckets { parts, shadows, policy, shared, is_owing }))
+        Charge(Arc::new(Buckets::new(parts.into(), shadows.into(), self.shared.clone())))
+    }
+
+    /// Who counts `key`.
+    fn counter(&self, rule: &Rule, key: BucketKey, rate: Rate) -> Counter {
+        if !self.is_shared(rule) {
+            return Counter::Here(self.bucket(key));
+        }
+        let crowd = BucketKey { subject: SubjectKey::Crowd, ..key.clone() }.digest();
+        Counter::Shared(match &key.pace {
+            Pace::Rate(_) => self.shared.bucket(key.digest(), crowd, rate),
+            Pace::Quota(calendar) => {
+                self.shared.quota(key.digest(), crowd, calendar, rule.requests)
+            }
+        })
+    }
+
+    /// Whether nodes count it together; quotas are, since they outlive a node.
+    fn is_shared(&self, rule: &Rule) -> bool {
+        rule.calendar.is_some() || (self.shared.is_among_nodes() && rule.scope == Scope::Shared)
     }
 
     /// Answers that should have told their cost and told something else, by rule.
@@ -240,7 +246,18 @@ impl Limits {
     /// What shared limits have come to; `None` if there is one node.
     #[must_use]
     pub fn shared(&self) -> Option<SharedFigures> {
-        self.shared.as_ref().map(|shared| shared.figures())
+        self.shared.is_among_nodes().then(|| self.shared.figures())
+    }
+
+    /// Before a node ends: gives back what it reserved of quotas and did not use.
+    pub async fn settle(&self) {
+        self.shared.settle().await;
+    }
+
+    /// Commits that reserved parts of quotas, or gave them back.
+    #[must_use]
+    pub fn reserves(&self) -> u64 {
+        self.shared.figures().reserves
     }
 
     /// The most that each shared rule may admit beyond its limit, by name.
@@ -248,11 +265,9 @@ impl Limits {
     pub fn excess_max(&self) -> Vec<(Arc<str>, u64)> {
         let rules = self.rules.load();
         let rules = rules.iter().map(|active| &active.rule);
-        let shared = rules.filter(|rule| rule.scope == Scope::Shared);
-        match self.shared {
-            Some(_) => shared.map(|rule| (rule.name.clone(), rule.excess_max())).collect(),
-            None => Vec::new(),
-        }
+        let shared = rules.filter(|rule| self.is_shared(rule));
+        let nodes = self.shared.nodes();
+        shared.filter_map(|rule| Some((rule.name.clone(), rule.excess_max(nodes)?))).collect()
     }
 
     /// Number of buckets in memory.

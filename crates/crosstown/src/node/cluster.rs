@@ -62,7 +62,6 @@ impl Cluster {
         let streams = Streams::default();
         let routes = Server::routes(secret, clock, limits.clone(), streams.clone());
         tokio::spawn(admin::serve(listener, routes, CONNECTIONS_MAX));
-        tokio::spawn(limits.clone().run());
         let keeping = Keeping::of(keeper);
         Ok(Self { limits, peers, node, streams, keeping })
     }

@@ -271,7 +271,7 @@ async fn grant(State(server): State<Arc<Server>>, request: Request) -> Response<
     if asks.len() > ASKS_MAX {
         return answer(StatusCode::BAD_REQUEST, "too many questions".into());
     }
-    let grants = server.limits.grant(&asks);
+    let grants = server.limits.grant(&asks).await;
     server.signed(&nonce, serde_json::to_string(&grants).expect("grants are JSON"))
 }
 

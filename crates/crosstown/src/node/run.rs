@@ -136,7 +136,11 @@ impl Node {
             let _control = control.enter();
             (None, Keeping::alone(store.clone(), clock.clone(), works))
         };
-        let shared_limits = cluster.as_ref().map(|cluster| cluster.limits.clone());
+        let shared_limits = match &cluster {
+            Some(cluster) => cluster.limits.clone(),
+            None => Shared::alone(store.clone(), clock.clone()).map_err(|error| chain(&error))?,
+        };
+        control.spawn(shared_limits.clone().run());
         let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits.clone()));
         let analytics = Arc::new(Analytics::default());
 
@@ -302,6 +306,9 @@ impl Node {
         if let Err(error) = self.realtime.park().await {
             tracing::warn!(%error, "channels of the live tier begin another life");
         }
+        if tokio::time::timeout(SETTLE, self.limits.settle()).await.is_err() {
+            tracing::warn!("what was reserved of quotas counts as used");
+        }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
         }
@@ -413,14 +420,13 @@ async fn keep_time(analytics: Arc<Analytics>, limits: Arc<Limits>, clock: Shared
 /// Deletes what has expired, which nobody is shown any more, a bucket at a time, all of them
 /// within about five minutes. Nodes that share the store share the work: each begins somewhere
 /// else, and goes the slower the more there are.
-async fn sweep(store: SharedStore, clock: SharedClock, shared: Option<Arc<Shared>>) {
+async fn sweep(store: SharedStore, clock: SharedClock, shared: Arc<Shared>) {
     let mut buckets: Vec<Bucket> = Bucket::all().collect();
     buckets.rotate_left(usize::from(u16::from_le_bytes(clock::random(&*clock)) % BUCKETS));
     let mut pace = tokio::time::interval(Duration::from_millis(250));
     loop {
         for bucket in &buckets {
-            let nodes = shared.as_ref().map_or(1, |shared| shared.nodes());
-            for _ in 0..nodes {
+            for _ in 0..shared.nodes() {
                 pace.tick().await;
             }
             if let Err(error) = store.sweep(*bucket).await {

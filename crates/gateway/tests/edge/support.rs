@@ -15,7 +15,7 @@ use traffic_cop::{
         api_key::{ApiKeys, NewApiKey},
         issuer::Issuers,
     },
-    limit::{Limits, Rule},
+    limit::{Limits, Rule, Shared},
     session::Sessions,
 };
 
@@ -89,7 +89,7 @@ impl Edge {
         let analytics = Arc::new(Analytics::default());
         let parts = Parts {
             identity: Arc::new(identity),
-            limits: Arc::new(Limits::new(rules, None)),
+            limits: Arc::new(Limits::new(rules, Shared::in_memory(clock.clone()))),
             analytics: analytics.clone(),
             clock,
             control: tokio::runtime::Handle::current(),

@@ -62,7 +62,7 @@ pub(crate) async fn prepare(
         when_away: WhenAway::Refuse,
         ..Rule::new("user", Per::User, 100_000_000, Duration::from_secs(1))
     };
-    let limits = Limits::new(vec![rule], Some(shared));
+    let limits = Limits::new(vec![rule], shared);
     let mut charges = Vec::new();
     for task in 0..tasks {
         let (tenant, principal) = (ours::tenant()?, ours::principal(&format!("user-{task}"))?);

@@ -14,7 +14,7 @@ use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
     identity::{CallerCache, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
-    limit::Limits,
+    limit::{Limits, Shared},
     session::{NewSession, Sessions},
     state::{DocumentId, Operation as Change, States},
 };
@@ -129,7 +129,7 @@ impl Layers {
             identity: self.identity.clone(),
             sessions: self.sessions.clone(),
             states: self.states.clone(),
-            limits: Arc::new(Limits::new(Vec::new(), None)),
+            limits: Arc::new(Limits::new(Vec::new(), Shared::in_memory(self.clock.clone()))),
             analytics: Arc::new(Analytics::default()),
             store: self.store.clone(),
             reach: realtime::Reach::Stored,

@@ -160,3 +160,57 @@ async fn a_trace_is_printed_until_it_ends() {
     let refused = trace(&["--user", "ann"]).env_remove("CROSSTOWN_API_KEY").output().await.unwrap();
     assert!(complaint(&refused).contains("CROSSTOWN_API_KEY"));
 }
+
+#[test]
+fn limits_are_simulated_and_a_wrong_line_is_told_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, other) = (folder.path().join("c.toml"), folder.path().join("other.toml"));
+    let traffic = folder.path().join("traffic.jsonl");
+    let limit = |requests: u64| {
+        format!(
+            "[[limits]]\nname = \"a\"\nper = \"user\"\nrequests = {requests}\nperiod = \"1m\"\n\
+             [[limits]]\nname = \"b\"\nper = \"ip\"\nquota = 4\nperiod = \"day\"\nmode = \"shadow\"\n"
+        )
+    };
+    fs::write(&config, limit(2)).unwrap();
+    fs::write(&other, limit(1)).unwrap();
+    let line = |time: &str, user: &str, more: &str| {
+        format!(
+            "{{\"time\":\"{time}\",\"route\":\"_api\",\"ip\":\"10.0.0.1\",\"tenant\":\"acme\",\
+             \"principal\":\"{user}\"{more}}}\n"
+        )
+    };
+    let lines: String = [("10:00:00", "ann"), ("10:00:01", "ann"), ("10:00:02", "ann")]
+        .into_iter()
+        .chain([("10:05:00", "ann"), ("10:05:01", "bob"), ("23:59:59", "bob")])
+        .map(|(time, user)| line(&format!("2026-12-01T{time}Z"), user, ""))
+        .collect();
+    let simulate = |lines: &str, more: &[&str]| {
+        fs::write(&traffic, lines).unwrap();
+        let files = [traffic.to_str().unwrap(), "--config", config.to_str().unwrap()];
+        run(&[&["limits", "simulate"], &files[..], more].concat())
+    };
+    let output = simulate(&lines, &["--json", "--against", other.to_str().unwrap()]);
+    let told: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["report"]["admitted"], &told["report"]["refused"]), (&json!(5), &json!(1)));
+    let [a, b] = [0, 1].map(|at| &told["report"]["limits"][at]);
+    assert_eq!((&a["refused"], &b["refused"]), (&json!(1), &json!(1)), "{told}");
+    assert_eq!(a["subjects"][0]["subject"]["principal"], "ann");
+    assert_eq!(a["worst"]["minute"], "2026-12-01T10:00:00Z");
+    assert_eq!(told["difference"]["newly_refused"], 1);
+    let output = simulate(&lines, &[]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("5 let in, 1 refused") && told.contains("principal ann"), "{told}");
+
+    let refused = |more: &str, expected: &str| {
+        let said = complaint(&simulate(&format!("{lines}{more}"), &[]));
+        assert!(said.contains("traffic.jsonl:7: ") && said.contains(expected), "{said}");
+    };
+    refused("nonsense\n", "expected ident");
+    refused("\n", "EOF");
+    refused(&line("2026-12-02T00:00:00Z", "ann", ",\"cost\":1"), "unknown field `cost`");
+    refused(&line("2026-12-01T23:59:58Z", "ann", ""), "sort them by time");
+    refused(&"x".repeat(70_000), "65536 bytes at most");
+    let missing = complaint(&run(&["limits", "simulate", "no/such/file"]));
+    assert!(missing.contains("cannot read no/such/file"), "{missing}");
+}

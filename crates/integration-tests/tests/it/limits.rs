@@ -1,7 +1,11 @@
 //! Limits, on one node and on two that share them.
 
+mod accuracy;
 mod costs;
+mod fields;
+mod quotas;
 mod shadow;
+mod spoofing;
 
 use client::Client;
 use http::Method;

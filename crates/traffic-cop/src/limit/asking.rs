@@ -95,14 +95,16 @@ impl Shared {
     async fn grants(&self, owner: Option<&str>, asks: &[Ask]) -> Vec<Option<Grant>> {
         self.counts.questions.fetch_add(1, Relaxed);
         // This node may have come to own some since.
-        let mut grants = self.grant(asks);
+        let mut grants = self.grant(asks).await;
         let open: Vec<usize> = (0..asks.len()).filter(|at| grants[*at].is_none()).collect();
         if open.is_empty() {
             return grants;
         }
         let answer = match owner {
             None => Err("no node is registered".to_owned()),
-            Some(owner) => self.owners.ask(owner, open.iter().map(|at| asks[*at]).collect()).await,
+            Some(owner) => {
+                self.owners.ask(owner, open.iter().map(|at| asks[*at].clone()).collect()).await
+            }
         };
         match answer {
             Ok(answer) if answer.len() == open.len() => {

@@ -4,6 +4,7 @@ use crate::limit::{
     WhenAway,
     gcra::{Bucket, Rate, Taken},
     owing::{Later, Owing},
+    reserving::QuotaCount,
     shadow::Shadow,
     shared::{Charged, Shared, SharedBucket},
 };
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use clock::SharedClock;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use protocol::{Code, Problem};
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -27,12 +28,31 @@ pub(super) struct Part {
     pub(super) rule: Arc<str>,
     /// `"rule";r=`, as `RateLimit` begins.
     pub(super) prefix: Box<[u8]>,
+    pub(super) policy: Policy,
     pub(super) rate: Rate,
     pub(super) counter: Counter,
     pub(super) when_away: WhenAway,
     /// What a request costs; 0 if that is known afterwards.
     pub(super) cost: u32,
     pub(super) later: Option<Later>,
+}
+
+impl Part {
+    fn quota(&self) -> Option<&QuotaCount> {
+        match &self.counter {
+            Counter::Here(_) => None,
+            Counter::Shared(bucket) => bucket.quota.as_ref(),
+        }
+    }
+}
+
+/// What `RateLimit-Policy` says of a rule.
+#[derive(Debug)]
+pub(super) struct Policy {
+    pub(super) limit: u64,
+    /// Seconds; a quota's are those of its period.
+    pub(super) window: u64,
+    pub(super) is_bytes: bool,
 }
 
 /// Who counts.
@@ -44,17 +64,10 @@ pub(super) enum Counter {
 
 impl Counter {
     /// Charges what a request came to, whether there is room for it or not.
-    pub(super) fn debit(
-        &self,
-        shared: Option<&Shared>,
-        rate: Rate,
-        now: Duration,
-        cost: u64,
-    ) -> Option<Taken> {
-        match (self, shared) {
-            (Self::Here(bucket), _) => Some(bucket.debit(rate, now, cost)),
-            (Self::Shared(bucket), Some(shared)) => Some(shared.debit(bucket, now, cost)),
-            (Self::Shared(_), None) => None,
+    pub(super) fn debit(&self, shared: &Shared, rate: Rate, now: Duration, cost: u64) -> Taken {
+        match self {
+            Self::Here(bucket) => bucket.debit(rate, now, cost),
+            Self::Shared(bucket) => shared.debit(bucket, now, cost),
         }
     }
 }
@@ -68,25 +81,55 @@ pub(super) struct Buckets {
     pub(super) parts: Box<[Part]>,
     /// Rules that refuse nothing.
     pub(super) shadows: Box<[Shadow]>,
+    /// `RateLimit-Policy`; `None` if it changes with the calendar.
     pub(super) policy: Option<HeaderValue>,
-    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) shared: Arc<Shared>,
     /// Whether some costs are known afterwards.
     pub(super) is_owing: bool,
 }
 
 impl Buckets {
-    pub(super) fn charge(&self, part: &Part, now: Duration, cost: u32) -> Charged {
-        match (&part.counter, &self.shared) {
-            (Counter::Shared(bucket), Some(shared)) => {
-                shared.charge(bucket, now, cost.saturating_mul(part.cost), part.when_away)
+    pub(super) fn new(parts: Box<[Part]>, shadows: Box<[Shadow]>, shared: Arc<Shared>) -> Self {
+        let owes = |later: &Option<Later>| later.is_some();
+        let is_owing = parts.iter().any(|part| owes(&part.later))
+            || shadows.iter().any(|shadow| owes(&shadow.later));
+        let mut this = Self { parts, shadows, policy: None, shared, is_owing };
+        if this.parts.iter().all(|part| part.quota().is_none()) {
+            this.policy = this.policy_now();
+        }
+        this
+    }
+
+    /// `RateLimit-Policy` as it is now.
+    fn policy_now(&self) -> Option<HeaderValue> {
+        let mut text = String::new();
+        for part in &self.parts {
+            let Policy { limit, window, is_bytes } = part.policy;
+            let window = match part.quota() {
+                Some(quota) => self.shared.window(quota).as_secs(),
+                None => window,
+            };
+            let comma = if text.is_empty() { "" } else { ", " };
+            let _ = write!(text, "{comma}\"{}\";q={limit};w={window}", part.rule);
+            if is_bytes {
+                text.push_str(";qu=\"content-bytes\"");
             }
-            (Counter::Here(bucket), _) => {
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    }
+
+    pub(super) fn charge(&self, part: &Part, now: Duration, cost: u32) -> Charged {
+        match &part.counter {
+            Counter::Shared(bucket) => {
+                let cost = cost.saturating_mul(part.cost);
+                self.shared.charge(bucket, now, cost, part.when_away)
+            }
+            Counter::Here(bucket) => {
                 match bucket.take_or_look(part.rate, now, cost.saturating_mul(part.cost)) {
                     Ok(taken) => Charged::Taken(taken),
                     Err(refused) => Charged::Refused(refused),
                 }
             }
-            (Counter::Shared(_), None) => Charged::Away,
         }
     }
 
@@ -95,10 +138,9 @@ impl Buckets {
         if cost == 0 {
             return;
         }
-        match (&part.counter, &self.shared) {
-            (Counter::Here(bucket), _) => bucket.give_back(part.rate, u64::from(cost)),
-            (Counter::Shared(bucket), Some(shared)) => shared.put_back(bucket, now, cost),
-            (Counter::Shared(_), None) => {}
+        match &part.counter {
+            Counter::Here(bucket) => bucket.give_back(part.rate, u64::from(cost)),
+            Counter::Shared(bucket) => self.shared.put_back(bucket, now, cost),
         }
     }
 }
@@ -152,7 +194,7 @@ impl Charge {
     fn shadow(&self, cost: u32, now: Duration, again: impl Fn() -> Duration) -> u64 {
         let mut unmoved = 0;
         for (at, shadow) in self.0.shadows.iter().enumerate() {
-            let taken = shadow.charge(self.0.shared.as_deref(), cost, now, &again);
+            let taken = shadow.charge(&self.0.shared, cost, now, &again);
             unmoved |= u64::from(!taken).checked_shl(at as u32).unwrap_or(0);
         }
         unmoved
@@ -165,10 +207,12 @@ impl Charge {
             |tightest, outcome| Decision { charge: self.clone(), tightest, outcome, unmoved: 0 };
         let mut tightest: Option<(usize, Taken)> = None;
         for (at, part) in parts.iter().enumerate() {
-            let charged = match (&part.counter, &self.0.shared) {
-                (Counter::Shared(bucket), Some(shared)) if alone == Some(at) => shared
-                    .without_owner(bucket, now, cost.saturating_mul(part.cost), part.when_away),
-                (_, _) => self.0.charge(part, now, cost),
+            let charged = match &part.counter {
+                Counter::Shared(bucket) if alone == Some(at) => {
+                    let cost = cost.saturating_mul(part.cost);
+                    self.0.shared.without_owner(bucket, now, cost, part.when_away)
+                }
+                Counter::Shared(_) | Counter::Here(_) => self.0.charge(part, now, cost),
             };
             if let Charged::Taken(taken) = charged {
                 if tightest.is_none_or(|(_, other)| taken.remaining < other.remaining) {
@@ -229,9 +273,9 @@ impl Decision {
         while clock.elapsed() < until {
             let Outcome::Short(at) = decision.outcome else { return decision };
             let buckets = decision.charge.0.clone();
-            let answered = match (&buckets.parts[at].counter, &buckets.shared) {
-                (Counter::Shared(bucket), Some(shared)) => shared.ask(bucket).await,
-                (_, _) => false,
+            let answered = match &buckets.parts[at].counter {
+                Counter::Shared(bucket) => buckets.shared.ask(bucket).await,
+                Counter::Here(_) => false,
             };
             let alone = (!answered).then_some(at);
             decision = decision.charge.take_by_with(clock, cost, alone);
@@ -252,6 +296,19 @@ impl Decision {
         owes.then(|| Owing::new(self.charge.0.clone(), self.unmoved))
     }
 
+    /// The rule that refused the request, if one did.
+    pub(super) fn refused_by(&self) -> Option<&str> {
+        let (at, _) = self.tightest?;
+        (self.outcome == Outcome::Refused).then_some(&*self.charge.0.parts[at].rule)
+    }
+
+    /// Whether the rule of that name, in shadow, would have refused the request.
+    pub(super) fn would_refuse(&self, rule: &str) -> bool {
+        let at = self.charge.0.shadows.iter().position(|shadow| &*shadow.rule == rule);
+        let bit = at.and_then(|at| 1_u64.checked_shl(at as u32));
+        bit.is_some_and(|bit| self.unmoved & bit != 0)
+    }
+
     /// Part `at` has come to this.
     pub(super) fn came_to(&mut self, at: usize, taken: Taken) {
         if self.tightest.is_none_or(|(of, known)| of == at || taken.remaining < known.remaining) {
@@ -264,8 +321,8 @@ impl Decision {
     pub fn write_headers(&self, headers: &mut HeaderMap) {
         let Some((at, taken)) = self.tightest else { return };
         let Buckets { parts, policy, .. } = &*self.charge.0;
-        if let Some(policy) = policy {
-            headers.insert(RATELIMIT_POLICY, policy.clone());
+        if let Some(policy) = policy.clone().or_else(|| self.charge.0.policy_now()) {
+            headers.insert(RATELIMIT_POLICY, policy);
         }
         // On the hot path: no formatting machinery.
         let prefix = &parts[at].prefix;

@@ -54,7 +54,7 @@ impl Owing {
     pub fn answered(&mut self, clock: &SharedClock, head: &mut HeaderMap, decision: &mut Decision) {
         self.answered = true;
         let now = clock.elapsed();
-        let shared = self.buckets.shared.as_deref();
+        let shared = &self.buckets.shared;
         for (at, later, counter, rate) in self.all() {
             let Later::Field { name, default, malformed, .. } = later else { continue };
             let cost = cost(head, name).unwrap_or_else(|Malformed| {
@@ -62,7 +62,8 @@ impl Owing {
                 None
             });
             let cost = cost.unwrap_or(u64::from(*default));
-            if let (Some(taken), Some(at)) = (counter.debit(shared, rate, now, cost), at) {
+            let taken = counter.debit(shared, rate, now, cost);
+            if let Some(at) = at {
                 decision.came_to(at, taken);
             }
         }
@@ -79,7 +80,7 @@ impl Owing {
     /// of what an answer should have said if there was none.
     pub fn ended(self, clock: &SharedClock, bytes: u64) {
         let now = clock.elapsed();
-        let shared = self.buckets.shared.as_deref();
+        let shared = &self.buckets.shared;
         for (_, later, counter, rate) in self.all() {
             let cost = match later {
                 Later::Bytes => bytes,

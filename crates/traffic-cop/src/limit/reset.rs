@@ -1,11 +1,12 @@
 //! Making a subject's limit full again.
 
 use crate::limit::{
-    Limits, Per, Scope,
-    subject::{BucketKey, Named, Subject, SubjectKey},
+    Limits, Per,
+    share::{Ask, AskedQuota},
+    subject::{BucketKey, Named, Pace, Subject, SubjectKey},
 };
 use std::net::{IpAddr, Ipv6Addr};
-use types::{Principal, PrincipalKind};
+use types::{Principal, PrincipalKind, Timestamp};
 
 /// Why a limit is not reset.
 #[derive(Debug, thiserror::Error)]
@@ -28,26 +29,38 @@ impl Limits {
     /// # Errors
     /// [`ResetError`]; nothing was reset, unless the node that counts it did so unheard.
     pub async fn reset(&self, rule: &str, named: &Named) -> Result<(), ResetError> {
-        let (key, scope) = {
+        let (key, limit, is_shared) = {
             let rules = self.rules.load();
             let active = rules.iter().find(|active| &*active.rule.name == rule);
             let rule = &active.ok_or(ResetError::NoLimit)?.rule;
             let subject =
                 key(rule.per, named).ok_or_else(|| ResetError::Subject(counted(rule.per)))?;
-            (BucketKey { rule: rule.name.clone(), rate: rule.rate(), subject }, rule.scope)
+            let key = BucketKey { rule: rule.name.clone(), pace: rule.pace(), subject };
+            (key, rule.burst, self.is_shared(rule))
         };
-        match &self.shared {
-            Some(shared) if scope == Scope::Shared => {
-                if let Err(why) = shared.reset(key.digest(), key.rate).await {
-                    tracing::warn!(limit = rule, why, "a limit could not be reset");
-                    return Err(ResetError::Away);
+        if is_shared {
+            let (interval, quota) = match &key.pace {
+                Pace::Rate(rate) => (rate.interval, None),
+                Pace::Quota(calendar) => {
+                    (1, Some(AskedQuota { calendar: calendar.clone(), begun: Timestamp(0) }))
                 }
+            };
+            let nothing = Ask {
+                key: key.digest(),
+                interval,
+                burst: limit,
+                want: 0,
+                back: 0,
+                spent: 0,
+                reset: true,
+                quota,
+            };
+            if let Err(why) = self.shared.reset(nothing).await {
+                tracing::warn!(limit = rule, why, "a limit could not be reset");
+                return Err(ResetError::Away);
             }
-            Some(_) | None => {
-                if let Some(bucket) = self.shard(&key).lock().get(&key) {
-                    bucket.reset();
-                }
-            }
+        } else if let Some(bucket) = self.shard(&key).lock().get(&key) {
+            bucket.reset();
         }
         let Named { tenant, kind, principal, session, ip, route } = named;
         tracing::info!(

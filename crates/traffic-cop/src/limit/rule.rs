@@ -1,9 +1,18 @@
 //! A limit as it is configured.
 
-use crate::limit::{gcra::Rate, shared::SAVED_WITHIN};
+use crate::limit::{
+    calendar::{Calendar, Every},
+    gcra::Rate,
+    quota::part,
+    shared::SAVED_WITHIN,
+    subject::Pace,
+};
 use http::HeaderName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// The most of a quota: the largest number of a structured field (RFC 9651, section 3.3.1).
+const QUOTA_MAX: u64 = 999_999_999_999_999;
 
 /// What each bucket of a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -48,7 +57,7 @@ pub enum WhenAway {
 }
 
 /// What a rule does with a request that it has no room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Refuses it.
@@ -68,8 +77,10 @@ pub struct Rule {
     pub per: Per,
     /// Requests allowed in a period.
     pub requests: u64,
-    /// The period.
+    /// The period; of a quota, the longest there is.
     pub period: Duration,
+    /// The periods of a quota: it is counted from the beginning of one to its end.
+    pub calendar: Option<Calendar>,
     /// Requests allowed at once; as many as in a period, unless told otherwise.
     pub burst: u64,
     /// Names of the routes that it covers; none: all of them.
@@ -111,9 +122,10 @@ pub enum Measure {
 struct RuleForm {
     name: String,
     per: Per,
-    requests: u64,
-    #[serde(with = "types::duration")]
-    period: Duration,
+    requests: Option<u64>,
+    quota: Option<u64>,
+    period: String,
+    time_zone: Option<String>,
     burst: Option<u64>,
     #[serde(default)]
     routes: Vec<String>,
@@ -143,7 +155,77 @@ enum ByBytes {
     Bytes,
 }
 
+/// How much a limit allows, and when.
+struct Amount {
+    requests: u64,
+    burst: u64,
+    period: Duration,
+    calendar: Option<Calendar>,
+}
+
 impl RuleForm {
+    fn amount(&self) -> Result<Amount, String> {
+        match (self.requests, self.quota) {
+            (Some(requests), None) => self.rate(requests),
+            (None, Some(quota)) => self.quota(quota),
+            (Some(_), Some(_)) => Err("a limit has `requests` or `quota`, not both".into()),
+            (None, None) => Err("a limit needs `requests` in any `period`, or a `quota` in each \
+                hour, day, week or month"
+                .into()),
+        }
+    }
+
+    fn rate(&self, requests: u64) -> Result<Amount, String> {
+        if Every::named(&self.period).is_some() {
+            return Err(format!(
+                "a limit with `period = \"{}\"` has a `quota` in place of `requests`",
+                self.period
+            ));
+        }
+        if self.time_zone.is_some() {
+            return Err("`time_zone` of a limit is for a `quota`".into());
+        }
+        if !(1..=1_000_000_000).contains(&requests) {
+            return Err("`requests` of a limit must be 1 to 1000000000".into());
+        }
+        let period = types::duration::parse(&self.period)?;
+        let day = Duration::from_secs(86_400);
+        if period < Duration::from_millis(1) || period > 31 * day {
+            return Err("`period` of a limit must be 1ms to 31d".into());
+        }
+        let burst = self.burst.unwrap_or(requests);
+        if !(1..=requests).contains(&burst) {
+            return Err("`burst` of a limit must be 1 to its `requests`".into());
+        }
+        if period.as_nanos() / u128::from(requests) == 0 {
+            return Err("a limit of more than one request per nanosecond limits nothing".into());
+        }
+        Ok(Amount { requests, burst, period, calendar: None })
+    }
+
+    fn quota(&self, quota: u64) -> Result<Amount, String> {
+        let every = Every::named(&self.period).ok_or_else(|| {
+            format!(
+                "`period` of a `quota` is \"hour\", \"day\", \"week\" or \"month\", unlike `{}`",
+                self.period
+            )
+        })?;
+        if !(1..=QUOTA_MAX).contains(&quota) {
+            return Err(format!("`quota` of a limit must be 1 to {QUOTA_MAX}"));
+        }
+        if self.burst.is_some() {
+            return Err(
+                "a `quota` has no `burst`: add a limit with `requests` in a `period`".into()
+            );
+        }
+        if self.scope == Scope::Node {
+            return Err("a `quota` is counted by all nodes together: remove `scope`".into());
+        }
+        let calendar = Calendar::new(every, self.time_zone.as_deref().unwrap_or("UTC"))?;
+        let period = Duration::from_secs(31 * 86_400);
+        Ok(Amount { requests: quota, burst: quota, period, calendar: Some(calendar) })
+    }
+
     /// What tells the cost, and what it is or else is taken to be.
     fn measure(&self) -> Result<(Measure, u32), String> {
         let cost = match self.cost {
@@ -185,30 +267,16 @@ impl TryFrom<RuleForm> for Rule {
         if form.name.is_empty() || form.name.len() > 64 || !form.name.bytes().all(named) {
             return Err("`name` of a limit must be 1 to 64 characters of A-Z a-z 0-9 - _ .".into());
         }
-        if !(1..=1_000_000_000).contains(&form.requests) {
-            return Err("`requests` of a limit must be 1 to 1000000000".into());
-        }
-        let day = Duration::from_secs(86_400);
-        if form.period < Duration::from_millis(1) || form.period > 31 * day {
-            return Err("`period` of a limit must be 1ms to 31d".into());
-        }
-        let burst = form.burst.unwrap_or(form.requests);
-        if !(1..=form.requests).contains(&burst) {
-            return Err("`burst` of a limit must be 1 to its `requests`".into());
-        }
-        let interval = form.period.as_nanos() / u128::from(form.requests);
-        if interval == 0 {
-            return Err("a limit of more than one request per nanosecond limits nothing".into());
-        }
+        let Amount { requests, burst, period, calendar } = form.amount()?;
         let (measure, cost) = form.measure()?;
         let fits = |cost: u32| (1..=burst).contains(&u64::from(cost));
         if !fits(cost) || !form.costs.values().all(|cost| fits(*cost)) {
-            return Err(format!("what a request costs must be 1 to the limit's `burst`, {burst}"));
+            let most = if calendar.is_some() { "quota" } else { "burst" };
+            return Err(format!("what a request costs must be 1 to the limit's `{most}`, {burst}"));
         }
-        let RuleForm { name, per, requests, period, routes, scope, when_away, mode, .. } = form;
-        let costs = form.costs;
+        let RuleForm { name, per, routes, scope, when_away, mode, costs, .. } = form;
         let rule = Self::new(&name, per, requests, period);
-        Ok(Self { burst, routes, scope, when_away, mode, cost, costs, measure, ..rule })
+        Ok(Self { burst, calendar, routes, scope, when_away, mode, cost, costs, measure, ..rule })
     }
 }
 
@@ -221,6 +289,7 @@ impl Rule {
             per,
             requests,
             period,
+            calendar: None,
             burst: requests,
             routes: Vec::new(),
             scope: Scope::default(),
@@ -245,12 +314,27 @@ impl Rule {
     }
 
     /// Requests that may be admitted beyond the limit when the owner of a shared one is lost:
-    /// what it can have granted since it last saved.
+    /// what it can have granted since it last saved. Of a quota: what `nodes` may admit while it
+    /// cannot be reserved; `None` if that is anything.
     #[must_use]
-    pub fn excess_max(&self) -> u64 {
+    pub fn excess_max(&self, nodes: u64) -> Option<u64> {
+        if self.calendar.is_some() {
+            return match self.when_away {
+                WhenAway::Refuse => Some(0),
+                WhenAway::LocalShare => Some(part(self.requests) * nodes),
+                WhenAway::Pass => None,
+            };
+        }
         let rate = self.requests as f64 / self.period.as_secs_f64();
         let granted = self.burst as f64 + rate * SAVED_WITHIN.as_secs_f64();
-        granted.ceil() as u64
+        Some(granted.ceil() as u64)
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        match &self.calendar {
+            Some(calendar) => Pace::Quota(calendar.clone()),
+            None => Pace::Rate(self.rate()),
+        }
     }
 
     pub(super) fn rate(&self) -> Rate {

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 /// A bucket of a rule in shadow, and where its refusals are noted.
 #[derive(Debug)]
 pub(super) struct Shadow {
+    pub(super) rule: Arc<str>,
     pub(super) rate: Rate,
     pub(super) counter: Counter,
     /// What a request costs; 0 if that is known afterwards.
@@ -41,19 +42,19 @@ pub struct ShadowReport {
 impl Shadow {
     /// As `part` of a charge, but refusing nothing.
     pub(super) fn new(part: Part, tally: Arc<Tally>, named: Named) -> Self {
-        let Part { rate, counter, cost, later, .. } = part;
+        let Part { rule, rate, counter, cost, later, .. } = part;
         let named = Arc::new(named);
         if let Counter::Shared(bucket) = &counter {
             bucket.tell(&tally, &named);
         }
-        Self { rate, counter, cost, later, tally, named }
+        Self { rule, rate, counter, cost, later, tally, named }
     }
 
     /// Charges it; false if it would have refused. A refusal has to hold `again`, by the time
     /// that is then.
     pub(super) fn charge(
         &self,
-        shared: Option<&Shared>,
+        shared: &Shared,
         cost: u32,
         now: Duration,
         again: &impl Fn() -> Duration,
@@ -70,12 +71,11 @@ impl Shadow {
         true
     }
 
-    fn takes(&self, shared: Option<&Shared>, cost: u32, now: Duration) -> bool {
+    fn takes(&self, shared: &Shared, cost: u32, now: Duration) -> bool {
         let cost = cost.saturating_mul(self.cost);
-        match (&self.counter, shared) {
-            (Counter::Here(bucket), _) => bucket.take_or_look(self.rate, now, cost).is_ok(),
-            (Counter::Shared(bucket), Some(shared)) => shared.shadow(bucket, now, cost),
-            (Counter::Shared(_), None) => true,
+        match &self.counter {
+            Counter::Here(bucket) => bucket.take_or_look(self.rate, now, cost).is_ok(),
+            Counter::Shared(bucket) => shared.shadow(bucket, now, cost),
         }
     }
 }

@@ -4,9 +4,10 @@
 //! for a moment where little does, since what one node holds no other can use. A quiet key
 //! holds nothing, and what is not used within a second is given back.
 
-use crate::limit::gcra::Taken;
+use crate::limit::{calendar::Calendar, gcra::Taken};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use types::Timestamp;
 
 /// A share is to last so long; and so long if it is at most this part of what remains.
 const AHEAD: Duration = Duration::from_millis(100);
@@ -18,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(1);
 const QUIET: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 /// What a node asks of an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
     /// Whose limit.
@@ -37,6 +38,19 @@ pub struct Ask {
     /// The limit is to be full again before anything else is done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset: bool,
+    /// If it is a quota; `burst` is then how much there is of it in a period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<AskedQuota>,
+}
+
+/// What an owner has to know of a quota.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedQuota {
+    /// Its periods.
+    pub calendar: Calendar,
+    /// The beginning of the period in which that was granted which is given back.
+    pub begun: Timestamp,
 }
 
 /// Nodes of versions that do not know of it are told where it matters only.
@@ -45,8 +59,14 @@ fn is_none(spent: &u64) -> bool {
     *spent == 0
 }
 
+/// As [`is_none`].
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_beginning(begun: &Timestamp) -> bool {
+    *begun == Timestamp(0)
+}
+
 /// What the owner answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     /// Requests granted, at most as many as wanted.
@@ -57,6 +77,9 @@ pub struct Grant {
     pub reset: u64,
     /// Nanoseconds until the next request can be granted, if none was.
     pub retry_after: u64,
+    /// Of a quota: the beginning of the period, which ends with `reset`.
+    #[serde(default, skip_serializing_if = "is_beginning")]
+    pub begun: Timestamp,
 }
 
 /// Requests granted by an owner and not used yet. Times are since the node's clock was made.
@@ -98,8 +121,7 @@ impl Share {
     pub(super) fn draw(&mut self, now: Duration, cost: u64) -> Drawn {
         self.expire(now);
         self.demand = self.demand.saturating_add(cost);
-        let last =
-            self.last.unwrap_or(Grant { granted: 0, remaining: 0, reset: 0, retry_after: 0 });
+        let last = self.last.unwrap_or_default();
         let taken = Taken {
             remaining: last.remaining + self.left.saturating_sub(cost),
             reset: Duration::from_nanos(last.reset),
@@ -173,7 +195,17 @@ impl Share {
         let want = (ahead.ceil() as u64).min(most).max(self.waiting).min(burst);
         self.telling = std::mem::take(&mut self.spent);
         let (back, spent) = (std::mem::take(&mut self.back), self.telling);
-        Some(Ask { key, interval, burst, want, back, spent, reset: false })
+        Some(Ask { key, interval, burst, want, back, spent, reset: false, quota: None })
+    }
+
+    /// The beginning of the period that the last answer was about.
+    pub(super) fn begun(&self) -> Timestamp {
+        self.last.map_or(Timestamp(0), |last| last.begun)
+    }
+
+    /// From now on, nothing is kept that is not used.
+    pub(super) fn release(&mut self) {
+        self.back += std::mem::take(&mut self.left);
     }
 
     /// Takes the owner's answer, and tells how many of the requests that did not wait for it
@@ -187,9 +219,15 @@ impl Share {
             self.spent = self.spent.saturating_add(told);
             return 0;
         };
+        if self.begun() != grant.begun {
+            // Another period of a quota: what is left of the one before is nothing now.
+            self.left = 0;
+        }
         (self.demand, self.waiting, self.since, self.last) = (0, 0, now, Some(grant));
         self.left += grant.granted;
-        self.kept_until = now + KEPT;
+        let is_quota = grant.begun != Timestamp(0);
+        let kept = if is_quota { KEPT.min(Duration::from_nanos(grant.reset)) } else { KEPT };
+        self.kept_until = now + kept;
         if grant.granted == 0 && grant.retry_after > 0 {
             let wait = Duration::from_nanos(grant.retry_after);
             self.refused_until = now + wait;
@@ -214,7 +252,7 @@ impl Share {
 
     fn expire(&mut self, now: Duration) {
         if now >= self.kept_until {
-            self.back += std::mem::take(&mut self.left);
+            self.release();
         }
     }
 }
@@ -224,7 +262,7 @@ mod tests {
     use super::*;
 
     fn grant(granted: u64, retry_after: u64) -> Grant {
-        Grant { granted, remaining: 0, reset: 0, retry_after }
+        Grant { granted, retry_after, ..Grant::default() }
     }
 
     fn at(ms: u64) -> Duration {

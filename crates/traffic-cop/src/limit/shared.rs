@@ -9,11 +9,15 @@
 //! What is admitted beyond the limit is bounded: an owner that is lost takes at most the last
 //! [`SAVED_WITHIN`] of its grants out of the count. Shares are counted when they are granted,
 //! and used within a second.
+//!
+//! Quotas are counted here even where there is one node, since they outlive it; how, says
+//! [`super::reserving`].
 
 use crate::limit::{
     WhenAway,
     gcra::{Bucket, Rate, Taken},
-    share::{Ask, Drawn, Grant, Share},
+    reserving::QuotaCount,
+    share::{Ask, AskedQuota, Drawn, Grant, Share},
     subject::Named,
     tally::Tally,
 };
@@ -42,10 +46,11 @@ pub const PLACES: u8 = 16;
 pub const SAVED_WITHIN: Duration = Duration::from_secs(2);
 
 const KIND: Kind = Kind::new("limit");
+const QUOTAS: Kind = Kind::new("quota");
 /// Keys of a place in memory; beyond, subjects share one bucket per rule.
 const KEYS_MAX: usize = 65_536;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An owner that did not answer is not asked for so long.
 const AWAY: Duration = Duration::from_secs(1);
 /// How long a request waits for its owner's answer, in all.
@@ -72,13 +77,24 @@ pub trait Owners: Send + Sync {
     async fn ask(&self, owner: &str, asks: Vec<Ask>) -> Result<Vec<Option<Grant>>, String>;
 }
 
+/// Where counts are kept.
+pub(super) enum Home {
+    /// Nowhere.
+    Memory,
+    /// Quotas in the store of the only node.
+    Alone(SharedStore),
+    /// In the store of several nodes, by the owner of each place.
+    Nodes(SharedStore, Arc<Keeper>),
+}
+
 /// The shared limits of a node.
 pub struct Shared {
-    places: Vec<Place>,
-    store: SharedStore,
+    pub(super) places: Vec<Place>,
+    pub(super) home: Home,
     pub(super) clock: SharedClock,
-    keeper: Arc<Keeper>,
     pub(super) owners: Arc<dyn Owners>,
+    /// Nothing more is reserved.
+    pub(super) is_leaving: AtomicBool,
     wishes: mpsc::Sender<Arc<SharedBucket>>,
     wished: Mutex<Option<mpsc::Receiver<Arc<SharedBucket>>>>,
     pub(super) counts: Counts,
@@ -90,6 +106,7 @@ pub(super) struct Counts {
     pub(super) granted: AtomicU64,
     away: AtomicU64,
     saves: AtomicU64,
+    pub(super) reserves: AtomicU64,
 }
 
 /// What shared limits have come to since the node's start.
@@ -105,35 +122,46 @@ pub struct SharedFigures {
     pub away: u64,
     /// Commits that saved what this node counted as an owner.
     pub saves: u64,
+    /// Commits that reserved parts of quotas, or gave them back.
+    pub reserves: u64,
 }
 
-struct Place {
+pub(super) struct Place {
     partition: Partition,
+    /// Of the same shard, in the durable tier.
+    pub(super) quotas: Partition,
     /// Set once what the former owner saved is loaded.
-    lease: ArcSwapOption<Lease>,
+    pub(super) lease: ArcSwapOption<Lease>,
     /// When what is counted here was saved last, in nanoseconds since the clock was made.
     saved: AtomicU64,
-    away_until: AtomicU64,
-    buckets: Mutex<HashMap<u128, Arc<SharedBucket>, RandomState>>,
+    pub(super) away_until: AtomicU64,
+    pub(super) buckets: Mutex<HashMap<u128, Arc<SharedBucket>, RandomState>>,
+    /// Quotas of which more has to be reserved.
+    pub(super) short: Mutex<Vec<Arc<SharedBucket>>>,
+    pub(super) hurry: Notify,
+    /// Quotas are saved by one at a time.
+    pub(super) saving: tokio::sync::Mutex<()>,
 }
 
 /// One key's count, on whichever side this node is.
 #[derive(Debug)]
 pub(super) struct SharedBucket {
     pub(super) place: u8,
-    key: u128,
+    pub(super) key: u128,
     rate: Rate,
+    /// The count, if it is that of a calendar's period; then `rate` and `owned` mean nothing.
+    pub(super) quota: Option<QuotaCount>,
     /// The count, where this node owns it; else what it counts by itself while the owner is
     /// away.
     owned: Bucket,
-    share: Mutex<Share>,
+    pub(super) share: Mutex<Share>,
     /// The arrival time that was saved last, in nanoseconds.
     saved: AtomicU64,
-    answered: Notify,
+    pub(super) answered: Notify,
     /// Where refusals are noted that nobody waits for.
     tally: Mutex<Option<(Arc<Tally>, Arc<Named>)>>,
     /// It waits to be asked about.
-    wished: AtomicBool,
+    pub(super) wished: AtomicBool,
 }
 
 /// What drawing on a shared limit comes to.
@@ -153,11 +181,42 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// There is no other node.
+struct Nobody;
+
+#[async_trait]
+impl Owners for Nobody {
+    fn nodes(&self) -> u64 {
+        1
+    }
+
+    fn owner(&self, _: u8) -> Option<String> {
+        None
+    }
+
+    async fn ask(&self, _: &str, _: Vec<Ask>) -> Result<Vec<Option<Grant>>, String> {
+        Err("there is no other node".into())
+    }
+}
+
 fn partition(place: u8) -> Result<Partition, store::Error> {
     Partition::new(TenantId::system(), KIND, &place.to_string())
 }
 
-fn place_of(key: u128) -> u8 {
+/// The first of the quotas' partitions that lies in the shard of the place.
+fn quotas_partition(place: u8) -> Result<Partition, store::Error> {
+    let shard = Shard::of(&partition(place)?);
+    let mut number = 0_u32;
+    loop {
+        let named = Partition::new(TenantId::system(), QUOTAS, &format!("{place}.{number}"))?;
+        if Shard::of(&named) == shard {
+            return Ok(named);
+        }
+        number += 1;
+    }
+}
+
+pub(super) fn place_of(key: u128) -> u8 {
     (key % u128::from(PLACES)) as u8
 }
 
@@ -183,20 +242,56 @@ impl Shared {
         keeper: Arc<Keeper>,
         owners: Arc<dyn Owners>,
     ) -> Result<Arc<Self>, store::Error> {
+        Self::at(Home::Nodes(store, keeper), clock, owners)
+    }
+
+    /// Limits of the only node of `store`, which keeps quotas there and nothing else.
+    ///
+    /// # Errors
+    /// None that depends on the store.
+    pub fn alone(store: SharedStore, clock: SharedClock) -> Result<Arc<Self>, store::Error> {
+        Self::at(Home::Alone(store), clock, Arc::new(Nobody))
+    }
+
+    /// Limits that are counted in memory alone: for tests, and over recorded traffic.
+    ///
+    /// # Panics
+    /// Never: the names of places are short.
+    #[must_use]
+    pub fn in_memory(clock: SharedClock) -> Arc<Self> {
+        Self::at(Home::Memory, clock, Arc::new(Nobody)).expect("the names of places are short")
+    }
+
+    fn at(
+        home: Home,
+        clock: SharedClock,
+        owners: Arc<dyn Owners>,
+    ) -> Result<Arc<Self>, store::Error> {
         let mut places = Vec::new();
         for place in 0..PLACES {
             places.push(Place {
                 partition: partition(place)?,
+                quotas: quotas_partition(place)?,
                 lease: ArcSwapOption::empty(),
                 saved: AtomicU64::new(0),
                 away_until: AtomicU64::new(0),
                 buckets: Mutex::default(),
+                short: Mutex::default(),
+                hurry: Notify::new(),
+                saving: tokio::sync::Mutex::default(),
             });
         }
         let (wishes, wished) = mpsc::channel(WISHES);
         let wished = Mutex::new(Some(wished));
         let counts = Counts::default();
-        Ok(Arc::new(Self { places, store, clock, keeper, owners, wishes, wished, counts }))
+        let is_leaving = AtomicBool::new(false);
+        Ok(Arc::new(Self { places, home, clock, owners, is_leaving, wishes, wished, counts }))
+    }
+
+    /// Whether nodes count together.
+    #[must_use]
+    pub fn is_among_nodes(&self) -> bool {
+        matches!(self.home, Home::Nodes(..))
     }
 
     /// How many nodes there are, as far as this one knows.
@@ -216,16 +311,27 @@ impl Shared {
             granted: read(&self.counts.granted),
             away: read(&self.counts.away),
             saves: read(&self.counts.saves),
+            reserves: read(&self.counts.reserves),
         }
     }
 
     /// The bucket of `key`, or of `crowd` if there is no room for one more.
     pub(super) fn bucket(&self, key: u128, crowd: u128, rate: Rate) -> Arc<SharedBucket> {
-        let bucket = self.places[usize::from(place_of(key))].bucket(key, rate);
+        self.bucket_or_crowd(key, crowd, &|| None, rate)
+    }
+
+    pub(super) fn bucket_or_crowd(
+        &self,
+        key: u128,
+        crowd: u128,
+        quota: &dyn Fn() -> Option<QuotaCount>,
+        rate: Rate,
+    ) -> Arc<SharedBucket> {
+        let bucket = self.places[usize::from(place_of(key))].bucket(key, rate, quota);
         bucket.unwrap_or_else(|| {
             let place = &self.places[usize::from(place_of(crowd))];
             let mut buckets = place.buckets.lock();
-            let new = || Arc::new(SharedBucket::new(crowd, rate));
+            let new = || Arc::new(SharedBucket::new(crowd, rate, quota()));
             buckets.entry(crowd).or_insert_with(new).clone()
         })
     }
@@ -238,6 +344,9 @@ impl Shared {
         cost: u32,
         rule: WhenAway,
     ) -> Charged {
+        if let Some(quota) = &bucket.quota {
+            return self.charge_quota(bucket, quota, now, cost, rule);
+        }
         let place = &self.places[usize::from(bucket.place)];
         if place.is_owned(now) {
             return match bucket.owned.take_or_look(bucket.rate, now, cost) {
@@ -266,7 +375,11 @@ impl Shared {
     /// once it has answered, and not counted at all while it is away.
     pub(super) fn shadow(&self, bucket: &Arc<SharedBucket>, now: Duration, cost: u32) -> bool {
         let place = &self.places[usize::from(bucket.place)];
-        if place.is_owned(now) {
+        if let Some(quota) = &bucket.quota {
+            if self.holds(place) {
+                return self.shadow_quota(bucket, quota, cost);
+            }
+        } else if place.is_owned(now) {
             return bucket.owned.take_or_look(bucket.rate, now, cost).is_ok();
         }
         let mut share = bucket.share.lock();
@@ -304,7 +417,10 @@ impl Shared {
                 Charged::Taken(Taken { remaining: 0, reset: Duration::ZERO, retry_after })
             }
             WhenAway::LocalShare => {
-                match bucket.owned.take_or_look(self.alone(bucket.rate), now, cost) {
+                if let Some(quota) = &bucket.quota {
+                    return self.take_unasked(bucket, quota, now, cost);
+                }
+                match bucket.owned.take_or_look(self.part_of(bucket.rate), now, cost) {
                     Ok(taken) => Charged::Taken(taken),
                     Err(refused) => Charged::Refused(refused),
                 }
@@ -313,7 +429,7 @@ impl Shared {
     }
 
     /// This node's part of a rate.
-    fn alone(&self, rate: Rate) -> Rate {
+    fn part_of(&self, rate: Rate) -> Rate {
         let nodes = self.owners.nodes().max(1);
         let interval = rate.interval.saturating_mul(nodes);
         Rate { interval, burst: (rate.burst / nodes).max(1) }
@@ -323,11 +439,14 @@ impl Shared {
     /// What is decided without the owner stays on this node.
     pub(super) fn debit(&self, bucket: &Arc<SharedBucket>, now: Duration, cost: u64) -> Taken {
         let place = &self.places[usize::from(bucket.place)];
+        if let Some(quota) = &bucket.quota {
+            return self.debit_quota(bucket, quota, now, cost);
+        }
         if place.is_owned(now) {
             return bucket.owned.debit(bucket.rate, now, cost);
         }
         if nanos(now) < place.away_until.load(Relaxed) {
-            return bucket.owned.debit(self.alone(bucket.rate), now, cost);
+            return bucket.owned.debit(self.part_of(bucket.rate), now, cost);
         }
         let (taken, news) = bucket.share.lock().spend(now, cost);
         if news {
@@ -336,20 +455,18 @@ impl Shared {
         taken
     }
 
-    /// Makes the limit of `key` full again, wherever it is counted. Nodes that were refused
+    /// Makes a limit full again by `ask`, wherever it is counted. Nodes that were refused
     /// remember that for up to a second.
     ///
     /// # Errors
     /// What the owner said, or that there is none.
-    pub(super) async fn reset(&self, key: u128, rate: Rate) -> Result<(), String> {
-        let place = place_of(key);
-        let known = self.places[usize::from(place)].buckets.lock().get(&key).cloned();
+    pub(super) async fn reset(&self, ask: Ask) -> Result<(), String> {
+        let place = place_of(ask.key);
+        let known = self.places[usize::from(place)].buckets.lock().get(&ask.key).cloned();
         if let Some(bucket) = &known {
             bucket.share.lock().reset();
         }
-        let Rate { interval, burst } = rate;
-        let ask = Ask { key, interval, burst, want: 0, back: 0, spent: 0, reset: true };
-        if self.grant_one(&ask).is_some() {
+        if let [Some(_)] = *self.grant(std::slice::from_ref(&ask)).await {
             return Ok(());
         }
         let owner = self.owners.owner(place).ok_or("no node is registered")?;
@@ -362,7 +479,11 @@ impl Shared {
     /// Undoes a charge of this moment. What was decided without the owner stays charged.
     pub(super) fn put_back(&self, bucket: &SharedBucket, now: Duration, cost: u32) {
         let place = &self.places[usize::from(bucket.place)];
-        if place.is_owned(now) {
+        if let Some(quota) = &bucket.quota
+            && self.holds(place)
+        {
+            quota.put_back(u64::from(cost));
+        } else if bucket.quota.is_none() && place.is_owned(now) {
             bucket.owned.give_back(bucket.rate, u64::from(cost));
         } else if nanos(now) >= place.away_until.load(Relaxed) {
             bucket.share.lock().put_back(u64::from(cost));
@@ -375,7 +496,11 @@ impl Shared {
         let answered = bucket.answered.notified();
         let mut answered = std::pin::pin!(answered);
         answered.as_mut().enable();
-        self.wish(bucket);
+        if bucket.quota.is_some() && self.holds(&self.places[usize::from(bucket.place)]) {
+            self.reserve_soon(bucket);
+        } else {
+            self.wish(bucket);
+        }
         let in_time = tokio::time::timeout(WAIT, answered).await.is_ok();
         if !in_time {
             self.is_away(bucket.place);
@@ -389,28 +514,34 @@ impl Shared {
         self.places[usize::from(place)].away_until.store(until, Relaxed);
     }
 
-    fn wish(&self, bucket: &Arc<SharedBucket>) {
+    pub(super) fn wish(&self, bucket: &Arc<SharedBucket>) {
         if !bucket.wished.swap(true, SeqCst) && self.wishes.try_send(bucket.clone()).is_err() {
             bucket.wished.store(false, SeqCst);
         }
     }
 
     /// Answers another node's questions; `None` for those whose place this node does not own.
-    #[must_use]
-    pub fn grant(&self, asks: &[Ask]) -> Vec<Option<Grant>> {
-        asks.iter().map(|ask| self.grant_one(ask)).collect()
+    pub async fn grant(&self, asks: &[Ask]) -> Vec<Option<Grant>> {
+        let unheard = self.reserve_for(asks).await;
+        let is_heard = |ask: &&Ask| !unheard.contains(&ask.key);
+        asks.iter()
+            .map(|ask| Some(ask).filter(is_heard).and_then(|ask| self.grant_one(ask)))
+            .collect()
     }
 
     fn grant_one(&self, ask: &Ask) -> Option<Grant> {
+        if ask.quota.is_some() {
+            return self.grant_quota(ask);
+        }
         let place = &self.places[usize::from(place_of(ask.key))];
         if !place.is_owned(self.clock.elapsed()) {
             return None;
         }
         let rate = Rate { interval: ask.interval.max(1), burst: ask.burst.max(1) };
-        let Some(bucket) = place.bucket(ask.key, rate) else {
+        let Some(bucket) = place.bucket(ask.key, rate, &|| None) else {
             // There is no room to count it; to refuse is the safe side.
             let retry_after = nanos(SAVED_WITHIN);
-            return Some(Grant { granted: 0, remaining: 0, reset: 0, retry_after });
+            return Some(Grant { retry_after, ..Grant::default() });
         };
         if ask.reset {
             bucket.owned.reset();
@@ -426,6 +557,7 @@ impl Shared {
             remaining: taken.remaining,
             reset: nanos(taken.reset),
             retry_after: nanos(taken.retry_after),
+            begun: Timestamp(0),
         })
     }
 
@@ -437,24 +569,26 @@ impl Shared {
         tasks.spawn(self.clone().ask_owners(wished));
         for place in 0..PLACES {
             tasks.spawn(self.clone().own(place));
+            tasks.spawn(self.clone().keep_quotas(place));
         }
         tasks.join_all().await;
     }
 
     async fn own(self: Arc<Self>, at: u8) {
+        let Home::Nodes(store, keeper) = &self.home else { return };
         let place = &self.places[usize::from(at)];
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut next_save = Duration::ZERO;
         loop {
             look.tick().await;
-            let lease = self.keeper.lease(Shard::of(&place.partition));
+            let lease = keeper.lease(Shard::of(&place.partition));
             let known = place.lease.load_full();
             match (&lease, &known) {
                 (None, Some(_)) => place.lease.store(None),
                 (Some(lease), known)
                     if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, lease)) =>
                 {
-                    match self.take_over(place, lease).await {
+                    match self.take_over(store, place, lease).await {
                         Ok(()) => tracing::info!(place = at, "this node counts shared limits"),
                         Err(error) => {
                             tracing::warn!(place = at, %error, "limits cannot be taken over")
@@ -463,7 +597,7 @@ impl Shared {
                 }
                 (Some(lease), Some(_)) if self.clock.elapsed() >= next_save => {
                     next_save = self.clock.elapsed() + SAVE_EVERY;
-                    match self.save(place, lease).await {
+                    match self.save(store, place, lease).await {
                         Ok(()) => {}
                         Err(LeaseError::Lost) => place.lease.store(None),
                         Err(error) => tracing::warn!(place = at, %error, "limits cannot be saved"),
@@ -476,17 +610,28 @@ impl Shared {
     }
 
     /// Loads what the former owner saved; nothing that it saves later counts.
-    async fn take_over(&self, place: &Place, lease: &Arc<Lease>) -> Result<(), LeaseError> {
+    async fn take_over(
+        &self,
+        store: &SharedStore,
+        place: &Place,
+        lease: &Arc<Lease>,
+    ) -> Result<(), LeaseError> {
         let begun = self.clock.elapsed();
-        drop(lease.open(&self.store, &place.partition).await?);
+        {
+            let _saving = place.saving.lock().await;
+            drop(lease.open(store, &place.quotas).await?);
+            place.unload_quotas();
+        }
+        drop(lease.open(store, &place.partition).await?);
         let mut after: Option<Key> = None;
         loop {
-            let page = self.store.scan(&place.partition, b"", after.as_ref(), 1_000).await?;
+            let page = store.scan(&place.partition, b"", after.as_ref(), 1_000).await?;
             for (key, record) in &page.records {
                 let saved =
                     <[u8; 16]>::try_from(key.as_bytes()).ok().zip(Saved::read(&record.value));
                 let Some((key, saved)) = saved else { continue };
-                let Some(bucket) = place.bucket(u128::from_be_bytes(key), saved.rate) else {
+                let Some(bucket) = place.bucket(u128::from_be_bytes(key), saved.rate, &|| None)
+                else {
                     continue;
                 };
                 let ahead = saved.full_at.since(self.clock.now());
@@ -503,10 +648,18 @@ impl Shared {
     }
 
     /// Saves every count that has changed and that would matter in a second.
-    async fn save(&self, place: &Place, lease: &Lease) -> Result<(), LeaseError> {
+    async fn save(
+        &self,
+        store: &SharedStore,
+        place: &Place,
+        lease: &Lease,
+    ) -> Result<(), LeaseError> {
         let begun = self.clock.elapsed();
         let mut changed = Vec::new();
         place.buckets.lock().retain(|_, bucket| {
+            if bucket.quota.is_some() {
+                return true;
+            }
             let arrival = bucket.owned.arrival();
             let saved = bucket.saved.load(Relaxed);
             // What was saved may also have to be taken back.
@@ -518,7 +671,7 @@ impl Shared {
             Arc::strong_count(bucket) > 1 || !is_idle
         });
         // It was opened when it was taken over.
-        let owned = lease.opened(&self.store, &place.partition);
+        let owned = lease.opened(store, &place.partition);
         for some in changed.chunks(WRITES) {
             let writes = some.iter().map(|(bucket, arrival)| {
                 let ahead = arrival.saturating_sub(self.clock.elapsed());
@@ -568,7 +721,12 @@ impl Place {
             && nanos(now).saturating_sub(self.saved.load(Relaxed)) < nanos(SAVED_WITHIN)
     }
 
-    fn bucket(&self, key: u128, rate: Rate) -> Option<Arc<SharedBucket>> {
+    pub(super) fn bucket(
+        &self,
+        key: u128,
+        rate: Rate,
+        quota: &dyn Fn() -> Option<QuotaCount>,
+    ) -> Option<Arc<SharedBucket>> {
         let mut buckets = self.buckets.lock();
         if let Some(bucket) = buckets.get(&key) {
             return Some(bucket.clone());
@@ -576,18 +734,19 @@ impl Place {
         if buckets.len() >= KEYS_MAX {
             return None;
         }
-        let bucket = Arc::new(SharedBucket::new(key, rate));
+        let bucket = Arc::new(SharedBucket::new(key, rate, quota()));
         buckets.insert(key, bucket.clone());
         Some(bucket)
     }
 }
 
 impl SharedBucket {
-    fn new(key: u128, rate: Rate) -> Self {
+    fn new(key: u128, rate: Rate, quota: Option<QuotaCount>) -> Self {
         Self {
             place: place_of(key),
             key,
             rate,
+            quota,
             owned: Bucket::default(),
             share: Mutex::default(),
             saved: AtomicU64::new(0),
@@ -601,7 +760,16 @@ impl SharedBucket {
     pub(super) fn ask(&self, now: Duration) -> Option<Ask> {
         // Before the share is looked at: who draws on it later has to wish again.
         self.wished.store(false, SeqCst);
-        self.share.lock().ask(now, self.key, self.rate.interval, self.rate.burst)
+        let mut share = self.share.lock();
+        match &self.quota {
+            None => share.ask(now, self.key, self.rate.interval, self.rate.burst),
+            Some(quota) => {
+                let ask = share.ask(now, self.key, 1, quota.limit())?;
+                let quota =
+                    Some(AskedQuota { calendar: quota.calendar().clone(), begun: share.begun() });
+                Some(Ask { quota, ..ask })
+            }
+        }
     }
 
     /// Takes the owner's answer, or that there was none, and tells whoever waits.
@@ -650,6 +818,6 @@ impl Saved {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

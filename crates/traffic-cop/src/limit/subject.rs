@@ -1,6 +1,6 @@
 //! Whom a limit counts: a subject, its name, and the key of its bucket.
 
-use crate::limit::{Per, gcra::Rate};
+use crate::limit::{Per, calendar::Calendar, gcra::Rate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{net::IpAddr, sync::Arc};
@@ -49,8 +49,16 @@ pub struct Named {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct BucketKey {
     pub(super) rule: Arc<str>,
-    pub(super) rate: Rate,
+    pub(super) pace: Pace,
     pub(super) subject: SubjectKey,
+}
+
+/// What a count stops counting for, when it is configured anew: another rate, or another
+/// calendar. A quota keeps its count when its size changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Pace {
+    Rate(Rate),
+    Quota(Calendar),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -74,8 +82,13 @@ impl BucketKey {
             hash.update(bytes);
         };
         add(self.rule.as_bytes());
-        add(&self.rate.interval.to_be_bytes());
-        add(&self.rate.burst.to_be_bytes());
+        match &self.pace {
+            Pace::Rate(rate) => {
+                add(&rate.interval.to_be_bytes());
+                add(&rate.burst.to_be_bytes());
+            }
+            Pace::Quota(calendar) => add(calendar.to_string().as_bytes()),
+        }
         match &self.subject {
             SubjectKey::User(tenant, principal) => {
                 add(b"user");

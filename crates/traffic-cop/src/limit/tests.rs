@@ -1,11 +1,15 @@
 use super::{shared::Charged, *};
 use clock::{Clock, SharedClock};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
 fn rule(name: &str, per: Per, requests: u64, seconds: u64) -> Rule {
     Rule::new(name, per, requests, Duration::from_secs(seconds))
+}
+
+fn by_rules(rules: Vec<Rule>) -> Limits {
+    Limits::new(rules, Shared::in_memory(clock::SystemClock::shared()))
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -19,7 +23,7 @@ fn subject<'a>(tenant: &'a TenantId, ip: &str) -> Subject<'a> {
 
 #[test]
 fn a_bucket_takes_its_burst_and_then_its_rate() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 10, 10)], None);
+    let limits = by_rules(vec![rule("t", Per::Tenant, 10, 10)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let at = Duration::from_secs;
@@ -39,10 +43,8 @@ fn a_bucket_takes_its_burst_and_then_its_rate() {
 
 #[test]
 fn a_refusal_of_one_rule_charges_none() {
-    let limits = Limits::new(
-        vec![rule("wide", Per::Global, 100, 100), rule("narrow", Per::Tenant, 1, 100)],
-        None,
-    );
+    let limits =
+        by_rules(vec![rule("wide", Per::Global, 100, 100), rule("narrow", Per::Tenant, 1, 100)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     assert!(charge.take(Duration::ZERO, 1).allowed());
@@ -56,7 +58,7 @@ fn a_refusal_of_one_rule_charges_none() {
 
 #[test]
 fn tenants_have_buckets_of_their_own() {
-    let limits = Limits::new(vec![rule("r", Per::Route, 1, 100)], None);
+    let limits = by_rules(vec![rule("r", Per::Route, 1, 100)]);
     let (acme, other) = (tenant("acme"), tenant("other"));
     assert!(limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
     assert!(!limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
@@ -65,7 +67,7 @@ fn tenants_have_buckets_of_their_own() {
 
 #[test]
 fn an_ipv6_network_is_one_subject() {
-    let limits = Limits::new(vec![rule("ip", Per::Ip, 1, 100)], None);
+    let limits = by_rules(vec![rule("ip", Per::Ip, 1, 100)]);
     let acme = tenant("acme");
     let taken = |ip| limits.resolve(&subject(&acme, ip)).take(Duration::ZERO, 1).allowed();
     assert!(taken("2001:db8::1"));
@@ -77,7 +79,7 @@ fn an_ipv6_network_is_one_subject() {
 
 #[test]
 fn idle_buckets_are_forgotten() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 1, 10)], None);
+    let limits = by_rules(vec![rule("t", Per::Tenant, 1, 10)]);
     let acme = tenant("acme");
     assert!(limits.resolve(&subject(&acme, "::1")).take(Duration::ZERO, 1).allowed());
     limits.expire(Duration::from_secs(9));
@@ -106,7 +108,7 @@ impl Clock for Lagging {
 
 #[test]
 fn a_thread_that_did_not_run_is_not_refused_for_what_others_took_since() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 10, 1)], None);
+    let limits = by_rules(vec![rule("t", Per::Tenant, 10, 1)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     for _ in 0..9 {
@@ -121,7 +123,7 @@ fn a_thread_that_did_not_run_is_not_refused_for_what_others_took_since() {
 
 #[test]
 fn a_session_has_its_own_bucket_and_who_has_none_that_of_the_caller() {
-    let limits = Limits::new(vec![rule("s", Per::Session, 1, 100)], None);
+    let limits = by_rules(vec![rule("s", Per::Session, 1, 100)]);
     let (acme, id) = (tenant("acme"), PrincipalId::new("ann").unwrap());
     let ann = Principal { kind: PrincipalKind::User, id };
     let taken = |session: Option<u8>, principal| {
@@ -140,7 +142,7 @@ fn a_session_has_its_own_bucket_and_who_has_none_that_of_the_caller() {
 #[test]
 fn a_rule_in_shadow_counts_whom_it_would_refuse_and_refuses_nobody() {
     let shadow = Rule { mode: Mode::Shadow, ..rule("new", Per::Tenant, 2, 100) };
-    let limits = Limits::new(vec![shadow.clone(), rule("old", Per::Tenant, 4, 100)], None);
+    let limits = by_rules(vec![shadow.clone(), rule("old", Per::Tenant, 4, 100)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let mut headers = HeaderMap::new();
@@ -198,13 +200,10 @@ fn answer(charge: &Charge, clock: &SharedClock, tokens: Option<&str>) -> Option<
 #[test]
 fn a_request_costs_what_its_rule_or_its_route_says() {
     let costs = [("r".to_owned(), 4)].into();
-    let limits = Limits::new(
-        vec![
-            Rule { cost: 2, costs, ..rule("t", Per::Tenant, 10, 10) },
-            rule("g", Per::Global, 3, 9),
-        ],
-        None,
-    );
+    let limits = by_rules(vec![
+        Rule { cost: 2, costs, ..rule("t", Per::Tenant, 10, 10) },
+        rule("g", Per::Global, 3, 9),
+    ]);
     let acme = tenant("acme");
     let here = limits.resolve(&subject(&acme, "::1"));
     let there = limits.resolve(&Subject { route: "other", ..subject(&acme, "::1") });
@@ -218,7 +217,7 @@ fn a_request_costs_what_its_rule_or_its_route_says() {
 
 #[test]
 fn what_an_answer_says_that_it_cost_is_charged_and_may_be_owed() {
-    let limits = Limits::new(vec![by_tokens(10)], None);
+    let limits = by_rules(vec![by_tokens(10)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let head = answer(&charge, &standing(5), Some("7")).unwrap();
@@ -242,7 +241,7 @@ fn what_an_answer_says_that_it_cost_is_charged_and_may_be_owed() {
 
 #[test]
 fn an_answer_without_a_cost_costs_the_default_and_a_malformed_one_is_counted() {
-    let limits = Limits::new(vec![by_tokens(10)], None);
+    let limits = by_rules(vec![by_tokens(10)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let left = |head: Option<HeaderMap>| head.unwrap()["ratelimit"].to_str().unwrap().to_owned();
@@ -254,7 +253,7 @@ fn an_answer_without_a_cost_costs_the_default_and_a_malformed_one_is_counted() {
     charge.take_by(&standing(0), 1).owing().unwrap().ended(&standing(0), 0);
     assert_eq!(left(answer(&charge, &standing(0), Some("0"))), "\"tokens\";r=1;t=9");
     let kept = Measure::Field { name: HeaderName::from_static("x-tokens-used"), kept: true };
-    let limits = Limits::new(vec![Rule { measure: kept, ..by_tokens(10) }], None);
+    let limits = by_rules(vec![Rule { measure: kept, ..by_tokens(10) }]);
     let head = answer(&limits.resolve(&subject(&acme, "::1")), &standing(0), Some("1")).unwrap();
     assert_eq!(head["x-tokens-used"], "1");
 }
@@ -262,7 +261,7 @@ fn an_answer_without_a_cost_costs_the_default_and_a_malformed_one_is_counted() {
 #[test]
 fn bytes_are_charged_at_the_end() {
     let bytes = Rule { measure: Measure::Bytes, ..rule("b", Per::Tenant, 2_500, 10) };
-    let limits = Limits::new(vec![bytes], None);
+    let limits = by_rules(vec![bytes]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     let head = answer(&charge, &standing(0), Some("7")).unwrap();
@@ -275,7 +274,7 @@ fn bytes_are_charged_at_the_end() {
 
 #[test]
 fn a_shadow_is_charged_afterwards_for_those_only_whom_it_would_have_let_in() {
-    let limits = Limits::new(vec![Rule { mode: Mode::Shadow, ..by_tokens(10) }], None);
+    let limits = by_rules(vec![Rule { mode: Mode::Shadow, ..by_tokens(10) }]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
     for _ in 0..5 {
@@ -291,7 +290,7 @@ fn a_shadow_is_charged_afterwards_for_those_only_whom_it_would_have_let_in() {
 
 #[tokio::test]
 async fn an_operator_makes_one_subject_whole_again() {
-    let limits = Limits::new(vec![rule("t", Per::Tenant, 1, 100)], None);
+    let limits = by_rules(vec![rule("t", Per::Tenant, 1, 100)]);
     let names = ["acme", "other"].map(tenant);
     let charges = [0, 1].map(|at| limits.resolve(&subject(&names[at], "::1")));
     let taken = |at: usize| charges[at].take(Duration::ZERO, 1).allowed();
@@ -326,4 +325,88 @@ fn a_cost_that_cannot_be_is_refused_with_what_to_change() {
     let rule = read("cost = 2\ncost_header = \"X-Tokens-Used\"").unwrap();
     let name = HeaderName::from_static("x-tokens-used");
     assert_eq!((rule.cost, rule.measure), (2, Measure::Field { name, kept: false }));
+}
+
+#[test]
+fn a_quota_that_cannot_be_is_refused_with_what_to_change() {
+    let read = |rule: &str| {
+        let rule = format!("name = \"a\"\nper = \"ip\"\n{rule}");
+        toml::from_str::<Rule>(&rule).map_err(|error| error.message().to_owned())
+    };
+    let refused = |rule: &str, expected: &str| {
+        let why = read(rule).expect_err(rule);
+        assert!(why.contains(expected), "{rule}: {why}");
+    };
+    refused("period = \"day\"", "a limit needs `requests` in any `period`, or a `quota`");
+    refused("period = \"day\"\nrequests = 5", "has a `quota` in place of `requests`");
+    refused("period = \"day\"\nrequests = 5\nquota = 5", "not both");
+    refused("period = \"1d\"\nquota = 5", "unlike `1d`");
+    refused("period = \"year\"\nquota = 5", "unlike `year`");
+    refused("period = \"1d\"\nrequests = 5\ntime_zone = \"UTC\"", "is for a `quota`");
+    refused("period = \"day\"\nquota = 0", "`quota` of a limit must be 1 to");
+    refused("period = \"day\"\nquota = 5\nburst = 2", "a `quota` has no `burst`");
+    refused("period = \"day\"\nquota = 5\nscope = \"node\"", "remove `scope`");
+    refused("period = \"day\"\nquota = 5\ntime_zone = \"Mars\"", "`Mars` is not a time zone");
+    refused("period = \"day\"\nquota = 5\ncost = 6", "must be 1 to the limit's `quota`, 5");
+    let rule = read("period = \"month\"\nquota = 1000000000000\ncost = \"bytes\"").unwrap();
+    assert_eq!(rule.calendar, Some(Calendar::new(Every::Month, "UTC").unwrap()));
+    assert_eq!((rule.requests, rule.excess_max(3)), (1_000_000_000_000, Some(30_000_000_000)));
+}
+
+/// What the fields of a decision say: what remains, and the seconds to the reset and to a retry.
+fn said(decision: &Decision) -> (u64, u64, Option<u64>) {
+    let mut headers = HeaderMap::new();
+    decision.write_headers(&mut headers);
+    let text = headers["ratelimit"].to_str().unwrap();
+    let mut numbers = text.split(['=', ';']).filter_map(|part| part.parse().ok());
+    let retry = headers.get("retry-after").map(|wait| wait.to_str().unwrap().parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap(), retry)
+}
+
+/// Seconds and requests by chance; the seed is the clock's.
+#[test]
+fn the_fields_say_what_then_happens() {
+    for seed in 0..40 {
+        let clock = clock::ManualClock::new(Timestamp(1_796_083_200_000), seed);
+        let shared: SharedClock = clock.clone();
+        let chance = |most: u64| u64::from(clock::random::<1>(&*clock)[0]) % most + 1;
+        let (requests, seconds) = (chance(20), chance(100));
+        let burst = chance(requests);
+        let calendar = Some(Calendar::new(Every::Hour, "UTC").unwrap());
+        let rules = vec![
+            Rule { burst, ..rule("rate", Per::Tenant, requests, seconds) },
+            Rule { calendar, ..rule("quota", Per::Tenant, 3 * chance(20), 1) },
+        ];
+        let limits = Limits::new(rules, Shared::in_memory(shared.clone()));
+        let acme = tenant("acme");
+        let charge = limits.resolve(&subject(&acme, "::1"));
+        for _ in 0..20 {
+            clock.advance(Duration::from_millis(chance(200) * 10));
+            let first = charge.take_by(&shared, 1);
+            if !first.allowed() {
+                let (_, reset, retry) = said(&first);
+                let retry = retry.unwrap();
+                assert!(retry <= reset, "{seed}: {retry} and {reset}");
+                clock.advance(Duration::from_secs(retry - 1));
+                assert!(retry == 1 || !charge.take_by(&shared, 1).allowed(), "{seed}: too early");
+                clock.advance(Duration::from_secs(1));
+                // Unless the other rule holds it up: no rule can speak for another.
+                let then = charge.take_by(&shared, 1);
+                let by = |decision: &Decision| decision.refused_by().map(str::to_owned);
+                assert!(then.allowed() || by(&then) != by(&first), "{seed}: too late");
+                continue;
+            }
+            let (remaining, reset, _) = said(&first);
+            for _ in 0..remaining {
+                assert!(charge.take_by(&shared, 1).allowed(), "{seed}: of {remaining}");
+            }
+            assert!(!charge.take_by(&shared, 1).allowed(), "{seed}: more than {remaining}");
+            assert!(reset <= 3_600, "{seed}: {reset}");
+        }
+        let last = charge.take_by(&shared, 1);
+        clock.advance(Duration::from_secs(said(&last).1.max(3_600)));
+        let whole = charge.take_by(&shared, 1);
+        let most = burst.min(limits.rules.load()[1].rule.requests);
+        assert_eq!(said(&whole).0, most - 1, "{seed}: after the reset all of it is there");
+    }
 }

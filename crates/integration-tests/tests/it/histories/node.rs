@@ -20,7 +20,7 @@ use traffic_cop::{
     analytics::Analytics,
     genesis::Genesis,
     identity::{Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
-    limit::Limits,
+    limit::{Limits, Shared},
     session::Sessions,
     state::{
         States,
@@ -177,7 +177,7 @@ fn parts(engines: SharedStore) -> realtime::Parts {
         identity: Arc::new(identity),
         sessions,
         states: Arc::new(states),
-        limits: Arc::new(Limits::new(Vec::new(), None)),
+        limits: Arc::new(Limits::new(Vec::new(), Shared::in_memory(clock.clone()))),
         analytics: Arc::new(Analytics::default()),
         store,
         reach: realtime::Reach::Stored,
