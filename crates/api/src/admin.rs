@@ -4,7 +4,9 @@
 
 use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
-    cache, limits, metrics,
+    cache,
+    configuration::{self, Configuration},
+    limits, metrics,
     request::{Json, Wanted},
     services, traffic,
 };
@@ -115,6 +117,8 @@ pub struct Parts {
     pub config: Arc<str>,
     /// Reads the configuration again and applies it; the answer is a sentence.
     pub reload: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// Plans, applies, tries and takes back configurations.
+    pub configuration: Arc<dyn Configuration>,
 }
 
 /// The admin API's routes.
@@ -130,6 +134,7 @@ pub fn routes(parts: Parts) -> Router {
         .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
         .merge(services::admin_routes(parts.services.clone()))
         .merge(cache::admin_routes(parts.cache.clone()))
+        .merge(configuration::admin_routes(parts.configuration.clone()))
         .route_layer(middleware::from_fn_with_state(parts.clone(), guard));
     Router::new()
         .route("/health", get(health))

@@ -11,6 +11,7 @@ mod answer;
 mod blocks;
 pub mod cache;
 mod channels;
+pub mod configuration;
 mod connections;
 mod limits;
 mod mailboxes;

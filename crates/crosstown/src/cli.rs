@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cache;
+mod config;
 mod limits;
 mod operator;
 mod services;
@@ -45,6 +46,9 @@ enum Command {
     /// Make, list and delete API keys, through a running node's admin listener.
     #[command(subcommand)]
     ApiKey(api_key::ApiKeyCommand),
+    /// Plan, apply, try and take back configurations of a running node.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Show the services' instances, and how each is, as a running node sees them.
     Services(services::ServicesArgs),
     /// Show what a running node keeps of answers, or make it forget them.
@@ -79,6 +83,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         }
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
+        Command::Config(command) => config::run(command),
         Command::Services(args) => services::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),

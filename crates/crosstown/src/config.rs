@@ -1,5 +1,7 @@
 //! The configuration: one file, composed of each part's own, every key with a default.
 
+pub(crate) mod diff;
+
 use crate::stores::StoresConfig;
 use gateway::ClientAuth;
 use serde::Deserialize;

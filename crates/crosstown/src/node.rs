@@ -1,6 +1,7 @@
 //! A running node: everything wired together, and shut down in order.
 
 mod admin;
+mod changes;
 mod cluster;
 mod holders;
 mod keeping;

@@ -3,6 +3,7 @@
 use crate::{
     admission::{Admission, Permit},
     cache::Cache,
+    canary::{Canary, Side},
     config::Config,
     connection, fields,
     mount::{CoreId, MountPoint},
@@ -10,7 +11,7 @@ use crate::{
     tls::EdgeTls,
     watch::{CoarseClock, Watch, millis},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use clock::SharedClock;
 use slab::Slab;
 use soa::{Pool, Services};
@@ -42,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) analytics: Arc<Analytics>,
     pub(crate) control: Handle,
     pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) canary: ArcSwapOption<Canary>,
     pub(crate) generation: AtomicU64,
     /// Clients are sent elsewhere, and served until they have gone.
     pub(crate) leaving: AtomicBool,
@@ -95,19 +97,45 @@ pub(crate) struct Core {
     pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
     /// Becomes true when everything has to end.
     pub(crate) cut: watch::Receiver<bool>,
-    snapshot: RefCell<(u64, Arc<Snapshot>)>,
+    seen: RefCell<Seen>,
     random: Cell<u64>,
+}
+
+/// What a core has seen of the configuration.
+struct Seen {
+    generation: u64,
+    snapshot: Arc<Snapshot>,
+    canary: Option<Arc<Canary>>,
+}
+
+impl Seen {
+    fn of(node: &Node, generation: u64) -> Self {
+        let (snapshot, canary) = (node.snapshot.load_full(), node.canary.load_full());
+        Self { generation, snapshot, canary }
+    }
 }
 
 impl Core {
     /// The configuration as it is now: one relaxed load, unless it has changed. Not to be held
     /// over an await.
     pub(crate) fn snapshot(&self) -> Ref<'_, Snapshot> {
+        self.look();
+        Ref::map(self.seen.borrow(), |seen| &*seen.snapshot)
+    }
+
+    /// The trial under way, and its side that a request gets.
+    pub(crate) fn trial(&self) -> Option<(Arc<Canary>, Side)> {
+        self.look();
+        let seen = self.seen.borrow();
+        let canary = seen.canary.as_ref()?;
+        Some((Arc::clone(canary), canary.side(self.random())))
+    }
+
+    fn look(&self) {
         let generation = self.node.generation.load(Relaxed);
-        if self.snapshot.borrow().0 != generation {
-            *self.snapshot.borrow_mut() = (generation, self.node.snapshot.load_full());
+        if self.seen.borrow().generation != generation {
+            *self.seen.borrow_mut() = Seen::of(&self.node, generation);
         }
-        Ref::map(self.snapshot.borrow(), |cached| &*cached.1)
     }
 
     /// The time of day.
@@ -179,7 +207,7 @@ pub(crate) fn run(
             clock: CoarseClock::default(),
             watches: RefCell::default(),
             cut: cut.clone(),
-            snapshot: RefCell::new((generation, node.snapshot.load_full())),
+            seen: RefCell::new(Seen::of(&node, generation)),
             random: Cell::new(u64::from_le_bytes(clock::random(&*node.clock)) | 1),
             node,
         });

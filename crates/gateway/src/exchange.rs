@@ -1,6 +1,7 @@
 //! One request and its answer.
 
 use crate::{
+    canary::Side,
     charge::{charge, limited, settled},
     config::Auth,
     connection::Conn,
@@ -146,13 +147,19 @@ async fn handle(
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
+    ticket.trial = core.trial();
+    let tried = match &ticket.trial {
+        Some((canary, Side::Tried)) => Some(Arc::clone(&canary.snapshot)),
+        Some((_, Side::InForce)) | None => None,
+    };
     let chosen = {
-        let snapshot = core.snapshot();
+        let in_force = core.snapshot();
+        let snapshot = tried.as_deref().unwrap_or(&in_force);
         if is_h2 {
             asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
         asked.client = conn.client(&snapshot.config.trusted_proxies, &head.headers);
-        choose(conn, &snapshot, asked.noted.host.as_ref(), &head, Whose::Unknown)?
+        choose(conn, snapshot, asked.noted.host.as_ref(), &head, Whose::Unknown)?
     };
     let chosen = match chosen {
         Chosen::ByTenant => {
@@ -161,7 +168,9 @@ async fn handle(
                 Box::pin(identify(conn, Auth::Optional, &head.headers, asked.client.is_none()))
                     .await?;
             let whose = Whose::Known(caller.as_ref().map(|caller| &caller.tenant));
-            choose(conn, &core.snapshot(), asked.noted.host.as_ref(), &head, whose)?
+            let in_force = core.snapshot();
+            let snapshot = tried.as_deref().unwrap_or(&in_force);
+            choose(conn, snapshot, asked.noted.host.as_ref(), &head, whose)?
         }
         chosen @ (Chosen::Mount(_) | Chosen::Route(..)) => chosen,
     };

@@ -4,13 +4,14 @@ use crate::{
     acceptor,
     admission::Admission,
     cache::{Cache, CacheReport},
+    canary::{Canary, TrialReport},
     config::{Config, ConfigError},
     core::{self, Node, Order, Snapshot},
     mount::{CoreId, MakeMounts},
     route::Table,
     tls::{EdgeTls, TlsStatus},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use clock::SharedClock;
 use parking_lot::Mutex;
 use soa::{Checks, GuardReport, Instance, Services};
@@ -137,6 +138,7 @@ impl Gateway {
             control: parts.control,
             cache: Cache::new(config.cache_bytes_max),
             snapshot: ArcSwap::from_pointee(Snapshot { config, services, table, tls }),
+            canary: ArcSwapOption::empty(),
             generation: AtomicU64::new(1),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -270,15 +272,51 @@ impl Gateway {
     /// [`ConfigError`]; then nothing has changed.
     pub fn reload(&self, config: Config, services: &soa::Config) -> Result<(), ConfigError> {
         let mut checks = self.checks.lock();
+        let snapshot = self.compile(config, services)?;
+        self.node.canary.store(None);
+        self.node.snapshot.store(Arc::new(snapshot));
+        self.node.generation.fetch_add(1, Ordering::Release);
+        *checks = start_checks(&self.node);
+        Ok(())
+    }
+
+    /// Tries a configuration on `per_mille` of a thousand requests, instead of any that is being
+    /// tried. Open sockets keep what they have.
+    ///
+    /// # Errors
+    /// As [`Gateway::reload`].
+    pub fn try_out(
+        &self,
+        config: Config,
+        services: &soa::Config,
+        per_mille: u32,
+    ) -> Result<(), ConfigError> {
+        let _checks = self.checks.lock();
+        let snapshot = self.compile(config, services)?;
+        self.node.canary.store(Some(Arc::new(Canary::new(snapshot, per_mille))));
+        self.node.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives up what is being tried.
+    pub fn abandon(&self) {
+        self.node.canary.store(None);
+        self.node.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// How the trial under way goes.
+    #[must_use]
+    pub fn trial(&self) -> Option<TrialReport> {
+        self.node.canary.load().as_ref().map(|canary| canary.report())
+    }
+
+    fn compile(&self, config: Config, services: &soa::Config) -> Result<Snapshot, ConfigError> {
         config.check()?;
         let now = self.node.snapshot.load();
         let services = Services::compile(services, Some(&now.services))?;
         let table = Table::compile(&config, &services, &self.node.analytics)?;
         let tls = open_tls(&config, now.tls.as_ref())?;
-        self.node.snapshot.store(Arc::new(Snapshot { config, services, table, tls }));
-        self.node.generation.fetch_add(1, Ordering::Release);
-        *checks = start_checks(&self.node);
-        Ok(())
+        Ok(Snapshot { config, services, table, tls })
     }
 
     /// Stops accepting, lets each connection finish its request, and ends when all have or

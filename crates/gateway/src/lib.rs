@@ -18,6 +18,7 @@ mod acceptor;
 mod admission;
 mod backend;
 mod cache;
+mod canary;
 mod certificate;
 mod charge;
 mod cidr;
@@ -54,6 +55,7 @@ mod watch;
 
 pub use admission::Permit;
 pub use cache::{CacheConfig, CachePer, CacheReport};
+pub use canary::{TrialFigures, TrialReport};
 pub use cidr::Cidr;
 pub use compress::{Coding, CompressConfig};
 pub use config::{Auth, Config, ConfigError, RouteConfig, SplitConfig};

@@ -1,6 +1,10 @@
 //! The record of one request, and the body that carries it to the end of the answer.
 
-use crate::{connection::Conn, watch::Owed};
+use crate::{
+    canary::{Canary, Side},
+    connection::Conn,
+    watch::Owed,
+};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use soa::{Body, BoxError, Inflow};
@@ -29,6 +33,8 @@ pub(crate) struct Ticket {
     pub(crate) status: u16,
     pub(crate) inflow: Option<Rc<Inflow>>,
     pub(crate) bytes_out: u64,
+    /// The trial that the request is part of, and its side.
+    pub(crate) trial: Option<(Arc<Canary>, Side)>,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
 }
@@ -44,6 +50,7 @@ impl Ticket {
             status: CLIENT_LEFT,
             inflow: None,
             bytes_out: 0,
+            trial: None,
             owing: None,
             conn,
         }
@@ -59,11 +66,17 @@ impl Drop for Ticket {
         if let Some(owing) = self.owing.take() {
             owing.ended(&core.node.clock, bytes_in.saturating_add(self.bytes_out));
         }
+        let latency = core.node.clock.elapsed().saturating_sub(self.started);
+        if let Some((canary, side)) = &self.trial
+            && self.status != CLIENT_LEFT
+        {
+            canary.note(*side, self.status, latency);
+        }
         core.recorder.record(&Sample {
             route: self.route,
             tenant: self.caller.as_ref().map(|caller| &caller.tenant),
             status: self.status,
-            latency: core.node.clock.elapsed().saturating_sub(self.started),
+            latency,
             bytes_in,
             bytes_out: self.bytes_out,
         });

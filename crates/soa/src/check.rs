@@ -1,7 +1,7 @@
 //! Asks instances whether they are fit.
 
 use crate::{
-    config::HealthConfig,
+    config::{Config, ConfigError, HealthConfig},
     instance::{Condition, Instance},
     service::Services,
     tls::{self, ServiceTls},
@@ -46,6 +46,43 @@ impl Checks {
     }
 }
 
+/// What asking an instance once came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The service.
+    pub service: String,
+    /// Host and port of the instance.
+    pub instance: String,
+    /// Why it would not be called; none if it would.
+    pub problem: Option<String>,
+}
+
+/// Asks each instance of these services once, as their checks would; one that is not checked is
+/// connected to. Takes as long as the slowest check may.
+///
+/// # Errors
+/// [`ConfigError`] if the services cannot be called as configured.
+pub async fn probe(config: &Config, clock: &SharedClock) -> Result<Vec<Probe>, ConfigError> {
+    let services = Services::compile(config, None)?;
+    let mut tasks = JoinSet::new();
+    for service in services.iter() {
+        let health = service.config().health.clone().unwrap_or_default();
+        for (instance, _) in service.instances() {
+            let check = Check {
+                service: service.name().to_owned(),
+                instance: Arc::clone(instance),
+                health: health.clone(),
+                tls: service.tls.clone(),
+                clock: clock.clone(),
+            };
+            tasks.spawn(check.once());
+        }
+    }
+    let mut probes = tasks.join_all().await;
+    probes.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
+    Ok(probes)
+}
+
 struct Check {
     service: String,
     instance: Arc<Instance>,
@@ -55,6 +92,16 @@ struct Check {
 }
 
 impl Check {
+    async fn once(self) -> Probe {
+        let problem = match tokio::time::timeout(self.health.timeout, self.ask()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("no answer in time".to_owned()),
+        };
+        let instance = self.instance.authority().to_owned();
+        Probe { service: self.service, instance, problem }
+    }
+
     async fn run(self) {
         let mut in_row = InRow::default();
         loop {

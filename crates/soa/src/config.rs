@@ -145,6 +145,18 @@ pub struct HealthConfig {
     pub fit_after: u32,
 }
 
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            interval: health_interval(),
+            timeout: health_timeout(),
+            unfit_after: unfit_after(),
+            fit_after: fit_after(),
+        }
+    }
+}
+
 /// When an instance that fails calls is left out for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

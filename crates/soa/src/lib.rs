@@ -31,7 +31,7 @@ mod tunnel;
 pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
 pub use call::{Reply, TIMEOUT, Terms, Timeout};
-pub use check::Checks;
+pub use check::{Checks, Probe, probe};
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
     HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority,

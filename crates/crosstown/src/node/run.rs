@@ -5,6 +5,7 @@ use crate::{
     key_server::KeyServer,
     node::{
         admin,
+        changes::{ByHttp, Changes},
         cluster::Cluster,
         holders::AllNodes,
         keeping::Keeping,
@@ -243,6 +244,7 @@ impl Node {
             cache: node.cache(),
             config: config.printed().into(),
             reload: node.reloader(),
+            configuration: Arc::new(ByHttp(Changes::new(&node, config_file, clock.clone()))),
         };
         let routes = api::admin::routes(admin_parts);
         control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
@@ -260,6 +262,10 @@ impl Node {
         self.gateway.local_addr()
     }
 
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     /// Where operators connect.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
@@ -272,7 +278,14 @@ impl Node {
     /// # Errors
     /// One line; then nothing has changed.
     pub(crate) fn reload(&self) -> Result<String, String> {
-        let config = Config::load(self.config_file.as_deref())?;
+        self.take_over(Config::load(self.config_file.as_deref())?)
+    }
+
+    /// Applies what of a configuration can change while running.
+    ///
+    /// # Errors
+    /// One line; then nothing has changed.
+    pub(super) fn take_over(&self, config: Config) -> Result<String, String> {
         let rules = config.limits.clone();
         self.gateway.reload(config.edge, &config.services).map_err(|error| error.to_string())?;
         self.limits.replace(rules);

@@ -71,6 +71,11 @@ fn answers() {
 }
 
 #[test]
+fn configuration() {
+    run("docs/guides/configuration.md");
+}
+
+#[test]
 fn sessions_and_state() {
     run("docs/guides/sessions-and-state.md");
 }
