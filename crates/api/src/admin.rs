@@ -6,6 +6,7 @@ use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
     cache,
     configuration::{self, Configuration},
+    explain::{self, Explains},
     limits, metrics,
     request::{Json, Wanted},
     services, traffic,
@@ -117,6 +118,8 @@ pub struct Parts {
     pub config: Arc<str>,
     /// Reads the configuration again and applies it; the answer is a sentence.
     pub reload: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
+    /// Tells what would become of a request.
+    pub explains: Arc<dyn Explains>,
     /// Plans, applies, tries and takes back configurations.
     pub configuration: Arc<dyn Configuration>,
 }
@@ -135,6 +138,7 @@ pub fn routes(parts: Parts) -> Router {
         .merge(services::admin_routes(parts.services.clone()))
         .merge(cache::admin_routes(parts.cache.clone()))
         .merge(configuration::admin_routes(parts.configuration.clone()))
+        .merge(explain::admin_routes(parts.explains.clone()))
         .route_layer(middleware::from_fn_with_state(parts.clone(), guard));
     Router::new()
         .route("/health", get(health))

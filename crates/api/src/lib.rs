@@ -13,6 +13,7 @@ pub mod cache;
 mod channels;
 pub mod configuration;
 mod connections;
+pub mod explain;
 mod limits;
 mod mailboxes;
 mod metrics;

@@ -3,6 +3,7 @@
 mod api_key;
 mod cache;
 mod config;
+mod explain;
 mod limits;
 mod operator;
 mod services;
@@ -49,6 +50,8 @@ enum Command {
     /// Plan, apply, try and take back configurations of a running node.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Tell what would become of a request, and why: route, caller, limits, instance.
+    Explain(explain::ExplainArgs),
     /// Show the services' instances, and how each is, as a running node sees them.
     Services(services::ServicesArgs),
     /// Show what a running node keeps of answers, or make it forget them.
@@ -84,6 +87,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Token(args) => token::run(&args),
         Command::ApiKey(command) => api_key::run(command),
         Command::Config(command) => config::run(command),
+        Command::Explain(args) => explain::run(&args),
         Command::Services(args) => services::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),

@@ -3,6 +3,7 @@
 mod admin;
 mod changes;
 mod cluster;
+mod explains;
 mod holders;
 mod keeping;
 mod members;

@@ -64,6 +64,11 @@ impl Backends {
         self.all.iter()
     }
 
+    /// Their names and shares.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.all.iter().map(|backend| (backend.service.name(), backend.weight))
+    }
+
     /// The first, whoever takes a request.
     pub(crate) fn first(&self) -> &Backend {
         &self.all[0]

@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
-use types::TenantId;
+use types::{Role, TenantId};
 
 /// The edge listener and its routes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ pub struct Config {
     /// Bytes of answers that are kept for routes with `cache`, in all. Default 64 MiB. Read at
     /// the start.
     pub cache_bytes_max: u64,
+    /// Roles of which a caller needs one to be told, in `X-Crosstown-Explain` of an answer, which
+    /// way his request went, if it has that field. Default: nobody is told.
+    pub explain_roles: Vec<Role>,
     /// The routes, first the more specific, then the earlier.
     pub routes: Vec<RouteConfig>,
 }
@@ -98,6 +101,7 @@ impl Default for Config {
             target_bytes_max: 8 * 1024,
             header_bytes_max: 8 * 1024,
             cache_bytes_max: 64 * 1024 * 1024,
+            explain_roles: Vec::new(),
             routes: Vec::new(),
         }
     }

@@ -20,7 +20,7 @@ use std::{
     net::{IpAddr, TcpStream},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -51,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) draining: AtomicBool,
     pub(crate) admission: Arc<Admission>,
     pub(crate) cache: Arc<Cache>,
+    /// Where the platform's own handlers are, and their names; the same on each core.
+    pub(crate) mounts: OnceLock<Vec<(String, &'static str)>>,
     pub(crate) in_flight: Box<[AtomicUsize]>,
     /// For requests that no route takes, and for bytes that are no request.
     pub(crate) unmatched: RouteId,
@@ -190,7 +192,11 @@ pub(crate) fn run(
     let options = LocalOptions::default();
     let runtime = Builder::new_current_thread().enable_all().build_local(options)?;
     runtime.block_on(async move {
-        let mounts = make_mounts(id)
+        let mounts = make_mounts(id);
+        node.mounts.get_or_init(|| {
+            mounts.iter().map(|point| (point.prefix.clone(), point.name)).collect()
+        });
+        let mounts = mounts
             .into_iter()
             .map(|point| Mounted { route: node.analytics.route(point.name, "crosstown"), point })
             .collect();

@@ -91,6 +91,7 @@ pub(crate) struct Noted {
     traceparent: Option<HeaderValue>,
     pub(crate) tracestate: bool,
     pub(crate) timeout: Option<HeaderValue>,
+    pub(crate) explain: bool,
     /// Zero without `Content-Length`; the largest number there is if it is malformed.
     pub(crate) length: u64,
 }
@@ -110,6 +111,8 @@ impl Noted {
                 noted.tracestate = true;
             } else if *name == soa::TIMEOUT {
                 noted.timeout.get_or_insert_with(|| value.clone());
+            } else if *name == fields::EXPLAIN {
+                noted.explain = true;
             }
         }
         noted

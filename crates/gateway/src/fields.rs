@@ -21,6 +21,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What vendors add to the trace context.
 pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Asks which way a request went, and tells it.
+pub(crate) const EXPLAIN: HeaderName = HeaderName::from_static("x-crosstown-explain");
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -7,6 +7,7 @@ use crate::{
     content::{Stop, Turn},
     deadline,
     exchange::{Asked, check_length, inbound, too_large},
+    explain::{Explanation, Question, explain},
     fields::{self, CallerFields},
     forward_auth::Verdict,
     h1::Upgrade,
@@ -18,7 +19,7 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
 use protocol::Problem;
-use soa::{Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms};
+use soa::{AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms};
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
 use types::Caller;
@@ -71,6 +72,10 @@ pub(crate) async fn forward(
         (backend, sticky::key_of(&asked, &backend.service))
     };
     ticket.route = backend.id;
+    let explained = match asked.noted.explain {
+        true => explained(conn, &asked, &head, caller.as_ref()),
+        false => None,
+    };
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
     if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
@@ -86,6 +91,7 @@ pub(crate) async fn forward(
         key,
         repeatable: route.idempotent,
         priority: route.priority,
+        explained: explained.is_some(),
         timeout: deadline::left(&backend.timeout, patience, spent)?,
     };
     let mut pending = None;
@@ -130,8 +136,35 @@ pub(crate) async fn forward(
         (Ok(Reply::Switched(head, tunnel)), _) => switched(conn, head, tunnel, client),
         (Err(error), _) => return Err(failed(conn, ticket, &error)),
     };
+    if let Some(explained) = explained {
+        let answered = answer.extensions().get::<AnsweredBy>().map(|by| &*by.0);
+        if let Some(field) = explained.field(answered) {
+            answer.headers_mut().insert(fields::EXPLAIN, field);
+        }
+    }
     tell_limits(conn, &mut answer, &mut decision, ticket);
     Ok(answer)
+}
+
+/// Which way a request goes, if its caller may know.
+fn explained(
+    conn: &Conn,
+    asked: &Asked,
+    head: &Parts,
+    caller: Option<&Arc<Caller>>,
+) -> Option<Box<Explanation>> {
+    let core = &conn.core;
+    let caller = caller?;
+    let snapshot = core.snapshot();
+    let may = snapshot.config.explain_roles.iter().any(|role| caller.has_role(role.as_str()));
+    let question = || Question {
+        method: head.method.clone(),
+        target: head.uri.clone(),
+        headers: head.headers.clone(),
+        ip: asked.ip(conn),
+        caller: Some(Arc::clone(caller)),
+    };
+    may.then(|| Box::new(explain(&core.node, &snapshot, &question(), core.random())))
 }
 
 /// Tells the limits what the answer cost, and the client what is left.

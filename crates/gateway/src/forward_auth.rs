@@ -122,6 +122,7 @@ impl ForwardAuth {
             repeatable: None,
             // Nothing of the route goes on without it.
             priority: Priority::High,
+            explained: false,
             timeout: Timeout::new(self.timeout),
         };
         let late = tokio::time::sleep(self.timeout);
@@ -144,6 +145,11 @@ impl ForwardAuth {
         };
         let (parts, _) = answer.into_parts();
         Ok(Verdict::Granted(caller, parts.headers))
+    }
+
+    /// The name of the service.
+    pub(crate) fn service(&self) -> &str {
+        self.service.name()
     }
 
     /// Tells the route's service what this one said; what a client says there does not count.

@@ -7,6 +7,7 @@ use crate::{
     canary::{Canary, TrialReport},
     config::{Config, ConfigError},
     core::{self, Node, Order, Snapshot},
+    explain::{Explanation, Question, explain},
     mount::{CoreId, MakeMounts},
     route::Table,
     tls::{EdgeTls, TlsStatus},
@@ -19,7 +20,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -137,6 +138,7 @@ impl Gateway {
             analytics: parts.analytics,
             control: parts.control,
             cache: Cache::new(config.cache_bytes_max),
+            mounts: OnceLock::new(),
             snapshot: ArcSwap::from_pointee(Snapshot { config, services, table, tls }),
             canary: ArcSwapOption::empty(),
             generation: AtomicU64::new(1),
@@ -190,6 +192,13 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What would become of a request, and why. Nothing is charged, and nobody is called.
+    #[must_use]
+    pub fn explain(&self, question: &Question) -> Explanation {
+        let random = u64::from_le_bytes(clock::random(&*self.node.clock));
+        explain(&self.node, &self.node.snapshot.load(), question, random)
     }
 
     /// What the cache did, and what is in it.

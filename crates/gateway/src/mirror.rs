@@ -93,6 +93,7 @@ async fn send(place: Place, service: Arc<Service>, head: Box<Parts>, bytes: Byte
         repeatable: Some(false),
         // It never takes a place that an original could have.
         priority: Priority::Low,
+        explained: false,
         timeout: Timeout::new(timeout),
     };
     let whole = async {

@@ -6,6 +6,7 @@
 //! query parameters, then a method over any; then the order of the configuration.
 
 mod compile;
+mod considered;
 mod pattern;
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     forward_auth::ForwardAuth,
 };
 use ahash::AHashMap;
+pub use considered::Considered;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pattern::Pattern;
 pub(crate) use pattern::Rewrite;
@@ -180,6 +182,21 @@ impl Table {
         self.timeout_min.unwrap_or(Duration::MAX)
     }
 
+    /// The routes that may concern a host, the more specific ones first, and what they are of.
+    fn paths<'t, 'h>(
+        &'t self,
+        host: &'h str,
+    ) -> impl Iterator<Item = (&'static str, &'t Paths)> + use<'t, 'h> {
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(host) };
+        let below = self
+            .below
+            .iter()
+            .filter(move |(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()))
+            .map(|(_, paths)| ("the domain above its host", paths));
+        let exact = exact.map(|paths| ("its host", paths));
+        exact.into_iter().chain(below).chain([("any host", &self.any)])
+    }
+
     /// The route for a request. `host` is lowercase and without a port, `path` as
     /// [`crate::path`] gives it for choosing.
     pub(crate) fn find(
@@ -192,13 +209,7 @@ impl Table {
         whose: Whose<'_>,
     ) -> Match<'_> {
         let mut found = Match::None;
-        let exact = if self.exact.is_empty() { None } else { self.exact.get(host) };
-        let below = self
-            .below
-            .iter()
-            .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()))
-            .map(|(_, paths)| paths);
-        for paths in exact.into_iter().chain(below).chain([&self.any]) {
+        for (_, paths) in self.paths(host) {
             let Ok(routes) = paths.tree.at(path) else { continue };
             for route in routes.value {
                 if !route.takes(path, query, headers) {

@@ -4,7 +4,7 @@
 use crate::{
     balance::Turn,
     body::{Answer, Body, BoxError},
-    call::{Called, Reply, TIMEOUT, Terms, Timeout},
+    call::{AnsweredBy, Called, Reply, TIMEOUT, Terms, Timeout},
     config::RetryConfig,
     error::Error,
     guard::Guard,
@@ -263,6 +263,9 @@ impl Attempts<'_> {
             return Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel));
         }
         strip_hop_by_hop(&mut parts.headers);
+        if self.terms.explained {
+            parts.extensions.insert(AnsweredBy(lease.instance().authority().into()));
+        }
         tracing::trace!(instance = lease.instance().authority(), "answered");
         let body = if decoder.is_end() {
             if link.finish() {

@@ -143,7 +143,7 @@ impl Rule {
     }
 
     /// What another call costs there, in units that only this rule knows.
-    fn cost(&self, member: &Member, turn: &Turn) -> f64 {
+    pub(crate) fn cost(&self, member: &Member, turn: &Turn) -> f64 {
         let load = member.instance.in_flight() as f64 + 1.0;
         let load = load / self.share(member, turn);
         match self.balance {

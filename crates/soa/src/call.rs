@@ -59,9 +59,15 @@ pub struct Terms {
     pub repeatable: Option<bool>,
     /// Whether it goes before others when the service cannot take all.
     pub priority: Priority,
+    /// Whether the answer carries [`AnsweredBy`] among its extensions.
+    pub explained: bool,
     /// How long the caller waits for the head of the answer.
     pub timeout: Timeout,
 }
+
+/// Host and port of the instance that answered.
+#[derive(Debug, Clone)]
+pub struct AnsweredBy(pub Arc<str>);
 
 /// A time for the head of an answer, and how the service is told.
 #[derive(Debug, Clone)]

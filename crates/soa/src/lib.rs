@@ -30,7 +30,7 @@ mod tunnel;
 
 pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
-pub use call::{Reply, TIMEOUT, Terms, Timeout};
+pub use call::{AnsweredBy, Reply, TIMEOUT, Terms, Timeout};
 pub use check::{Checks, Probe, probe};
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
@@ -42,6 +42,6 @@ pub use guard::GuardReport;
 pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};
 pub use pool::Pool;
-pub use service::{Service, Services};
+pub use service::{Score, Service, Services};
 pub use tls::TlsConfig;
 pub use tunnel::{Tunnel, splice};

@@ -58,6 +58,19 @@ impl Services {
     }
 }
 
+/// What speaks for and against an instance.
+#[derive(Debug, Clone)]
+pub struct Score {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Its share.
+    pub weight: u32,
+    /// What another call costs there; less is better.
+    pub cost: f64,
+    /// Whether it would be taken now; where chance has a say, with the number given.
+    pub chosen: bool,
+}
+
 /// One service.
 #[derive(Debug)]
 pub struct Service {
@@ -165,6 +178,26 @@ impl Service {
     /// Its instances, and the share of each.
     pub fn instances(&self) -> impl Iterator<Item = (&Arc<Instance>, u32)> {
         self.members.iter().map(|member| (&member.instance, member.weight))
+    }
+
+    /// What the choice of an instance would rest on, with `key` and any number: what another call
+    /// costs at each, in units that only its rule knows, and which would be chosen now. The turn
+    /// of nobody is used up.
+    #[must_use]
+    pub fn scores(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Vec<Score> {
+        let turn = Turn { elapsed, random, key, count: self.turn.load(Relaxed) };
+        let chosen = match &*self.members {
+            [only] => (only.instance.condition(elapsed) != Condition::Unfit).then_some(only),
+            members => self.rule.choose(members, &[], &turn),
+        };
+        let chosen = chosen.map(|member| member.instance.id);
+        let score = |member: &Member| Score {
+            instance: Arc::clone(&member.instance),
+            weight: member.weight,
+            cost: self.rule.cost(member, &turn),
+            chosen: chosen == Some(member.instance.id),
+        };
+        self.members.iter().map(score).collect()
     }
 
     /// An instance other than those `tried`, by the service's rule.

@@ -7,6 +7,7 @@ use crate::{
         admin,
         changes::{ByHttp, Changes},
         cluster::Cluster,
+        explains::ByGateway,
         holders::AllNodes,
         keeping::Keeping,
         members, mounts,
@@ -244,6 +245,10 @@ impl Node {
             cache: node.cache(),
             config: config.printed().into(),
             reload: node.reloader(),
+            explains: Arc::new(ByGateway {
+                gateway: node.gateway.clone(),
+                identity: identity.clone(),
+            }),
             configuration: Arc::new(ByHttp(Changes::new(&node, config_file, clock.clone()))),
         };
         let routes = api::admin::routes(admin_parts);

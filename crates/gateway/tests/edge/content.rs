@@ -130,6 +130,7 @@ async fn what_may_not_be_kept_is_not() {
         "cache-control=max-age%3D0",
         "cache-control=max-age%3D600&vary=*",
         "cache-control=max-age%3D600&set-cookie=a%3Db",
+        "cache-control=public%2C+max-age%3D600&set-cookie=a%3Db",
         "cache-control=max-age%3D600&cache-control=private",
         "expires=Thu%2C+01+Jan+1970+00:00:00+GMT",
     ] {
@@ -225,6 +226,9 @@ async fn a_stale_answer_is_asked_for_and_need_not_come_again() {
     assert_eq!(again.head.matches("link: ").count(), 2, "{}", again.head);
     assert_eq!(again.header("x-number"), Some("2"));
     assert_eq!(edge.gateway.cached().revalidated, 1);
+    // A head is no answer to keep.
+    send(&edge, "HEAD", FRESH, "").await;
+    assert_eq!(get(&edge, FRESH, "").await.text(), "number 5");
     // A head asks, too, and spoils nothing.
     let head = send(&edge, "HEAD", target, "").await;
     assert_eq!(head.status, 200);

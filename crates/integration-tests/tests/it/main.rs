@@ -7,6 +7,7 @@ mod cli;
 mod clients;
 mod degraded;
 mod durability;
+mod explain;
 mod faults;
 mod guides;
 mod histories;

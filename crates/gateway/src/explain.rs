@@ -1,0 +1,327 @@
+//! What would become of a request, and why: which route, whose it is, what is left of its limits,
+//! which instance. Nothing is charged, and nobody is called.
+
+use crate::{
+    config::Auth,
+    core::{Node, Snapshot},
+    identify::check_roles,
+    path,
+    route::{Considered, Route, Whose},
+    sticky,
+    target::{host_of, new_target},
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts};
+use protocol::{Code, Problem};
+use serde::Serialize;
+use soa::Service;
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use traffic_cop::limit::Subject;
+use types::Caller;
+
+/// A request, real or not.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query.
+    pub target: Uri,
+    /// Its header fields, `Host` among them.
+    pub headers: HeaderMap,
+    /// From where it comes.
+    pub ip: IpAddr,
+    /// Whose it is, if it has a credential that holds.
+    pub caller: Option<Arc<Caller>>,
+}
+
+/// What would become of a request.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Explanation {
+    /// `forwarded`, `answered_here`, or the code of the error that the client would see.
+    pub outcome: String,
+    /// Why.
+    pub why: String,
+    /// The routes that cover its path, in the order in which they were considered.
+    pub considered: Vec<Considered>,
+    /// The one that takes it.
+    pub route: Option<String>,
+    /// Whose it is.
+    pub caller: Option<CallerTold>,
+    /// The service that decides over it first, if one is asked.
+    pub forward_auth: Option<String>,
+    /// What is left of the limits that it is charged to.
+    pub limits: Vec<LimitTold>,
+    /// The services of the route, with their shares.
+    pub split: Vec<ShareTold>,
+    /// What the service would be asked for.
+    pub target: Option<String>,
+    /// Milliseconds that it has for the head of its answer.
+    pub timeout_ms: Option<u64>,
+    /// The service's breaker: `closed`, `open` or `probing`.
+    pub breaker: Option<&'static str>,
+    /// The instances of the service, and what speaks for each.
+    pub instances: Vec<InstanceTold>,
+}
+
+/// A caller.
+#[derive(Debug, Clone, Serialize)]
+pub struct CallerTold {
+    /// Its tenant.
+    pub tenant: String,
+    /// `user`, `agent` or `service`.
+    pub kind: String,
+    /// Its name.
+    pub principal: String,
+    /// Its session, if it has one.
+    pub session: Option<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+}
+
+/// A limit.
+#[derive(Debug, Clone, Serialize)]
+pub struct LimitTold {
+    /// Its name.
+    pub limit: String,
+    /// What it allows in its window.
+    pub of: u64,
+    /// The window, in seconds.
+    pub window_s: u64,
+    /// What the request would cost.
+    pub cost: u32,
+    /// What is left; `null` if another node has to be asked.
+    pub remaining: Option<u64>,
+    /// Seconds until it is whole again.
+    pub reset_s: Option<u64>,
+    /// Whether it would let the request pass; `null` if another node has to be asked.
+    pub allows: Option<bool>,
+    /// It refuses nobody, and tells whom it would.
+    pub shadow: bool,
+}
+
+/// A service of a route.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShareTold {
+    /// Its name.
+    pub service: String,
+    /// Its share.
+    pub weight: u32,
+    /// Whether it would take the request; by chance, unless the route has `split_by`.
+    pub chosen: bool,
+}
+
+/// An instance.
+#[derive(Debug, Clone, Serialize)]
+pub struct InstanceTold {
+    /// Host and port.
+    pub instance: String,
+    /// `fit`, `ejected` or `unfit`.
+    pub condition: &'static str,
+    /// Its share.
+    pub weight: u32,
+    /// Requests and tunnels in flight.
+    pub in_flight: usize,
+    /// What it took to answer at its worst lately, in milliseconds.
+    pub latency_ms: f64,
+    /// What one more call costs there, in units of the service's rule; less is better.
+    pub cost: f64,
+    /// Whether it would be taken; where chance has a say, this time.
+    pub chosen: bool,
+}
+
+/// What would become of `question` on this configuration; `random`: where chance has a say.
+pub(crate) fn explain(
+    node: &Node,
+    snapshot: &Snapshot,
+    question: &Question,
+    random: u64,
+) -> Explanation {
+    let mut told =
+        Explanation { caller: question.caller.as_deref().map(told_of), ..Default::default() };
+    match decided(node, snapshot, question, random, &mut told) {
+        Ok((outcome, why)) => (told.outcome, told.why) = (outcome.into(), why),
+        Err(problem) => {
+            (told.outcome, told.why) = (problem.code.to_string(), problem.detail);
+        }
+    }
+    told
+}
+
+/// Follows a request as far as it comes, and notes what is found on the way.
+fn decided(
+    node: &Node,
+    snapshot: &Snapshot,
+    question: &Question,
+    random: u64,
+    told: &mut Explanation,
+) -> Result<(&'static str, String), Problem> {
+    let Question { method, target, headers, caller, .. } = question;
+    let normal = path::normalise(target.path())
+        .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
+    let path = path::without_parameters(&normal);
+    let mounts = node.mounts.get().map_or(&[][..], Vec::as_slice);
+    let mounted = mounts.iter().find(|(prefix, _)| match prefix.strip_suffix('/') {
+        Some(_) => path.starts_with(&**prefix),
+        None => *path == **prefix,
+    });
+    if let Some((prefix, name)) = mounted {
+        limits(node, question, name, told)?;
+        return Ok(("answered_here", format!("`{prefix}` is the platform's own: {name}")));
+    }
+    let host = host_of(headers.get(header::HOST));
+    let whose = Whose::Known(caller.as_ref().map(|caller| &caller.tenant));
+    let (considered, route) =
+        snapshot.table.considered(&host, &path, method, target.query(), headers, whose);
+    told.considered = considered;
+    let Some(route) = route else {
+        let refuses = format!("it does not take {method}");
+        if told.considered.iter().any(|considered| considered.why == refuses) {
+            let detail = "no route takes this method on this path";
+            return Err(Problem::new(Code::MethodNotAllowed, detail));
+        }
+        return Err(Problem::new(Code::NoRoute, "no route takes this request"));
+    };
+    told.route = Some(route.name.clone());
+    told.forward_auth = route.forward_auth.as_ref().map(|auth| auth.service().to_owned());
+    if caller.is_none() && route.auth == Auth::Required {
+        return Err(Problem::new(Code::Unauthenticated, "a credential is needed here"));
+    }
+    let caller = caller.as_deref().filter(|_| route.auth != Auth::None);
+    check_roles(caller, &route.roles)?;
+    limits(node, question, &route.name, told)?;
+    forwarded(node, question, (&route, &normal), random, told)
+}
+
+/// Notes what is left of the limits of a request; refuses it as they would.
+fn limits(
+    node: &Node,
+    question: &Question,
+    route: &str,
+    told: &mut Explanation,
+) -> Result<(), Problem> {
+    let caller = question.caller.as_deref();
+    let charge = node.limits.resolve(&Subject {
+        tenant: caller.map(|caller| &caller.tenant),
+        principal: caller.map(|caller| &caller.principal),
+        session: caller.and_then(|caller| caller.session),
+        ip: question.ip,
+        route,
+    });
+    let left = charge.look(node.clock.elapsed());
+    told.limits = left
+        .iter()
+        .map(|left| LimitTold {
+            limit: left.limit.to_string(),
+            of: left.of,
+            window_s: left.window.as_secs(),
+            cost: left.cost,
+            remaining: left.remaining,
+            reset_s: left.reset.map(|reset| reset.as_secs_f64().ceil() as u64),
+            allows: left.allows(),
+            shadow: left.is_shadow,
+        })
+        .collect();
+    match left.iter().find(|left| left.allows() == Some(false)) {
+        Some(left) => {
+            let detail = format!("the limit `{}` is used up", left.limit);
+            Err(Problem::new(Code::RateLimited, detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Which service and which instance a route leads to.
+fn forwarded(
+    node: &Node,
+    question: &Question,
+    (route, normal): (&Route, &str),
+    random: u64,
+    told: &mut Explanation,
+) -> Result<(&'static str, String), Problem> {
+    let (mut head, ()): (Parts, ()) = Request::new(()).into_parts();
+    (head.method, head.uri) = (question.method.clone(), question.target.clone());
+    head.headers = question.headers.clone();
+    let address = crate::forwarded::address(question.ip);
+    let asked =
+        sticky::Asked { address: &address, head: &head, caller: question.caller.as_deref() };
+    let backend = route.backends.choose(&asked, || random);
+    told.split = route
+        .backends
+        .shares()
+        .map(|(service, weight)| ShareTold {
+            service: service.to_owned(),
+            weight,
+            chosen: service == backend.service.name(),
+        })
+        .collect();
+    told.timeout_ms = u64::try_from(backend.timeout.left().as_millis()).ok();
+    let changed = normal != question.target.path();
+    let new = new_target(route, normal, changed, &question.target)?;
+    let new = new.as_ref().unwrap_or(&question.target);
+    told.target = Some(new.path_and_query().map_or("/", |target| target.as_str()).to_owned());
+    let elapsed = node.clock.elapsed();
+    told.breaker = backend.service.guarded(elapsed).and_then(|report| report.breaker);
+    if told.breaker == Some("open") {
+        let detail = "the service failed too often lately, and is given time";
+        return Err(Problem::new(Code::CircuitOpen, detail));
+    }
+    let key = sticky::key_of(&asked, &backend.service);
+    told.instances = instances(&backend.service, key, random, elapsed);
+    let Some(chosen) = told.instances.iter().find(|instance| instance.chosen) else {
+        let detail = "no instance of the service is fit to answer";
+        return Err(Problem::new(Code::NoInstance, detail));
+    };
+    let (route, service, instance) = (&route.name, backend.service.name(), &chosen.instance);
+    Ok(("forwarded", format!("the route `{route}` leads to {instance} of `{service}`")))
+}
+
+fn instances(
+    service: &Service,
+    key: Option<u64>,
+    random: u64,
+    elapsed: Duration,
+) -> Vec<InstanceTold> {
+    let scores = service.scores(key, random, elapsed).into_iter();
+    let rounded = |number: f64| (number * 1e6).round() / 1e6;
+    scores
+        .map(|score| InstanceTold {
+            instance: score.instance.authority().to_owned(),
+            condition: score.instance.condition(elapsed).as_str(),
+            weight: score.weight,
+            in_flight: score.instance.in_flight(),
+            latency_ms: rounded(score.instance.latency().as_secs_f64() * 1e3),
+            cost: rounded(score.cost),
+            chosen: score.chosen,
+        })
+        .collect()
+}
+
+fn told_of(caller: &Caller) -> CallerTold {
+    CallerTold {
+        tenant: caller.tenant.to_string(),
+        kind: caller.principal.kind.to_string(),
+        principal: caller.principal.id.to_string(),
+        session: caller.session.map(|session| session.to_string()),
+        roles: caller.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+    }
+}
+
+impl Explanation {
+    /// The same in one line, for a header field: the route and why, what is left of the limits,
+    /// the instance that answered if that is known.
+    pub(crate) fn field(&self, answered: Option<&str>) -> Option<HeaderValue> {
+        let limits: serde_json::Map<_, _> =
+            self.limits.iter().map(|left| (left.limit.clone(), left.remaining.into())).collect();
+        let considered = self.considered.iter().filter(|considered| considered.taken);
+        let service = self.split.iter().find(|share| share.chosen).map(|share| &share.service);
+        let line = serde_json::json!({
+            "route": self.route,
+            "why": considered.map(|considered| &considered.why).next(),
+            "tenant": self.caller.as_ref().map(|caller| &caller.tenant),
+            "principal": self.caller.as_ref().map(|caller| &caller.principal),
+            "remaining": limits,
+            "service": service,
+            "instance": answered,
+        });
+        HeaderValue::from_str(&line.to_string()).ok()
+    }
+}
