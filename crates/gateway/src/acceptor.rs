@@ -12,6 +12,8 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+/// Bytes of a connection that the kernel keeps before they are on their way.
+const UNSENT_MAX: u32 = 128 * 1024;
 /// What a connection beyond the bounds is told; written once, never waited for.
 pub(crate) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\n\
@@ -54,6 +56,8 @@ fn deal(
     cores: &[mpsc::Sender<Order>],
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // What a client does not take waits here, where it is seen to wait, and not in the kernel.
+    socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX)?;
     let stream = stream.into_std()?;
     let (permit, is_plain) = {
         let snapshot = node.snapshot.load();

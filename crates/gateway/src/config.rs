@@ -59,6 +59,10 @@ pub struct Config {
     /// connection is cut. Default `10s`.
     #[serde(with = "types::duration")]
     pub write_timeout: Duration,
+    /// Bytes each of which earns the client of an answer a second divided by this number, up to
+    /// `write_timeout` again. Default 1024: an answer may be taken as slowly as 1 KiB a second for
+    /// as long as it takes. At least 1.
+    pub write_rate_min: u64,
     /// How long a proxied upgraded connection may stay silent in both directions. Default
     /// `10m`.
     #[serde(with = "types::duration")]
@@ -96,6 +100,7 @@ impl Default for Config {
             body_rate_min: 1024,
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(10),
+            write_rate_min: 1024,
             tunnel_idle_timeout: Duration::from_secs(600),
             body_bytes_max: 1024 * 1024,
             target_bytes_max: 8 * 1024,
@@ -308,6 +313,7 @@ impl Config {
             ("body_rate_min", self.body_rate_min > 0, more_than_zero),
             ("idle_timeout", !self.idle_timeout.is_zero(), more_than_zero),
             ("write_timeout", !self.write_timeout.is_zero(), more_than_zero),
+            ("write_rate_min", self.write_rate_min > 0, more_than_zero),
             ("tunnel_idle_timeout", !self.tunnel_idle_timeout.is_zero(), more_than_zero),
             ("target_bytes_max", (1..=32 * 1024).contains(&self.target_bytes_max), "1 to 32768"),
             ("header_bytes_max", (1..=64 * 1024).contains(&self.header_bytes_max), "1 to 65536"),

@@ -35,6 +35,7 @@ pub(crate) struct Patience {
     pub(crate) body_rate_min: u64,
     pub(crate) idle: Duration,
     pub(crate) write: Duration,
+    pub(crate) write_rate_min: u64,
 }
 
 /// What the requests of one connection share.
@@ -150,6 +151,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, ip: IpAddr, mut per
             body_rate_min: config.body_rate_min,
             idle: config.idle_timeout,
             write: config.write_timeout,
+            write_rate_min: config.write_rate_min,
         };
         let bounds = Bounds {
             target_bytes_max: config.target_bytes_max,

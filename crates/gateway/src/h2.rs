@@ -100,19 +100,28 @@ struct Io {
 }
 
 impl Io {
+    /// Writes, and notes how the client takes it. The wait for it ends with a flush, before which
+    /// there may be more to write.
     fn written<T>(
         &mut self,
+        flushes: bool,
         write: impl FnOnce(Pin<&mut TokioIo<Stream>>) -> Poll<io::Result<T>>,
+        taken: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
         if self.watch.write().take_passed() {
+            self.stream.inner().reset();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = self.sent();
         let written = write(Pin::new(&mut self.stream));
-        if self.sent() > before {
-            self.watch.write().clear();
-        }
-        self.watch.waits_to_write(written.is_pending(), self.patience.write);
+        let taken = match (&written, self.stream.inner().tls()) {
+            // Of TLS, what counts is what has left.
+            (_, Some(tls)) => tls.sent() - before,
+            (Poll::Ready(Ok(written)), None) => taken(written) as u64,
+            (Poll::Ready(Err(_)) | Poll::Pending, None) => 0,
+        };
+        let waits = written.is_pending() || (!flushes && self.watch.write().at().is_some());
+        self.watch.wrote(taken, waits, &self.patience);
         written
     }
 
@@ -159,7 +168,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.written(|stream| stream.poll_write(cx, bytes))
+        self.written(false, |stream| stream.poll_write(cx, bytes), |count| *count)
     }
 
     fn poll_write_vectored(
@@ -167,7 +176,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.written(|stream| stream.poll_write_vectored(cx, slices))
+        self.written(false, |stream| stream.poll_write_vectored(cx, slices), |count| *count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -175,10 +184,10 @@ impl Write for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.written(|stream| stream.poll_flush(cx))
+        self.written(true, |stream| stream.poll_flush(cx), |()| 0)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.written(|stream| stream.poll_shutdown(cx))
+        self.written(true, |stream| stream.poll_shutdown(cx), |()| 0)
     }
 }

@@ -3,6 +3,7 @@
 //! Deadlines are checked by the core's sweeper, some times in each of them, instead of by
 //! timers: a connection sets a number, and is woken if it has passed.
 
+use crate::connection::Patience;
 use http1::Refusal;
 use slab::Slab;
 use std::{
@@ -93,13 +94,18 @@ impl Watch {
         }
     }
 
-    /// Whether the socket is what a write waits for, which it may for `timeout` at a time.
-    pub(crate) fn waits_to_write(&self, waits: bool, timeout: Duration) {
+    /// The client took some bytes; then whether the socket is what a write still waits for. It may
+    /// do so for `patience.write`, and each byte taken earns a little more of that.
+    pub(crate) fn wrote(&self, bytes: u64, waits: bool, patience: &Patience) {
         if !waits {
-            self.write.clear();
-        } else if !self.write.is_set() {
-            self.write.set(self.clock.now_ms().saturating_add(millis(timeout)));
+            return self.write.clear();
         }
+        let whole = self.clock.now_ms().saturating_add(millis(patience.write));
+        let at = match self.write.at() {
+            None => whole,
+            Some(at) => earned(at, bytes, patience.write_rate_min).min(whole),
+        };
+        self.write.set(at);
     }
 
     /// Marks deadlines that have passed.
@@ -153,6 +159,11 @@ impl Watch {
     }
 }
 
+/// A deadline once `bytes` were taken, each of which earns a second divided by `rate`.
+fn earned(at_ms: u64, bytes: u64, rate: u64) -> u64 {
+    at_ms.saturating_add(bytes.saturating_mul(1000) / rate.max(1))
+}
+
 /// An answer whose client has to make room for it; too long, and its connection is cut.
 #[derive(Debug)]
 pub(crate) struct Owed {
@@ -189,8 +200,9 @@ impl Deadline {
         self.at_ms.set(at_ms);
     }
 
-    pub(crate) fn is_set(&self) -> bool {
-        self.at_ms.get() != 0
+    /// When it passes, if there is one.
+    pub(crate) fn at(&self) -> Option<u64> {
+        Some(self.at_ms.get()).filter(|at| *at != 0)
     }
 
     pub(crate) fn clear(&self) {
@@ -210,5 +222,51 @@ impl Deadline {
         self.at_ms.set(0);
         self.passed.set(true);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_little_earns_little() {
+        let clock = CoarseClock::default();
+        let watch = Watch::new(clock.clone(), Duration::from_secs(10));
+        let second = Duration::from_secs(1);
+        let patience = Patience {
+            header: second,
+            body: second,
+            body_rate_min: 1,
+            idle: second,
+            write: second * 10,
+            write_rate_min: 1024,
+        };
+        let cut_after = |bytes: u64| {
+            watch.write().clear();
+            watch.write().take_passed();
+            let mut seconds = 0;
+            clock.set(Duration::ZERO);
+            watch.wrote(0, true, &patience);
+            while !watch.write().take_passed() && seconds < 1000 {
+                seconds += 1;
+                clock.set(second * seconds);
+                watch.sweep(clock.now_ms());
+                watch.wrote(bytes, true, &patience);
+            }
+            seconds
+        };
+        assert_eq!(cut_after(0), 10);
+        assert_eq!(cut_after(8), 11);
+        assert_eq!(cut_after(512), 19);
+        assert_eq!(cut_after(1100), 1000, "it may be as slow as the least rate");
+        // What it has taken quickly earns it no more than its whole time.
+        watch.write().clear();
+        clock.set(Duration::ZERO);
+        watch.wrote(0, true, &patience);
+        watch.wrote(1 << 40, true, &patience);
+        assert_eq!(watch.write().at(), Some(clock.now_ms() + 10_000));
+        watch.wrote(0, false, &patience);
+        assert_eq!(watch.write().at(), None);
     }
 }

@@ -51,6 +51,17 @@ impl Stream {
         }
     }
 
+    /// Lets the connection end at once when it is dropped: what the other side has not taken is
+    /// thrown away, and it is told.
+    pub fn reset(&self) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
+        };
+        // It is gone already if this fails.
+        let _ = socket.set_zero_linger();
+    }
+
     /// Parts it into what reads and what writes. Neither leaves the thread.
     #[must_use]
     pub fn into_halves(self) -> (Reading, Writing) {

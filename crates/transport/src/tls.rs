@@ -29,6 +29,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
+    /// The socket below.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Shakes hands on a socket.
     ///
     /// Cancel safe: the connection is dropped.

@@ -8,7 +8,8 @@ use std::{
 };
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
-/// in a namespace of their own, adapters run against real servers, nodes restart behind HAProxy.
+/// in a namespace of their own, adapters run against real servers, nodes restart behind HAProxy,
+/// and slowhttptest is slow.
 const FOR_TESTS: &[&str] = &[
     "chromium",
     "curl",
@@ -19,6 +20,7 @@ const FOR_TESTS: &[&str] = &[
     "procps",
     "redis-server",
     "redis-tools",
+    "slowhttptest",
     "strace",
 ];
 /// The version that the benchmark of the sockets compares with.

@@ -191,6 +191,7 @@ impl Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SendError>> {
         if self.watch.write().take_passed() {
+            self.stream.borrow().reset();
             let error = io::Error::new(io::ErrorKind::TimedOut, "the client takes no bytes");
             return Poll::Ready(Err(SendError::Io(error)));
         }
@@ -199,11 +200,13 @@ impl Inbound {
         let written =
             sending.poll(cx, |cx, slices| http1::write(&mut *self.stream.borrow_mut(), cx, slices));
         let flushed = Pin::new(&mut *self.stream.borrow_mut()).poll_flush(cx);
-        if (sending.written(), self.sent()) > before {
-            self.watch.write().clear();
-        }
+        // Of TLS, what counts is what has left.
+        let taken = match self.stream.borrow().tls() {
+            Some(tls) => tls.sent() - before.1,
+            None => sending.written() - before.0,
+        };
         let waits = sending.is_blocked() || flushed.is_pending();
-        self.watch.waits_to_write(waits, self.patience.write);
+        self.watch.wrote(taken, waits, &self.patience);
         http1::sent(written, flushed)
     }
 
@@ -241,10 +244,11 @@ impl Inbound {
         poll_fn(|cx| {
             self.watch.register(cx.waker());
             if self.watch.is_cut() || self.watch.write().take_passed() {
+                self.stream.borrow().reset();
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             let shut = Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx);
-            self.watch.waits_to_write(shut.is_pending(), self.patience.write);
+            self.watch.wrote(0, shut.is_pending(), &self.patience);
             shut
         })
         .await?;

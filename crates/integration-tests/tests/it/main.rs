@@ -9,6 +9,7 @@ mod degraded;
 mod durability;
 mod explain;
 mod faults;
+mod floods;
 mod guides;
 mod histories;
 mod limits;
