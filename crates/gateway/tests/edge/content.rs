@@ -268,6 +268,13 @@ async fn broken_and_long_answers_are_not_kept_and_the_cache_is_bounded() {
     let edge = Edge::start(route(text), &services(&[&origin.address]));
     get(&edge, FRESH, "").await;
     assert_eq!(get(&edge, FRESH, "").await.text(), "number 2");
+    // Its length need not be known before.
+    let address = chunked("cache-control: max-age=60\r\n", &["1234", "5678"], 0).await;
+    let edge = Edge::start(route(text), &services(&[&address]));
+    for _ in 0..2 {
+        assert_eq!(get(&edge, "/", "").await.text(), "12345678");
+    }
+    assert_eq!(edge.gateway.cached().targets, 0);
     let mut small = route("auth = \"none\"\ncache = {}");
     small.cache_bytes_max = 64 * 1024;
     let edge = Edge::start(small, &services(&[&origin.address]));
@@ -337,19 +344,37 @@ async fn answers_are_compressed_as_the_client_likes_it() {
 
 #[tokio::test]
 async fn a_slow_answer_is_not_held_back_by_compression() {
-    let fields = "content-type: text/plain\r\n";
-    let address = chunked(fields, &[TEXT, "and then", "the end"], 3_000).await;
+    let door = Arc::new(tokio::sync::Notify::new());
+    let opened = door.clone();
+    let address = origin(move |mut client: Client, _| {
+        let door = opened.clone();
+        async move {
+            client.head().await;
+            let head = "HTTP/1.1 200 X\r\ncontent-type: text/plain\r\n";
+            let size = TEXT.len();
+            let first = format!("{head}transfer-encoding: chunked\r\n\r\n{size:x}\r\n{TEXT}\r\n");
+            client.send(first).await;
+            door.notified().await;
+            client.send("3\r\nend\r\n0\r\n\r\n").await;
+        }
+    })
+    .await;
     let edge = Edge::start(route("auth = \"none\"\ncompress = {}"), &services(&[&address]));
     let mut client = edge.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n").await;
     client.head().await.unwrap();
     let mut body = Vec::new();
     let mut text = vec![0; TEXT.len()];
-    // As soon as its bytes are there, the first part can be read.
+    // The first part can be read before the service says more.
     while GzDecoder::new(&*body).read_exact(&mut text).is_err() {
         body.extend(client.chunk().await.unwrap().expect("not the end before it can be read"));
     }
     assert_eq!(text, TEXT.as_bytes());
+    door.notify_one();
+    while let Some(chunk) = client.chunk().await.unwrap() {
+        body.extend(chunk);
+    }
+    assert_eq!(unzipped("gzip", &body), format!("{TEXT}end"));
 }
 
 #[tokio::test]
@@ -443,6 +468,15 @@ async fn members_of_a_body_are_changed_on_the_way_out_or_it_is_not_passed_on() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_service_is_asked_for_what_can_be_changed() {
+    let origin = Counting::start().await;
+    let text = "auth = \"none\"\nresponse_json = { remove = [\"/secret\"] }";
+    let edge = Edge::start(route(text), &services(&[&origin.address]));
+    get(&edge, "/", "accept-encoding: gzip\r\n").await;
+    assert!(!origin.last().contains("accept-encoding"), "{}", origin.last());
 }
 
 #[tokio::test]
