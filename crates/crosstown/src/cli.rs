@@ -7,6 +7,7 @@ mod explain;
 mod limits;
 mod operator;
 mod services;
+mod shown;
 mod token;
 mod trace;
 

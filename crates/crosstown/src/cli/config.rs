@@ -3,6 +3,7 @@
 use crate::cli::{
     operator::{NodeArgs, said},
     runtime,
+    shown::{list, word},
 };
 use clap::{Args, Subcommand};
 use client::Client;
@@ -261,12 +262,4 @@ fn trial_line(figures: &Json) -> String {
         format!("{requests} requests, {errors} failed, p99 {p99} ms")
     };
     format!("on trial {}; in force {}", side("tried"), side("in_force"))
-}
-
-fn list(of: &Json) -> &[Json] {
-    of.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn word(of: &Json) -> &str {
-    of.as_str().unwrap_or("-")
 }

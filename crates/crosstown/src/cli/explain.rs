@@ -3,6 +3,7 @@
 use crate::cli::{
     operator::{NodeArgs, said},
     runtime,
+    shown::{list, word},
 };
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
@@ -121,12 +122,4 @@ fn show(told: &Json) {
             one["latency_ms"],
         );
     }
-}
-
-fn list(of: &Json) -> &[Json] {
-    of.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn word(of: &Json) -> &str {
-    of.as_str().unwrap_or("-")
 }

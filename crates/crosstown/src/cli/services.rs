@@ -3,6 +3,7 @@
 use crate::cli::{
     operator::{NodeArgs, said},
     runtime,
+    shown::{list, word},
 };
 use clap::Args;
 use serde_json::Value as Json;
@@ -21,17 +22,16 @@ pub(crate) struct ServicesArgs {
 pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
     let answer: Json =
         runtime()?.block_on(async { args.node.client()?.get("/services").await.map_err(said) })?;
-    let listed = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
-    let (instances, guards) = (listed("instances"), listed("guards"));
+    let (instances, guards) = (list(&answer["instances"]), list(&answer["guards"]));
     if args.json {
         println!("{answer}");
     } else if instances.is_empty() {
         println!("There are no services. Add `[services.NAME]` to the configuration.");
     } else {
-        show_instances(&instances);
+        show_instances(instances);
         if !guards.is_empty() {
             println!();
-            show_guards(&guards);
+            show_guards(guards);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -45,9 +45,9 @@ fn show_instances(instances: &[Json]) {
     for one in instances {
         println!(
             "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
-            text(one, "service"),
-            text(one, "instance"),
-            text(one, "condition"),
+            word(&one["service"]),
+            word(&one["instance"]),
+            word(&one["condition"]),
             one["weight"],
             one["in_flight"],
             one["connections"],
@@ -68,8 +68,8 @@ fn show_guards(guards: &[Json]) {
         };
         println!(
             "{:<16} {:<8} {:>12} {:>8} {:>7} {:>6} {:>7}",
-            text(one, "service"),
-            text(one, "breaker"),
+            word(&one["service"]),
+            word(&one["breaker"]),
             bound,
             one["retries"],
             one["hedges"],
@@ -77,8 +77,4 @@ fn show_guards(guards: &[Json]) {
             one["broken"],
         );
     }
-}
-
-fn text(one: &Json, name: &str) -> String {
-    one[name].as_str().unwrap_or("-").to_owned()
 }
