@@ -1,13 +1,15 @@
 //! Asks instances whether they are fit.
 
+mod h2;
+
 use crate::{
-    config::HealthConfig,
+    config::{HealthConfig, Protocol},
     instance::{Condition, Instance},
     service::Services,
     tls::{self, ServiceTls},
 };
 use clock::SharedClock;
-use http::Method;
+use http::{Method, StatusCode};
 use http1::Responses;
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
@@ -36,6 +38,7 @@ impl Checks {
                     service: service.name().to_owned(),
                     instance: Arc::clone(instance),
                     health: health.clone(),
+                    protocol: service.config().protocol,
                     tls: service.tls.clone(),
                     clock: clock.clone(),
                 };
@@ -50,6 +53,7 @@ struct Check {
     service: String,
     instance: Arc<Instance>,
     health: HealthConfig,
+    protocol: Protocol,
     tls: Option<ServiceTls>,
     clock: SharedClock,
 }
@@ -79,6 +83,9 @@ impl Check {
     async fn ask(&self) -> io::Result<()> {
         let mut stream = tls::connect(&self.instance, self.tls.as_ref()).await?;
         let Some(path) = &self.health.path else { return Ok(()) };
+        if self.protocol == Protocol::H2 {
+            return h2::get(stream, &self.instance, path).await;
+        }
         let host = self.instance.authority();
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: crosstown-health\r\n\
@@ -95,11 +102,16 @@ impl Check {
             });
             let next = next.await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let Some((head, _)) = next.map_err(io::Error::other)? else { continue };
-            return match head.parts.status.as_u16() {
-                200..=399 => Ok(()),
-                status => Err(io::Error::other(format!("it answered {status}"))),
-            };
+            return judge(head.parts.status);
         }
+    }
+}
+
+/// Whether an instance that answers so says that it is fit.
+fn judge(status: StatusCode) -> io::Result<()> {
+    match status.as_u16() {
+        200..=399 => Ok(()),
+        status => Err(io::Error::other(format!("it answered {status}"))),
     }
 }
 

@@ -194,6 +194,17 @@ pub enum HostHeader {
     Instance,
 }
 
+/// What is spoken with the instances of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: agreed on by ALPN at `https://`, with prior knowledge at `http://`.
+    H2,
+}
+
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +212,19 @@ pub struct ServiceConfig {
     /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
     /// `{ url, weight }`.
     pub instances: Vec<InstanceConfig>,
+    /// What is spoken with them: `http1` or `h2`. Default `http1`. gRPC needs `h2`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Requests that one connection carries at once with `h2`, unless the instance takes fewer.
+    /// Default 100: each may hold 64 KiB of an answer that its client does not read.
+    #[serde(default = "streams_max")]
+    pub streams_max: u32,
+    /// How long a connection of `h2` with requests in flight may be silent before it is asked
+    /// for a sign of life; it has 10 s for that. Default `5m`: gRPC servers end connections that
+    /// ask more often, unless they are told not to. A peer whose machine is gone is noticed
+    /// within 35 s in any case.
+    #[serde(default = "ping_interval", with = "types::duration")]
+    pub ping_interval: Duration,
     /// What instances at `https://` have to prove. Default: that a certificate which the machine
     /// trusts is theirs.
     #[serde(default)]
@@ -286,12 +310,23 @@ fn connections_max() -> usize {
     4096
 }
 
+fn streams_max() -> u32 {
+    100
+}
+
+fn ping_interval() -> Duration {
+    Duration::from_secs(300)
+}
+
 impl ServiceConfig {
     /// A service at these addresses, with the defaults.
     #[must_use]
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
+            protocol: Protocol::default(),
+            streams_max: streams_max(),
+            ping_interval: ping_interval(),
             tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),

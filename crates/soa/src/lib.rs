@@ -11,6 +11,9 @@
 //! - a connection is used again only after its answer was read to the end;
 //! - an answer cut short by the service reaches the client as an error, never as an end;
 //! - bodies stream in both directions, with the slower side setting the pace.
+//!
+//! A service of HTTP/2 is called the same way, over connections that many requests share and
+//! that have a task each: see [`Protocol::H2`].
 
 mod attempts;
 mod balance;
@@ -19,7 +22,9 @@ mod call;
 mod check;
 mod config;
 mod error;
+pub mod grpc;
 mod guard;
+mod h2;
 mod hop;
 mod instance;
 mod link;
@@ -34,7 +39,7 @@ pub use call::{Reply, TIMEOUT, Terms, Timeout};
 pub use check::Checks;
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
-    HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority,
+    HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority, Protocol,
     RetryConfig, ServiceConfig,
 };
 pub use error::Error;

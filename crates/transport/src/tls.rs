@@ -64,6 +64,16 @@ impl Tls {
             .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
     }
 
+    /// Whether the handshake settled on this protocol (ALPN, RFC 7301).
+    #[must_use]
+    pub fn agreed_on(&self, protocol: &[u8]) -> bool {
+        self.session.borrow().alpn_protocol() == Some(protocol)
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// Bytes that have left, so that a slow peer can be told from one that takes nothing.
     #[must_use]
     pub fn sent(&self) -> u64 {
