@@ -82,6 +82,9 @@ impl Check {
 
     async fn ask(&self) -> io::Result<()> {
         let mut stream = tls::connect(&self.instance, self.tls.as_ref()).await?;
+        if let Some(service) = self.health.grpc_service() {
+            return h2::serves(stream, &self.instance, service).await;
+        }
         let Some(path) = &self.health.path else { return Ok(()) };
         if self.protocol == Protocol::H2 {
             return h2::get(stream, &self.instance, path).await;

@@ -128,9 +128,14 @@ impl From<String> for InstanceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
-    /// The path to `GET`; a status from 200 to 399 says yes. Without it, a TCP connection does.
+    /// The path to `GET`; a status from 200 to 399 says yes. Without it, and without `grpc`, a
+    /// TCP connection does.
     #[serde(default)]
     pub path: Option<String>,
+    /// Asks `grpc.health.v1.Health/Check` instead, for the server (`true`) or for a service of
+    /// it (its name); `SERVING` says yes. For `protocol = "h2"` only.
+    #[serde(default)]
+    pub grpc: Option<GrpcCheck>,
     /// Time between two checks. Default `5s`.
     #[serde(default = "health_interval", with = "types::duration")]
     pub interval: Duration,
@@ -144,6 +149,44 @@ pub struct HealthConfig {
     #[serde(default = "fit_after")]
     pub fit_after: u32,
 }
+
+/// Whom the health service of gRPC is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GrpcCheck {
+    /// `true`: the server as a whole. `false`: it is not asked.
+    Whole(bool),
+    /// One service of it.
+    Service(String),
+}
+
+impl HealthConfig {
+    /// The name that the health service of gRPC is asked about, if it is asked.
+    pub(crate) fn grpc_service(&self) -> Option<&str> {
+        match self.grpc.as_ref()? {
+            GrpcCheck::Whole(asks) => asks.then_some(""),
+            GrpcCheck::Service(name) => Some(name),
+        }
+    }
+
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self, protocol: Protocol) -> Result<(), &'static str> {
+        let Some(name) = self.grpc_service() else { return Ok(()) };
+        if protocol != Protocol::H2 {
+            Err("`grpc` needs `protocol = \"h2\"`")
+        } else if self.path.is_some() {
+            Err("`grpc` and `path` are two ways to ask; give one")
+        } else if name.len() > GRPC_NAME_BYTES_MAX {
+            Err("`grpc` is a name of at most 127 bytes")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What one byte of a length can say.
+const GRPC_NAME_BYTES_MAX: usize = 127;
 
 /// When an instance that fails calls is left out for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -382,6 +425,14 @@ pub enum ConfigError {
     HealthPath {
         /// The service.
         service: String,
+    },
+    /// Checks that cannot be made.
+    #[error("service `{service}`: `health`: {why}")]
+    Health {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: &'static str,
     },
     /// A bound outside its range.
     #[error("service `{service}`: `{field}` must be {range}")]

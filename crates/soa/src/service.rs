@@ -86,6 +86,9 @@ impl Service {
         {
             return Err(ConfigError::HealthPath { service: service() });
         }
+        if let Some(why) = health.and_then(|health| health.check(config.protocol).err()) {
+            return Err(ConfigError::Health { service: service(), why });
+        }
         for (field, zero) in [
             ("connect_timeout", config.connect_timeout.is_zero()),
             ("response_timeout", config.response_timeout.is_zero()),

@@ -614,6 +614,23 @@ async fn trailers_of_an_answer_reach_clients_of_http_2() {
     assert_eq!(edge.ask("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.text(), "abc");
 }
 
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let h2 = "[origin]\nprotocol = \"h2\"\ninstances = [\"http://a.example\"]\n";
+    for (text, why) in [
+        (format!("{h2}streams_max = 0"), "streams_max"),
+        (format!("{h2}ping_interval = \"0s\""), "ping_interval"),
+        (format!("{h2}health = {{ grpc = true, path = \"/\" }}"), "give one"),
+        (format!("{h2}health = {{ grpc = \"{}\" }}", "x".repeat(128)), "127 bytes"),
+        (format!("{h2}health = {{ grpc = true }}").replace("h2", "http1"), "protocol"),
+    ] {
+        let services: soa::Config = toml::from_str(&text).unwrap();
+        let refused = gateway::Gateway::check(&config(), &services).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert!(toml::from_str::<soa::Config>(&h2.replace("h2", "h3")).is_err());
+}
+
 fn field((name, value): (&'static str, &'static str)) -> (http::HeaderName, HeaderValue) {
     (http::HeaderName::from_static(name), HeaderValue::from_static(value))
 }
