@@ -7,6 +7,7 @@ mod clients;
 mod degraded;
 mod durability;
 mod faults;
+mod grpc;
 mod guides;
 mod histories;
 mod limits;
