@@ -2,7 +2,7 @@
 
 use crate::{
     connection::{Conn, KnownCharge},
-    exchange::refused,
+    grpc::Form,
 };
 use http::Response;
 use soa::Body;
@@ -67,8 +67,8 @@ pub(crate) async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<D
 }
 
 /// What a caller is told whose limit is used up.
-pub(crate) fn limited(decision: &Decision) -> Response<Body> {
-    let mut answer = refused(&decision.problem());
+pub(crate) fn limited(decision: &Decision, form: Form) -> Response<Body> {
+    let mut answer = form.refused(&decision.problem());
     decision.write_headers(answer.headers_mut());
     answer
 }

@@ -10,6 +10,7 @@ use crate::{
     fields,
     forward::forward,
     forwarded::Client,
+    grpc::Form,
     h1::Upgrade,
     h2,
     identify::identify,
@@ -45,10 +46,11 @@ pub(crate) async fn serve(
     let id = trace.id.clone();
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
-    let asked = Asked { trace, noted, switching, client: None };
+    let form = if is_h2 { Form::of(&head) } else { Form::Http };
+    let asked = Asked { trace, noted, switching, form, client: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
-        Err(problem) => refused(&problem),
+        Err(problem) => form.refused(&problem),
     };
     let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     // No byte after the head was read, so what follows cannot be told apart.
@@ -58,7 +60,7 @@ pub(crate) async fn serve(
     if !is_h2 && (unread || broken || leaving) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    sealed(answer, id, ticket, is_h2)
+    sealed(answer, id, ticket, is_h2, form)
 }
 
 /// Answers bytes that are no request.
@@ -66,7 +68,7 @@ pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
     let mut ticket = Ticket::new(Rc::clone(conn));
     ticket.route = conn.core.node.misframed;
     let id = Trace::new(conn, None).id;
-    sealed(refused(&refusal.problem()), id, ticket, false)
+    sealed(refused(&refusal.problem()), id, ticket, false, Form::Http)
 }
 
 fn sealed(
@@ -74,10 +76,11 @@ fn sealed(
     id: HeaderValue,
     mut ticket: Ticket,
     is_h2: bool,
+    form: Form,
 ) -> Response<Outgoing> {
     answer.headers_mut().insert(fields::REQUEST_ID, id);
-    ticket.status = answer.status().as_u16();
-    answer.map(|body| Outgoing::new(body, ticket, is_h2))
+    ticket.status = form.counted(&answer);
+    answer.map(|body| Outgoing::new(body, ticket, is_h2, form))
 }
 
 pub(crate) fn refused(problem: &Problem) -> Response<Body> {
@@ -125,6 +128,8 @@ pub(crate) struct Asked {
     pub(crate) noted: Noted,
     /// It asks for another protocol.
     pub(crate) switching: bool,
+    /// How errors are told.
+    pub(crate) form: Form,
     /// Whom a trusted proxy speaks for.
     pub(crate) client: Option<Box<Client>>,
 }
@@ -192,9 +197,9 @@ async fn handle(
     if preflight_method(&head.method, &head.headers).is_some() {
         return Ok(cors.preflight(&head.headers));
     }
-    let granted = cors.grant(&head.headers);
+    let (granted, form) = (cors.grant(&head.headers), asked.form);
     let answer = Box::pin(forward(conn, &route, target, head, body, asked, ticket)).await;
-    let mut answer = answer.unwrap_or_else(|problem| refused(&problem));
+    let mut answer = answer.unwrap_or_else(|problem| form.refused(&problem));
     granted.mark(answer.headers_mut());
     Ok(answer)
 }
@@ -284,7 +289,7 @@ async fn mount(
     if let Some(decision) = &decision
         && !decision.allowed()
     {
-        return Ok(limited(decision));
+        return Ok(limited(decision, asked.form));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
     fields::strip_claims(request.headers_mut(), true);

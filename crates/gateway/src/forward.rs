@@ -10,6 +10,7 @@ use crate::{
     explain::{Explanation, Question, explain},
     fields::{self, CallerFields},
     forward_auth::Verdict,
+    grpc::Form,
     h1::Upgrade,
     identify::{check_roles, identify},
     route::Route,
@@ -18,8 +19,8 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
-use protocol::Problem;
-use soa::{AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms};
+use protocol::{Code, Problem};
+use soa::{AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc};
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
 use types::Caller;
@@ -37,7 +38,10 @@ pub(crate) async fn forward(
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
     check_length(asked.noted.length, route.body_bytes_max)?;
+    let form = asked.form;
+    let call_timeout = form.timeout(&head.headers)?;
     let patience = deadline::asked(asked.noted.timeout.as_ref())?;
+    let patience = patience.into_iter().chain(call_timeout).min();
     let mut caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
     let mut granted = None;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| auth.identity) {
@@ -53,7 +57,7 @@ pub(crate) async fn forward(
     if let Some(decision) = &decision
         && !decision.allowed()
     {
-        return Ok(limited(decision));
+        return Ok(limited(decision, form));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| !auth.identity) {
@@ -76,6 +80,10 @@ pub(crate) async fn forward(
         true => explained(conn, &asked, &head, caller.as_ref()),
         false => None,
     };
+    if form == Form::Grpc && !backend.service.is_h2() {
+        let detail = "the service is not called by HTTP/2, which gRPC needs";
+        return Err(Problem::new(Code::NotImplemented, detail));
+    }
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
     fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
     if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
@@ -86,6 +94,12 @@ pub(crate) async fn forward(
     }
     head.version = Version::HTTP_11;
     let mut body = inbound(body, route.body_bytes_max, ticket);
+    if form == Form::Grpc {
+        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if let Body::Inbound(inbound) = &mut body {
+            inbound.pass_trailers(|name| !fields::is_forbidden_trailer(name));
+        }
+    }
     let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
     let terms = Terms {
         key,
@@ -94,6 +108,10 @@ pub(crate) async fn forward(
         explained: explained.is_some(),
         timeout: deadline::left(&backend.timeout, patience, spent)?,
     };
+    if let Some(call) = call_timeout {
+        let left = grpc::timeout_field(call.saturating_sub(spent()));
+        head.headers.insert(grpc::TIMEOUT, left);
+    }
     let mut pending = None;
     if let Some(content) = &route.content {
         let (service, caller) = (backend.service.name(), caller.as_deref());
@@ -189,11 +207,13 @@ fn fit(
     caller: Option<&Arc<Caller>>,
     (route, service): (&Route, &Service),
 ) {
+    // HTTP/2 has no upgrade: who asks for one is answered as if it had not (RFC 9110, section 7.8).
+    let upgrades = !service.is_h2();
     let service = service.config();
     let address = asked.address(conn).clone();
-    let Asked { trace, noted, switching, client } = asked;
+    let Asked { trace, noted, switching, client, form: _ } = asked;
     let (proto, host) = client.map_or((None, None), |client| (client.proto, client.host));
-    let protocol = if switching { protocol_asked(headers) } else { None };
+    let protocol = if switching && upgrades { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
     if noted.tracestate && !trace.continued {

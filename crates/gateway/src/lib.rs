@@ -37,6 +37,7 @@ mod forward;
 mod forward_auth;
 mod forwarded;
 mod gateway;
+mod grpc;
 mod h1;
 mod h2;
 mod identify;

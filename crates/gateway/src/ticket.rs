@@ -3,11 +3,13 @@
 use crate::{
     canary::{Canary, Side},
     connection::Conn,
+    grpc::{self, Form},
     watch::Owed,
 };
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use soa::{Body, BoxError, Inflow};
+use protocol::Code;
+use soa::{Body, BoxError, Inflow, InflowFailure};
 use std::{
     pin::Pin,
     rc::Rc,
@@ -88,13 +90,33 @@ pub(crate) struct Outgoing {
     body: Body,
     ticket: Ticket,
     owed: Option<Owed>,
+    form: Form,
+    /// It broke, and its client was told so.
+    over: bool,
 }
 
 impl Outgoing {
     /// `is_h2`: whether the stream has flow control of its own.
-    pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool) -> Self {
+    pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool, form: Form) -> Self {
         let owed = is_h2.then(|| ticket.conn.watch.owe());
-        Self { body, ticket, owed }
+        Self { body, ticket, owed, form, over: false }
+    }
+
+    /// Says how a call of gRPC ended, and counts it.
+    fn told(&mut self, frame: Result<Frame<Bytes>, BoxError>) -> Frame<Bytes> {
+        let frame = frame.unwrap_or_else(|_| {
+            self.over = true;
+            let inflow = self.ticket.inflow.as_ref().and_then(|inflow| inflow.failure());
+            grpc::broken(match inflow {
+                Some(InflowFailure::TooLarge) => Code::BodyTooLarge,
+                Some(InflowFailure::Broken) => Code::BadRequest,
+                None => Code::BadGateway,
+            })
+        });
+        if let Some(status) = frame.trailers_ref().and_then(soa::grpc::http_status) {
+            self.ticket.status = status;
+        }
+        frame
     }
 }
 
@@ -107,7 +129,13 @@ impl http_body::Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
+        if this.form == Form::Grpc {
+            polled = polled.map(|frame| frame.map(|frame| Ok(this.told(frame))));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -120,7 +148,7 @@ impl http_body::Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.over || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

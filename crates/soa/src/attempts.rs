@@ -7,7 +7,9 @@ use crate::{
     call::{AnsweredBy, Called, Reply, TIMEOUT, Terms, Timeout},
     config::RetryConfig,
     error::Error,
+    grpc,
     guard::Guard,
+    h2::Place,
     hop::strip_hop_by_hop,
     instance::{Instance, Lease, Slot},
     link::{Broken, Link},
@@ -20,7 +22,7 @@ use http::{Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use smallvec::SmallVec;
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 /// Waits between attempts grow no longer than this many times the first.
 const BACKOFF_TIMES_MAX: u32 = 16;
@@ -29,6 +31,8 @@ const BACKOFF_TIMES_MAX: u32 = 16;
 pub(crate) enum Payload {
     Once(Body),
     Kept(Bytes),
+    /// Used up by an attempt.
+    Gone,
 }
 
 impl Payload {
@@ -57,16 +61,32 @@ impl Payload {
     pub(crate) fn again(&self) -> Option<Self> {
         match self {
             Self::Kept(bytes) => Some(Self::Kept(bytes.clone())),
-            Self::Once(_) => None,
+            Self::Once(_) | Self::Gone => None,
         }
     }
 
-    fn take(&mut self) -> Body {
+    pub(crate) fn take(&mut self) -> Body {
         match self {
             Self::Kept(bytes) => Body::from(bytes.clone()),
             Self::Once(body) => std::mem::replace(body, Body::Empty),
+            Self::Gone => Body::Empty,
         }
     }
+
+    /// After an attempt that came to nothing: the body that was taken, if it is whole.
+    pub(crate) fn restore(&mut self, body: Option<Body>) {
+        if matches!(self, Self::Once(_)) {
+            *self = body.map_or(Self::Gone, Self::Once);
+        }
+    }
+}
+
+/// What carries an attempt.
+enum Way {
+    /// A connection of HTTP/1.
+    Own { link: Box<Link>, is_new: bool },
+    /// A place on one of HTTP/2.
+    Shared(Place),
 }
 
 /// How the attempts of one call are made.
@@ -101,6 +121,8 @@ impl Attempts<'_> {
         let watched = self.guard.is_some() || !service.is_single();
         let start = if watched { inner.clock.elapsed() } else { Duration::ZERO };
         head.headers.insert(TIMEOUT, terms.timeout.field().clone());
+        let given = if service.is_h2() { head.headers.get(grpc::TIMEOUT) } else { None };
+        let given = given.and_then(grpc::timeout);
         loop {
             let turn =
                 Turn { elapsed: inner.now(), random: inner.random(), key: terms.key, count: 0 };
@@ -117,40 +139,40 @@ impl Attempts<'_> {
             }
             let began = if watched { inner.clock.elapsed() } else { Duration::ZERO };
             let lease = Lease::new(instance);
-            let pooled = if fresh { None } else { pool.take(instance) };
-            let reused = pooled.is_some();
-            let link = match pooled {
-                Some(link) => link,
-                None => {
-                    let Some(slot) = Slot::take(instance, service.config.connections_max) else {
-                        tried.push(instance.id);
-                        continue;
-                    };
-                    // Boxed, for a rare turn shall not make every call larger.
-                    match Box::pin(Link::open(slot, service)).await {
-                        Ok(link) => link,
-                        Err(error) => {
-                            tracing::debug!(%error, instance = instance.authority(), "connect");
-                            let now = inner.clock.elapsed();
-                            instance.avoid(now);
-                            service.note(instance, Outcome::Failed, now);
-                            tried.push(instance.id);
-                            last = Some(error.into());
-                            continue;
-                        }
-                    }
+            let opened = if service.is_h2() {
+                // Boxed, as what follows: the way of the others shall not become larger.
+                let place = Box::pin(inner.lines().place(instance, service)).await;
+                place.map(|place| place.map(Way::Shared))
+            } else {
+                self.link(instance, fresh).await
+            };
+            let way = match opened {
+                Ok(Some(way)) => way,
+                Ok(None) => {
+                    tried.push(instance.id);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, instance = instance.authority(), "connect");
+                    let now = inner.clock.elapsed();
+                    instance.avoid(now);
+                    service.note(instance, Outcome::Failed, now);
+                    tried.push(instance.id);
+                    last = Some(error.into());
+                    continue;
                 }
             };
+            let reused = !matches!(way, Way::Own { is_new: true, .. });
             if let Some(host) = service.host(instance, &head.headers) {
                 head.headers.insert(header::HOST, host.clone());
             }
-            let sent = self.send(link, lease, &head, payload.take()).await;
+            let sent = self.send(way, lease, &head, &mut payload).await;
             if watched {
                 self.note(instance, &sent, bodiless.then_some(began));
             }
             let failed = match sent {
                 Ok(reply) if !self.is_failure(&reply) => return Ok(reply),
-                Err(Broken::Unsent(_)) if reused && !fresh => {
+                Err(Broken::Unsent(_)) if reused && !fresh && !matches!(payload, Payload::Gone) => {
                     fresh = true;
                     continue;
                 }
@@ -170,6 +192,10 @@ impl Attempts<'_> {
             let spent = inner.clock.elapsed().saturating_sub(start);
             let left = Timeout::new(terms.timeout.left().saturating_sub(spent));
             head.headers.insert(TIMEOUT, left.field().clone());
+            if let Some(call) = given {
+                let left = grpc::timeout_field(call.saturating_sub(spent));
+                head.headers.insert(grpc::TIMEOUT, left);
+            }
         }
         let service = service.name.clone();
         Err(match last {
@@ -177,6 +203,20 @@ impl Attempts<'_> {
             None if tried.is_empty() => Error::Unfit { service },
             None => Error::Saturated { service },
         })
+    }
+
+    /// A connection of its own; none if the instance has as many as it may have.
+    async fn link(&self, instance: &Arc<Instance>, fresh: bool) -> io::Result<Option<Way>> {
+        let pooled = if fresh { None } else { self.pool.take(instance) };
+        if let Some(link) = pooled {
+            return Ok(Some(Way::Own { link, is_new: false }));
+        }
+        let Some(slot) = Slot::take(instance, self.service.config.connections_max) else {
+            return Ok(None);
+        };
+        // Boxed, for a rare turn shall not make every call larger.
+        let link = Box::pin(Link::open(slot, self.service)).await?;
+        Ok(Some(Way::Own { link, is_new: true }))
     }
 
     fn retry(&self) -> Option<&RetryConfig> {
@@ -209,7 +249,7 @@ impl Attempts<'_> {
         let now = self.pool.inner().clock.elapsed();
         let outcome = match sent {
             Ok(reply) => Outcome::Answered {
-                status: reply.status(),
+                status: reply.status(self.service),
                 latency: began.map(|began| now.saturating_sub(began)),
             },
             Err(Broken::Unsent(_) | Broken::Body) => return,
@@ -230,12 +270,12 @@ impl Attempts<'_> {
 
     async fn send(
         &self,
-        link: Box<Link>,
+        way: Way,
         lease: Lease,
         head: &Parts,
-        body: Body,
+        payload: &mut Payload,
     ) -> Result<Reply, Broken> {
-        let sent = self.send_for_long(link, lease, head, body);
+        let sent = self.send_for_long(way, lease, head, payload);
         match self.retry().and_then(|retry| retry.attempt_timeout) {
             None => sent.await,
             Some(timeout) => {
@@ -247,12 +287,16 @@ impl Attempts<'_> {
 
     async fn send_for_long(
         &self,
-        mut link: Box<Link>,
+        way: Way,
         lease: Lease,
         head: &Parts,
-        body: Body,
+        payload: &mut Payload,
     ) -> Result<Reply, Broken> {
-        link.begin(head, body);
+        let mut link = match way {
+            Way::Own { link, .. } => link,
+            Way::Shared(place) => return Box::pin(place.send(lease, head, payload)).await,
+        };
+        link.begin(head, payload.take());
         let (mut parts, decoder) = poll_fn(|cx| link.poll_head(cx)).await?;
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             if !head.headers.contains_key(header::UPGRADE) {

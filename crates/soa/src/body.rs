@@ -2,6 +2,7 @@
 
 use crate::{instance::Lease, link::Link, pool::Pool};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http1::Decoder;
@@ -138,10 +139,12 @@ impl Inflow {
 }
 
 /// A client's body, counted and bounded on the fly. Trailers are dropped: no service of ours
-/// may be told something after the checks were made.
+/// may be told something after the checks were made; except by [`Self::pass_trailers`].
 pub struct Inbound {
     incoming: LocalBody,
     bytes_max: u64,
+    /// Which trailers go on, if any do.
+    passes: Option<fn(&str) -> bool>,
     inflow: Rc<Inflow>,
 }
 
@@ -149,8 +152,22 @@ impl Inbound {
     /// Takes at most `bytes_max` bytes of `incoming`, and tells `inflow` how that goes.
     #[must_use]
     pub fn new(incoming: LocalBody, bytes_max: u64, inflow: Rc<Inflow>) -> Self {
-        Self { incoming, bytes_max, inflow }
+        Self { incoming, bytes_max, passes: None, inflow }
     }
+
+    /// Lets the trailers through whose name `passes`.
+    pub fn pass_trailers(&mut self, passes: fn(&str) -> bool) {
+        self.passes = Some(passes);
+    }
+}
+
+fn passing(mut trailers: HeaderMap, passes: fn(&str) -> bool) -> HeaderMap {
+    let names = trailers.keys().filter(|name| !passes(name.as_str()));
+    let gone: Vec<HeaderName> = names.cloned().collect();
+    for name in &gone {
+        trailers.remove(name);
+    }
+    trailers
 }
 
 impl fmt::Debug for Inbound {
@@ -178,7 +195,12 @@ impl http_body::Body for Inbound {
                     return Poll::Ready(Some(Err(error)));
                 }
             };
-            let Some(data) = frame.data_ref() else { continue };
+            let Some(data) = frame.data_ref() else {
+                let (Some(passes), Ok(trailers)) = (self.passes, frame.into_trailers()) else {
+                    continue;
+                };
+                return Poll::Ready(Some(Ok(Frame::trailers(passing(trailers, passes)))));
+            };
             let bytes = self.inflow.bytes.get() + data.len() as u64;
             self.inflow.bytes.set(bytes);
             if bytes > self.bytes_max {

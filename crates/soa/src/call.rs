@@ -5,6 +5,7 @@ use crate::{
     body::Body,
     config::Priority,
     error::Error,
+    grpc,
     guard::{Closed, Guard},
     instance::Instance,
     pool::Pool,
@@ -39,9 +40,14 @@ pub enum Reply {
 }
 
 impl Reply {
-    pub(crate) fn status(&self) -> u16 {
+    /// Its status, as far as its head says; of an answer of gRPC that is only a head, the one
+    /// that says the same.
+    pub(crate) fn status(&self, service: &Service) -> u16 {
         match self {
-            Self::Answer(answer) => answer.status().as_u16(),
+            Self::Answer(answer) => {
+                let call = if service.is_h2() { grpc::http_status(answer.headers()) } else { None };
+                call.unwrap_or(answer.status().as_u16())
+            }
             Self::Switched(head, _) => head.status().as_u16(),
         }
     }
@@ -182,7 +188,10 @@ impl Pool {
         };
         let now = self.inner().clock.elapsed();
         let (good, answered) = match &reply {
-            Ok(reply) => (Some(reply.status() < 500), reply.status() < 500),
+            Ok(reply) => {
+                let good = reply.status(service) < 500;
+                (Some(good), good)
+            }
             Err(Error::Timeout { .. }) => (Some(false), true),
             Err(Error::Unreachable { .. } | Error::BadAnswer { .. }) => (Some(false), false),
             Err(_) => (None, false),
@@ -230,7 +239,7 @@ impl Pool {
         after: Duration,
     ) -> Result<Reply, Error> {
         let spare = (head.clone(), payload.again());
-        let called = first.called;
+        let (called, service) = (first.called, first.service);
         let clock = &self.inner().clock;
         let began = clock.elapsed();
         let mut first = pin!(first.run(head, payload, None));
@@ -245,8 +254,7 @@ impl Pool {
         };
         let (head, Some(payload)) = spare else { return first.await };
         let mut second = pin!(second.run(head, payload, Some(slow.id)));
-        let is_good =
-            |reply: &Result<Reply, Error>| matches!(reply, Ok(reply) if reply.status() < 500);
+        let is_good = |reply: &Result<Reply, Error>| matches!(reply, Ok(reply) if reply.status(service) < 500);
         tokio::select! {
             biased;
             reply = &mut first => {

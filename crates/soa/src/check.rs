@@ -1,13 +1,15 @@
 //! Asks instances whether they are fit.
 
+mod h2;
+
 use crate::{
-    config::{Config, ConfigError, HealthConfig},
+    config::{Config, ConfigError, HealthConfig, Protocol},
     instance::{Condition, Instance},
-    service::Services,
+    service::{Service, Services},
     tls::{self, ServiceTls},
 };
 use clock::SharedClock;
-use http::Method;
+use http::{Method, StatusCode};
 use http1::Responses;
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
@@ -32,14 +34,7 @@ impl Checks {
                 continue;
             };
             for (instance, _) in service.instances() {
-                let check = Check {
-                    service: service.name().to_owned(),
-                    instance: Arc::clone(instance),
-                    health: health.clone(),
-                    tls: service.tls.clone(),
-                    clock: clock.clone(),
-                };
-                tasks.spawn(check.run());
+                tasks.spawn(Check::of(service, instance, health, clock).run());
             }
         }
         Self { _tasks: tasks }
@@ -68,14 +63,7 @@ pub async fn probe(config: &Config, clock: &SharedClock) -> Result<Vec<Probe>, C
     for service in services.iter() {
         let health = service.config().health.clone().unwrap_or_default();
         for (instance, _) in service.instances() {
-            let check = Check {
-                service: service.name().to_owned(),
-                instance: Arc::clone(instance),
-                health: health.clone(),
-                tls: service.tls.clone(),
-                clock: clock.clone(),
-            };
-            tasks.spawn(check.once());
+            tasks.spawn(Check::of(service, instance, &health, clock).once());
         }
     }
     let mut probes = tasks.join_all().await;
@@ -87,11 +75,28 @@ struct Check {
     service: String,
     instance: Arc<Instance>,
     health: HealthConfig,
+    protocol: Protocol,
     tls: Option<ServiceTls>,
     clock: SharedClock,
 }
 
 impl Check {
+    fn of(
+        service: &Service,
+        instance: &Arc<Instance>,
+        health: &HealthConfig,
+        clock: &SharedClock,
+    ) -> Self {
+        Self {
+            service: service.name().to_owned(),
+            instance: Arc::clone(instance),
+            health: health.clone(),
+            protocol: service.config().protocol,
+            tls: service.tls.clone(),
+            clock: clock.clone(),
+        }
+    }
+
     async fn once(self) -> Probe {
         let problem = match tokio::time::timeout(self.health.timeout, self.ask()).await {
             Ok(Ok(())) => None,
@@ -125,7 +130,13 @@ impl Check {
 
     async fn ask(&self) -> io::Result<()> {
         let mut stream = tls::connect(&self.instance, self.tls.as_ref()).await?;
+        if let Some(service) = self.health.grpc_service() {
+            return h2::serves(stream, &self.instance, service).await;
+        }
         let Some(path) = &self.health.path else { return Ok(()) };
+        if self.protocol == Protocol::H2 {
+            return h2::get(stream, &self.instance, path).await;
+        }
         let host = self.instance.authority();
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: crosstown-health\r\n\
@@ -142,11 +153,16 @@ impl Check {
             });
             let next = next.await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let Some((head, _)) = next.map_err(io::Error::other)? else { continue };
-            return match head.parts.status.as_u16() {
-                200..=399 => Ok(()),
-                status => Err(io::Error::other(format!("it answered {status}"))),
-            };
+            return judge(head.parts.status);
         }
+    }
+}
+
+/// Whether an instance that answers so says that it is fit.
+fn judge(status: StatusCode) -> io::Result<()> {
+    match status.as_u16() {
+        200..=399 => Ok(()),
+        status => Err(io::Error::other(format!("it answered {status}"))),
     }
 }
 

@@ -128,9 +128,14 @@ impl From<String> for InstanceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthConfig {
-    /// The path to `GET`; a status from 200 to 399 says yes. Without it, a TCP connection does.
+    /// The path to `GET`; a status from 200 to 399 says yes. Without it, and without `grpc`, a
+    /// TCP connection does.
     #[serde(default)]
     pub path: Option<String>,
+    /// Asks `grpc.health.v1.Health/Check` instead, for the server (`true`) or for a service of
+    /// it (its name); `SERVING` says yes. For `protocol = "h2"` only.
+    #[serde(default)]
+    pub grpc: Option<GrpcCheck>,
     /// Time between two checks. Default `5s`.
     #[serde(default = "health_interval", with = "types::duration")]
     pub interval: Duration,
@@ -149,6 +154,7 @@ impl Default for HealthConfig {
     fn default() -> Self {
         Self {
             path: None,
+            grpc: None,
             interval: health_interval(),
             timeout: health_timeout(),
             unfit_after: unfit_after(),
@@ -156,6 +162,44 @@ impl Default for HealthConfig {
         }
     }
 }
+
+/// Whom the health service of gRPC is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum GrpcCheck {
+    /// `true`: the server as a whole. `false`: it is not asked.
+    Whole(bool),
+    /// One service of it.
+    Service(String),
+}
+
+impl HealthConfig {
+    /// The name that the health service of gRPC is asked about, if it is asked.
+    pub(crate) fn grpc_service(&self) -> Option<&str> {
+        match self.grpc.as_ref()? {
+            GrpcCheck::Whole(asks) => asks.then_some(""),
+            GrpcCheck::Service(name) => Some(name),
+        }
+    }
+
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self, protocol: Protocol) -> Result<(), &'static str> {
+        let Some(name) = self.grpc_service() else { return Ok(()) };
+        if protocol != Protocol::H2 {
+            Err("`grpc` needs `protocol = \"h2\"`")
+        } else if self.path.is_some() {
+            Err("`grpc` and `path` are two ways to ask; give one")
+        } else if name.len() > GRPC_NAME_BYTES_MAX {
+            Err("`grpc` is a name of at most 127 bytes")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What one byte of a length can say.
+const GRPC_NAME_BYTES_MAX: usize = 127;
 
 /// When an instance that fails calls is left out for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +250,17 @@ pub enum HostHeader {
     Instance,
 }
 
+/// What is spoken with the instances of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: agreed on by ALPN at `https://`, with prior knowledge at `http://`.
+    H2,
+}
+
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,6 +268,19 @@ pub struct ServiceConfig {
     /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
     /// `{ url, weight }`.
     pub instances: Vec<InstanceConfig>,
+    /// What is spoken with them: `http1` or `h2`. Default `http1`. gRPC needs `h2`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Requests that one connection carries at once with `h2`, unless the instance takes fewer.
+    /// Default 100: each may hold 64 KiB of an answer that its client does not read.
+    #[serde(default = "streams_max")]
+    pub streams_max: u32,
+    /// How long a connection of `h2` with requests in flight may be silent before it is asked
+    /// for a sign of life; it has 10 s for that. Default `5m`: gRPC servers end connections that
+    /// ask more often, unless they are told not to. A peer whose machine is gone is noticed
+    /// within 35 s in any case.
+    #[serde(default = "ping_interval", with = "types::duration")]
+    pub ping_interval: Duration,
     /// What instances at `https://` have to prove. Default: that a certificate which the machine
     /// trusts is theirs.
     #[serde(default)]
@@ -298,12 +366,23 @@ fn connections_max() -> usize {
     4096
 }
 
+fn streams_max() -> u32 {
+    100
+}
+
+fn ping_interval() -> Duration {
+    Duration::from_secs(300)
+}
+
 impl ServiceConfig {
     /// A service at these addresses, with the defaults.
     #[must_use]
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
+            protocol: Protocol::default(),
+            streams_max: streams_max(),
+            ping_interval: ping_interval(),
             tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
@@ -359,6 +438,14 @@ pub enum ConfigError {
     HealthPath {
         /// The service.
         service: String,
+    },
+    /// Checks that cannot be made.
+    #[error("service `{service}`: `health`: {why}")]
+    Health {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: &'static str,
     },
     /// A bound outside its range.
     #[error("service `{service}`: `{field}` must be {range}")]

@@ -2,15 +2,19 @@
 //!
 //! [`Services`] is what all cores of a node share: the compiled configuration and the load of
 //! each instance. A [`Pool`] belongs to one core and holds its connections; [`Pool::call`] is
-//! the whole path. A connection is driven by the task that uses it, so a call costs no task and
+//! the whole path. A connection of HTTP/1 is driven by the task that uses it, so a call costs no task and
 //! no wake-up of its own.
 //!
 //! Promises:
-//! - a request is sent twice only if no byte of the first attempt left the node, or if the
-//!   service is configured for it and the request may be: see [`Terms::repeatable`];
+//! - a request is sent twice only if the first attempt was surely not processed (no byte of it
+//!   left the node, or an instance of HTTP/2 said so), or if the service is configured for it and
+//!   the request may be: see [`Terms::repeatable`];
 //! - a connection is used again only after its answer was read to the end;
 //! - an answer cut short by the service reaches the client as an error, never as an end;
 //! - bodies stream in both directions, with the slower side setting the pace.
+//!
+//! A service of HTTP/2 is called the same way, over connections that many requests share and
+//! that have a task each: see [`Protocol::H2`].
 
 mod attempts;
 mod balance;
@@ -19,7 +23,9 @@ mod call;
 mod check;
 mod config;
 mod error;
+pub mod grpc;
 mod guard;
+mod h2;
 mod hop;
 mod instance;
 mod link;
@@ -34,8 +40,8 @@ pub use call::{AnsweredBy, Reply, TIMEOUT, Terms, Timeout};
 pub use check::{Checks, Probe, probe};
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
-    HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority,
-    RetryConfig, ServiceConfig,
+    GrpcCheck, HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig,
+    Priority, Protocol, RetryConfig, ServiceConfig,
 };
 pub use error::Error;
 pub use guard::GuardReport;

@@ -48,7 +48,8 @@ struct Exchange {
 
 /// Why there is no response.
 pub(crate) enum Broken {
-    /// No byte of the request left the node, and it has no body that could have been used up.
+    /// The service has surely not processed it: no byte of the request left the node, or an
+    /// instance of HTTP/2 said so. Its body, if it has one, is whole again or known to be gone.
     Unsent(BoxError),
     /// Something may have reached the service.
     Sent(BoxError),
@@ -224,7 +225,7 @@ impl Exchange {
 
 /// Whether the service is to be told that the body is empty: it is told if the client said so,
 /// or if the method makes one expect a body (RFC 9110, section 8.6).
-fn declares_length(head: &Parts) -> bool {
+pub(crate) fn declares_length(head: &Parts) -> bool {
     matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
         || head.headers.contains_key(http::header::CONTENT_LENGTH)
 }

@@ -1,6 +1,6 @@
 //! The connections of one core.
 
-use crate::{instance::Instance, link::Link};
+use crate::{h2::Lines, instance::Instance, link::Link};
 use ahash::AHashMap;
 use clock::SharedClock;
 use std::{
@@ -18,6 +18,8 @@ pub struct Pool(Rc<Inner>);
 pub(crate) struct Inner {
     pub(crate) clock: SharedClock,
     idle: RefCell<AHashMap<u64, VecDeque<Idle>>>,
+    /// Those of HTTP/2, used or not.
+    lines: Lines,
     random: Cell<u64>,
     /// The time of the last sweep: near enough for what takes seconds.
     now: Cell<Duration>,
@@ -40,7 +42,8 @@ impl Pool {
     pub fn new(clock: SharedClock) -> Self {
         let seed = u64::from_le_bytes(clock::random(&*clock)) | 1;
         let now = Cell::new(clock.elapsed());
-        let inner = Inner { clock, idle: RefCell::default(), random: Cell::new(seed), now };
+        let (idle, lines) = (RefCell::default(), Lines::default());
+        let inner = Inner { clock, idle, lines, random: Cell::new(seed), now };
         Self(Rc::new(inner))
     }
 
@@ -53,14 +56,16 @@ impl Pool {
             links.retain_mut(|idle| idle.until > now && !idle.link.is_over());
             !links.is_empty()
         });
+        self.0.lines.sweep(now);
     }
 
     /// Closes every unused connection.
     pub fn clear(&self) {
         self.0.idle.borrow_mut().clear();
+        self.0.lines.clear();
     }
 
-    /// How many connections wait unused.
+    /// How many connections of HTTP/1 wait unused.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.0.idle.borrow().values().map(VecDeque::len).sum()
@@ -94,6 +99,10 @@ impl Pool {
 }
 
 impl Inner {
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
     /// About the time; never ahead of it.
     pub(crate) fn now(&self) -> Duration {
         self.now.get()

@@ -2,7 +2,7 @@
 
 use crate::{
     balance::{Member, Rule, Turn},
-    config::{Balance, Config, ConfigError, EjectionConfig, HostHeader, ServiceConfig},
+    config::{Balance, Config, ConfigError, EjectionConfig, HostHeader, Protocol, ServiceConfig},
     guard::{Guard, GuardReport},
     instance::{Condition, Instance},
     tls::ServiceTls,
@@ -99,10 +99,15 @@ impl Service {
         {
             return Err(ConfigError::HealthPath { service: service() });
         }
+        if let Some(why) = health.and_then(|health| health.check(config.protocol).err()) {
+            return Err(ConfigError::Health { service: service(), why });
+        }
         for (field, zero) in [
             ("connect_timeout", config.connect_timeout.is_zero()),
             ("response_timeout", config.response_timeout.is_zero()),
             ("connections_max", config.connections_max == 0),
+            ("streams_max", config.streams_max == 0),
+            ("ping_interval", config.ping_interval.is_zero()),
             ("weight", config.instances.iter().any(|instance| instance.weight == 0)),
             ("health.interval", health.is_some_and(|health| health.interval.is_zero())),
             ("health.timeout", health.is_some_and(|health| health.timeout.is_zero())),
@@ -125,7 +130,9 @@ impl Service {
                         && member.instance.tls_name == instance.tls_name
                 };
                 // Connections that were made on other terms are not those of this service.
-                let known = known.filter(|known| known.config.tls == config.tls);
+                let known = known.filter(|known| {
+                    known.config.tls == config.tls && known.config.protocol == config.protocol
+                });
                 let known = known.and_then(|service| service.members.iter().find(same));
                 let known = known.map(|member| Arc::clone(&member.instance));
                 let instance = known.unwrap_or_else(|| Arc::new(instance));
@@ -135,7 +142,10 @@ impl Service {
         let is_tls = members.iter().any(|member| member.instance.tls_name.is_some());
         let tls = match (&config.tls, is_tls) {
             (None, false) => None,
-            (tls, true) => Some(ServiceTls::open(name, &tls.clone().unwrap_or_default())?),
+            (tls, true) => {
+                let tls = tls.clone().unwrap_or_default();
+                Some(ServiceTls::open(name, &tls, config.protocol)?)
+            }
             (Some(_), false) => {
                 let why = "it is for instances at `https://`, and there is none".into();
                 return Err(ConfigError::Tls { service: service(), why });
@@ -158,6 +168,12 @@ impl Service {
     #[must_use]
     pub fn config(&self) -> &ServiceConfig {
         &self.config
+    }
+
+    /// Whether it is called by HTTP/2.
+    #[must_use]
+    pub fn is_h2(&self) -> bool {
+        self.config.protocol == Protocol::H2
     }
 
     /// Whether there is one instance, which nobody can stand in for.

@@ -1,6 +1,9 @@
 //! Calls by TLS: what a service has to prove, and what we show it.
 
-use crate::{config::ConfigError, instance::Instance};
+use crate::{
+    config::{ConfigError, Protocol},
+    instance::Instance,
+};
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use serde::{Deserialize, Serialize};
 use std::{io, path::PathBuf, sync::Arc};
@@ -32,6 +35,7 @@ pub struct TlsConfig {
 pub(crate) struct ServiceTls {
     client: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    protocol: Protocol,
 }
 
 impl ServiceTls {
@@ -39,11 +43,16 @@ impl ServiceTls {
     ///
     /// # Errors
     /// [`ConfigError::Tls`].
-    pub(crate) fn open(service: &str, config: &TlsConfig) -> Result<Self, ConfigError> {
-        Self::read(config).map_err(|why| ConfigError::Tls { service: service.to_owned(), why })
+    pub(crate) fn open(
+        service: &str,
+        config: &TlsConfig,
+        protocol: Protocol,
+    ) -> Result<Self, ConfigError> {
+        Self::read(config, protocol)
+            .map_err(|why| ConfigError::Tls { service: service.to_owned(), why })
     }
 
-    fn read(config: &TlsConfig) -> Result<Self, String> {
+    fn read(config: &TlsConfig, protocol: Protocol) -> Result<Self, String> {
         let roots = match &config.ca {
             Some(file) => transport::read_roots(file)?,
             None => transport::system_roots()?,
@@ -60,8 +69,16 @@ impl ServiceTls {
         let name = config.server_name.clone().map(ServerName::try_from).transpose();
         let name = name.map_err(|_| "`server_name` is no name of a host")?;
         let mut client = transport::client(roots, identity)?;
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { client: Arc::new(client), name })
+        client.alpn_protocols = vec![alpn(protocol).to_vec()];
+        Ok(Self { client: Arc::new(client), name, protocol })
+    }
+}
+
+/// How the handshake calls it (RFC 7301).
+fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http1 => b"http/1.1",
+        Protocol::H2 => b"h2",
     }
 }
 
@@ -81,5 +98,10 @@ pub(crate) async fn connect(instance: &Instance, tls: Option<&ServiceTls>) -> io
     let tls = tls.ok_or_else(|| io::Error::other("it is not configured how to call by TLS"))?;
     let name = tls.name.as_ref().unwrap_or(own).clone();
     let session = ClientConnection::new(Arc::clone(&tls.client), name).map_err(io::Error::other)?;
-    Ok(Stream::Tls(Box::new(Tls::shake(socket, session).await?)))
+    let secure = Tls::shake(socket, session).await?;
+    // HTTP/1.1 is what is spoken where nothing was agreed on; HTTP/2 has to be.
+    if tls.protocol == Protocol::H2 && !secure.agreed_on(alpn(Protocol::H2)) {
+        return Err(io::Error::other("the instance does not agree to speak HTTP/2"));
+    }
+    Ok(Stream::Tls(Box::new(secure)))
 }

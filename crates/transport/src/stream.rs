@@ -37,6 +37,15 @@ impl Stream {
         }
     }
 
+    /// The socket below.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.socket(),
+        }
+    }
+
     /// Whether nothing was said on it that nobody has read: neither bytes, nor the end, nor an
     /// error. What TLS says of itself does not count.
     pub fn is_quiet(&mut self) -> bool {

@@ -29,11 +29,6 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// The socket below.
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
     /// Shakes hands on a socket.
     ///
     /// Cancel safe: the connection is dropped.
@@ -67,6 +62,16 @@ impl Tls {
         session
             .peer_certificates()
             .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+    }
+
+    /// Whether the handshake settled on this protocol (ALPN, RFC 7301).
+    #[must_use]
+    pub fn agreed_on(&self, protocol: &[u8]) -> bool {
+        self.session.borrow().alpn_protocol() == Some(protocol)
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 
     /// Bytes that have left, so that a slow peer can be told from one that takes nothing.

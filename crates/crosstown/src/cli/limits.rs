@@ -149,10 +149,7 @@ fn print_difference(difference: &Difference) {
 
 /// A subject in one line.
 fn named(subject: &Named) -> String {
-    let members = match json!(subject) {
-        serde_json::Value::Object(members) => members,
-        _ => return String::new(),
-    };
+    let serde_json::Value::Object(members) = json!(subject) else { return String::new() };
     if members.is_empty() {
         return "everybody".into();
     }

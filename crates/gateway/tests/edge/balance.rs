@@ -164,7 +164,7 @@ async fn what_fails_its_checks_is_not_called_until_it_passes_them() {
         interval: Duration::from_millis(10),
         timeout: Duration::from_secs(1),
         unfit_after: 2,
-        fit_after: 2,
+        ..HealthConfig::default()
     });
     service.balance = Balance::RoundRobin;
     two.health.store(500, SeqCst);

@@ -8,6 +8,7 @@ mod content;
 mod forward_auth;
 mod forwarded;
 mod framing;
+mod h2_services;
 mod http2;
 mod proxy;
 mod proxy_protocol;

@@ -28,7 +28,13 @@ fn run(page: &str) {
     let packages = binary().ancestors().nth(2).unwrap().join("clients/node_modules");
     std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
     fs::write(bin.join("npm"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(bin.join("npm"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(bin.join("pip"), "#!/bin/sh\n").unwrap();
+    let python = binary().ancestors().nth(2).unwrap().join("python/bin/python");
+    let python = format!("#!/bin/sh\nexec {} \"$@\"\n", python.display());
+    fs::write(bin.join("python3"), python).unwrap();
+    for stub in ["npm", "pip", "python3"] {
+        fs::set_permissions(bin.join(stub), fs::Permissions::from_mode(0o755)).unwrap();
+    }
 
     let script = format!("set -euo pipefail\nip link set lo up\n{}", blocks(page, "sh"));
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
@@ -136,6 +142,11 @@ fn state_rules() {
 #[test]
 fn state_tiers() {
     run("docs/guides/state-tiers.md");
+}
+
+#[test]
+fn grpc() {
+    run("docs/guides/grpc.md");
 }
 
 #[test]

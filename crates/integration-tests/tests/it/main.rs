@@ -10,6 +10,7 @@ mod durability;
 mod explain;
 mod faults;
 mod floods;
+mod grpc;
 mod guides;
 mod histories;
 mod limits;
