@@ -14,6 +14,8 @@ pub struct InstanceView {
     pub instance: String,
     /// Its share beside the others'.
     pub weight: u32,
+    /// Where it is known from: `config` or `dns`.
+    pub origin: &'static str,
     /// `fit`, `ejected` or `unfit`.
     pub condition: &'static str,
     /// Requests and tunnels from this node that have not ended.
@@ -47,11 +49,22 @@ pub struct GuardView {
     pub broken: u64,
 }
 
+/// A service whose name the DNS does not tell of at this time.
+#[derive(Debug, Clone, Serialize)]
+pub struct TroubleView {
+    /// The service.
+    pub service: String,
+    /// What the lookup came to.
+    pub why: String,
+}
+
 /// Every service.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ServicesView {
     /// By service.
     pub instances: Vec<InstanceView>,
+    /// Of those that are looked up: what is in the way.
+    pub troubles: Vec<TroubleView>,
     /// Of the services that have one.
     pub guards: Vec<GuardView>,
 }

@@ -13,7 +13,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use soa::{Checks, GuardReport, Instance, Services};
+use soa::{Checks, GuardReport, Instance, Lookups, Origin, Services};
 use std::{
     io,
     net::SocketAddr,
@@ -89,8 +89,8 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The checks of the services as configured now. Held while a reload is under way.
-    checks: Mutex<Checks>,
+    /// The checks and lookups of the services as configured now. Held while a reload is under way.
+    checks: Mutex<(Checks, Lookups)>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -218,12 +218,22 @@ impl Gateway {
     }
 
     /// Calls `with` for each instance of each service, with the service's name, the instance's
-    /// weight, and the time by which its condition is to be read.
-    pub fn instances(&self, mut with: impl FnMut(&str, &Instance, u32, Duration)) {
+    /// weight, where it is known from, and the time by which its condition is to be read.
+    pub fn instances(&self, mut with: impl FnMut(&str, &Instance, u32, &Origin, Duration)) {
         let elapsed = self.node.clock.elapsed();
         for service in self.node.snapshot.load().services.iter() {
-            for (instance, weight) in service.instances() {
-                with(service.name(), instance, weight, elapsed);
+            service.instances(|instance, weight, origin| {
+                with(service.name(), instance, weight, origin, elapsed);
+            });
+        }
+    }
+
+    /// Calls `with` for each service whose name the DNS does not know or does not tell of, with
+    /// the reason.
+    pub fn lookup_troubles(&self, mut with: impl FnMut(&str, String)) {
+        for service in self.node.snapshot.load().services.iter() {
+            if let Some(trouble) = service.trouble() {
+                with(service.name(), trouble);
             }
         }
     }
@@ -343,9 +353,10 @@ async fn watch_tls(node: Weak<Node>) {
     }
 }
 
-fn start_checks(node: &Node) -> Checks {
+fn start_checks(node: &Node) -> (Checks, Lookups) {
     let _inside = node.control.enter();
-    Checks::start(&node.snapshot.load().services, &node.clock)
+    let services = &node.snapshot.load().services;
+    (Checks::start(services, &node.clock), Lookups::start(services, &node.clock))
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {

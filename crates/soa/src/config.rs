@@ -1,7 +1,10 @@
 //! Which services there are, and how to reach them.
 
+mod dns;
 mod resilience;
 
+pub(crate) use dns::Sought;
+pub use dns::{DnsConfig, Scheme};
 pub use resilience::{
     BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
 };
@@ -199,8 +202,12 @@ pub enum HostHeader {
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
-    /// `{ url, weight }`.
+    /// `{ url, weight }`. None only where others are found, by `dns`.
+    #[serde(default)]
     pub instances: Vec<InstanceConfig>,
+    /// A name in the DNS that tells further ones. Default: none.
+    #[serde(default)]
+    pub dns: Option<DnsConfig>,
     /// What instances at `https://` have to prove. Default: that a certificate which the machine
     /// trusts is theirs.
     #[serde(default)]
@@ -292,6 +299,7 @@ impl ServiceConfig {
     pub fn at(instances: impl IntoIterator<Item = String>) -> Self {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
+            dns: None,
             tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
@@ -318,7 +326,7 @@ impl ServiceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to call.
-    #[error("service `{service}` has no instance; give at least one `http://host:port`")]
+    #[error("service `{service}` has no instance; give at least one `http://host:port`, or `dns`")]
     NoInstance {
         /// The service.
         service: String,
@@ -333,6 +341,14 @@ pub enum ConfigError {
         service: String,
         /// The address as written.
         instance: String,
+    },
+    /// A lookup that cannot be made.
+    #[error("service `{service}`: `dns`: {why}")]
+    Dns {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: String,
     },
     /// TLS that cannot be spoken.
     #[error("service `{service}`: `tls`: {why}")]

@@ -18,7 +18,9 @@ mod body;
 mod call;
 mod check;
 mod config;
+mod dns;
 mod error;
+mod found;
 mod guard;
 mod hop;
 mod instance;
@@ -33,11 +35,13 @@ pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody
 pub use call::{Reply, TIMEOUT, Terms, Timeout};
 pub use check::Checks;
 pub use config::{
-    Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
-    HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig, Priority,
-    RetryConfig, ServiceConfig,
+    Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, DnsConfig,
+    EjectionConfig, HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig,
+    Priority, RetryConfig, Scheme, ServiceConfig,
 };
+pub use dns::Lookups;
 pub use error::Error;
+pub use found::Origin;
 pub use guard::GuardReport;
 pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};

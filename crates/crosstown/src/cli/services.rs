@@ -23,12 +23,16 @@ pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
         runtime()?.block_on(async { args.node.client()?.get("/services").await.map_err(said) })?;
     let listed = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
     let (instances, guards) = (listed("instances"), listed("guards"));
+    let troubles = listed("troubles");
     if args.json {
         println!("{answer}");
-    } else if instances.is_empty() {
-        println!("There are no services. Add `[services.NAME]` to the configuration.");
+    } else if instances.is_empty() && troubles.is_empty() {
+        println!("There is no instance of a service. Add `[services.NAME]` to the configuration.");
     } else {
         show_instances(&instances);
+        for one in &troubles {
+            println!("\n{}: DNS: {}", text(one, "service"), text(one, "why"));
+        }
         if !guards.is_empty() {
             println!();
             show_guards(&guards);
@@ -39,14 +43,15 @@ pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
 
 fn show_instances(instances: &[Json]) {
     println!(
-        "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>10}",
-        "service", "instance", "is", "weight", "in flight", "connections", "latency"
+        "{:<16} {:<28} {:<8} {:<8} {:>6} {:>9} {:>11} {:>10}",
+        "service", "instance", "from", "is", "weight", "in flight", "connections", "latency"
     );
     for one in instances {
         println!(
-            "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
+            "{:<16} {:<28} {:<8} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
             text(one, "service"),
             text(one, "instance"),
+            text(one, "origin"),
             text(one, "condition"),
             one["weight"],
             one["in_flight"],

@@ -15,7 +15,7 @@ use crate::{
 use api::{
     admin::{Live, TlsView, Vitals},
     cache::CacheView,
-    services::{GuardView, InstanceView, ServicesView},
+    services::{GuardView, InstanceView, ServicesView, TroubleView},
 };
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
@@ -347,16 +347,20 @@ impl Node {
         let gateway = self.gateway.clone();
         Arc::new(move || {
             let mut view = ServicesView::default();
-            gateway.instances(|service, instance, weight, elapsed| {
+            gateway.instances(|service, instance, weight, origin, elapsed| {
                 view.instances.push(InstanceView {
                     service: service.to_owned(),
                     instance: instance.authority().to_owned(),
                     weight,
+                    origin: origin.as_str(),
                     condition: instance.condition(elapsed).as_str(),
                     in_flight: instance.in_flight(),
                     connections: instance.connections(),
                     latency_ms: (instance.latency().as_secs_f64() * 1e5).round() / 100.0,
                 });
+            });
+            gateway.lookup_troubles(|service, why| {
+                view.troubles.push(TroubleView { service: service.to_owned(), why });
             });
             gateway.guards(|service, report| {
                 view.guards.push(GuardView {
