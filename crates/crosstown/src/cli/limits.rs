@@ -149,10 +149,7 @@ fn print_difference(difference: &Difference) {
 
 /// A subject in one line.
 fn named(subject: &Named) -> String {
-    let members = match json!(subject) {
-        serde_json::Value::Object(members) => members,
-        _ => return String::new(),
-    };
+    let Some(members) = json!(subject).as_object().cloned() else { return String::new() };
     if members.is_empty() {
         return "everybody".into();
     }
