@@ -4,7 +4,7 @@
 
 use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
-    cache, limits, metrics,
+    cache, instances, limits, metrics,
     request::{Json, Wanted},
     services, traffic,
 };
@@ -109,6 +109,8 @@ pub struct Parts {
     pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
     /// The services.
     pub services: services::See,
+    /// Instances that register themselves.
+    pub registry: soa::Registry,
     /// The answers that are kept.
     pub cache: cache::Cache,
     /// The configuration, with secrets redacted.
@@ -129,6 +131,7 @@ pub fn routes(parts: Parts) -> Router {
         .merge(traffic::admin_routes(parts.analytics.clone(), parts.clock.clone()))
         .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
         .merge(services::admin_routes(parts.services.clone()))
+        .merge(instances::admin_routes(parts.registry.clone()))
         .merge(cache::admin_routes(parts.cache.clone()))
         .route_layer(middleware::from_fn_with_state(parts.clone(), guard));
     Router::new()

@@ -12,6 +12,7 @@ mod blocks;
 pub mod cache;
 mod channels;
 mod connections;
+mod instances;
 mod limits;
 mod mailboxes;
 mod metrics;
@@ -28,6 +29,7 @@ use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::{Map, Value, value::RawValue};
+use soa::Registry;
 use std::{sync::Arc, time::Duration};
 use traffic_cop::{
     analytics::Analytics,
@@ -79,6 +81,8 @@ pub struct Parts {
     pub mailboxes: Arc<Mailboxes>,
     /// Who is kept out.
     pub blocks: Blocks,
+    /// Instances that register themselves.
+    pub registry: Registry,
     /// Whoever holds the connections.
     pub holders: Arc<dyn Holders>,
     /// Traffic.
@@ -98,6 +102,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(connections::routes(parts.holders.clone()))
         .merge(traces::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
+        .merge(instances::routes(parts.registry.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()

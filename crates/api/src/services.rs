@@ -14,8 +14,17 @@ pub struct InstanceView {
     pub instance: String,
     /// Its share beside the others'.
     pub weight: u32,
-    /// Where it is known from: `config` or `dns`.
+    /// Where it is known from: `config`, `dns` or `registered`.
     pub origin: &'static str,
+    /// By whom, if it is registered: tenant and principal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Its id, by which the operator can remove it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it ends without another heartbeat, in milliseconds since 1970 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
     /// `fit`, `ejected` or `unfit`.
     pub condition: &'static str,
     /// Requests and tunnels from this node that have not ended.

@@ -13,7 +13,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use clock::SharedClock;
 use parking_lot::Mutex;
-use soa::{Checks, GuardReport, Instance, Lookups, Origin, Services};
+use soa::{Checks, GuardReport, Instance, Lookups, Origin, Registry, Services};
 use std::{
     io,
     net::SocketAddr,
@@ -44,6 +44,8 @@ pub struct Parts {
     pub limits: Arc<Limits>,
     /// Where requests are recorded.
     pub analytics: Arc<Analytics>,
+    /// Whose instances register themselves.
+    pub registry: Registry,
     /// The time.
     pub clock: SharedClock,
     /// The control plane's runtime: accepts connections, checks credentials.
@@ -89,6 +91,7 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    registry: Registry,
     /// The checks and lookups of the services as configured now. Held while a reload is under way.
     checks: Mutex<(Checks, Lookups)>,
 }
@@ -120,6 +123,7 @@ impl Gateway {
         let services = Services::compile(services, None).map_err(ConfigError::from)?;
         let table = Table::compile(&config, &services, &parts.analytics)?;
         let tls = open_tls(&config, None)?;
+        parts.registry.attach(&services);
         let listener = listen(config.listen)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
         let address = listener.local_addr().map_err(failed)?;
@@ -180,6 +184,7 @@ impl Gateway {
             stop,
             cut,
             threads: Mutex::new(threads),
+            registry: parts.registry,
             checks: Mutex::new(checks),
         })
     }
@@ -285,6 +290,7 @@ impl Gateway {
         let services = Services::compile(services, Some(&now.services))?;
         let table = Table::compile(&config, &services, &self.node.analytics)?;
         let tls = open_tls(&config, now.tls.as_ref())?;
+        self.registry.attach(&services);
         self.node.snapshot.store(Arc::new(Snapshot { config, services, table, tls }));
         self.node.generation.fetch_add(1, Ordering::Release);
         *checks = start_checks(&self.node);

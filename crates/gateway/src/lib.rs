@@ -20,7 +20,6 @@ mod backend;
 mod cache;
 mod certificate;
 mod charge;
-mod cidr;
 mod compress;
 mod config;
 mod connection;
@@ -54,7 +53,6 @@ mod watch;
 
 pub use admission::Permit;
 pub use cache::{CacheConfig, CachePer, CacheReport};
-pub use cidr::Cidr;
 pub use compress::{Coding, CompressConfig};
 pub use config::{Auth, Config, ConfigError, RouteConfig, SplitConfig};
 pub use cors::CorsConfig;

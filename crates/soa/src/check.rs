@@ -45,7 +45,7 @@ async fn check_all(service: Arc<Service>, health: HealthConfig, clock: SharedClo
         service.instances(|instance, _, origin| {
             let in_row = match origin {
                 Origin::Config => InRow::default(),
-                Origin::Dns => InRow::almost_fit(&health),
+                Origin::Dns | Origin::Registered(_) => InRow::almost_fit(&health),
             };
             let check = left.remove(&instance.id).unwrap_or_else(|| {
                 let check = Check {

@@ -1,10 +1,12 @@
 //! Which services there are, and how to reach them.
 
 mod dns;
+mod registration;
 mod resilience;
 
 pub(crate) use dns::Sought;
 pub use dns::{DnsConfig, Scheme};
+pub use registration::RegistrationConfig;
 pub use resilience::{
     BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
 };
@@ -202,12 +204,16 @@ pub enum HostHeader {
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
-    /// `{ url, weight }`. None only where others are found, by `dns`.
+    /// `{ url, weight }`. None only where others are found, by `dns`
+    /// or `registration`.
     #[serde(default)]
     pub instances: Vec<InstanceConfig>,
     /// A name in the DNS that tells further ones. Default: none.
     #[serde(default)]
     pub dns: Option<DnsConfig>,
+    /// Who may register further ones. Default: nobody.
+    #[serde(default)]
+    pub registration: Option<RegistrationConfig>,
     /// What instances at `https://` have to prove. Default: that a certificate which the machine
     /// trusts is theirs.
     #[serde(default)]
@@ -300,6 +306,7 @@ impl ServiceConfig {
         Self {
             instances: instances.into_iter().map(Into::into).collect(),
             dns: None,
+            registration: None,
             tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
@@ -326,7 +333,10 @@ impl ServiceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to call.
-    #[error("service `{service}` has no instance; give at least one `http://host:port`, or `dns`")]
+    #[error(
+        "service `{service}` has no instance; give at least one `http://host:port`, `dns` or \
+         `registration`"
+    )]
     NoInstance {
         /// The service.
         service: String,

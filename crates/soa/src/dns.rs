@@ -103,6 +103,25 @@ impl Emptiness {
     }
 }
 
+/// Every address that `name` stands for at this time; at least one, IPv4 first.
+///
+/// # Errors
+/// What is in the way.
+pub(crate) async fn resolve(name: &str, server: Option<SocketAddr>) -> Result<Vec<IpAddr>, String> {
+    let look_up = async {
+        let resolver = resolver(server)?;
+        addresses(&resolver, name, &mut Duration::MAX.clone()).await
+    };
+    let mut ips = match tokio::time::timeout(LOOKUP_MAX, look_up).await {
+        Ok(Ok(ips)) if ips.is_empty() => return Err("it has no address".into()),
+        Ok(Ok(ips)) => ips,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("no answer in time".into()),
+    };
+    ips.sort();
+    Ok(ips)
+}
+
 async fn look_up(config: &DnsConfig) -> Result<Answer, NetError> {
     let resolver = resolver(config.server)?;
     let (mut found, mut ttl) = (Vec::new(), Duration::MAX);

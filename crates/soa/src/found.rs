@@ -20,6 +20,8 @@ pub enum Origin {
     Config,
     /// The DNS.
     Dns,
+    /// Whoever registered it, by this id.
+    Registered(Arc<str>),
 }
 
 impl Origin {
@@ -28,6 +30,7 @@ impl Origin {
         match self {
             Self::Config => 0,
             Self::Dns => 1,
+            Self::Registered(_) => 2,
         }
     }
 
@@ -37,6 +40,7 @@ impl Origin {
         match self {
             Self::Config => "config",
             Self::Dns => "dns",
+            Self::Registered(_) => "registered",
         }
     }
 }

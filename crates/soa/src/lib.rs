@@ -26,6 +26,7 @@ mod hop;
 mod instance;
 mod link;
 mod pool;
+mod registration;
 mod service;
 mod tls;
 mod tunnel;
@@ -37,7 +38,7 @@ pub use check::Checks;
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, DnsConfig,
     EjectionConfig, HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig,
-    Priority, RetryConfig, Scheme, ServiceConfig,
+    Priority, RegistrationConfig, RetryConfig, Scheme, ServiceConfig,
 };
 pub use dns::Lookups;
 pub use error::Error;
@@ -46,6 +47,7 @@ pub use guard::GuardReport;
 pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};
 pub use pool::Pool;
+pub use registration::{NewInstance, Registered, Registry};
 pub use service::{Service, Services};
 pub use tls::TlsConfig;
 pub use tunnel::{Tunnel, splice};

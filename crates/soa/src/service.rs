@@ -81,7 +81,8 @@ impl Service {
         known: Option<&Self>,
     ) -> Result<Self, ConfigError> {
         let service = || name.to_owned();
-        if config.instances.is_empty() && config.dns.is_none() {
+        let finds = config.dns.is_some() || config.registration.is_some();
+        if config.instances.is_empty() && !finds {
             return Err(ConfigError::NoInstance { service: service() });
         }
         let health = config.health.as_ref();
@@ -106,6 +107,9 @@ impl Service {
         if let Some(dns) = &config.dns {
             dns.check(name)?;
         }
+        if let Some(registration) = &config.registration {
+            registration.check(name)?;
+        }
         // Connections that were made on other terms are not those of this service.
         let same_terms = known.filter(|known| known.config.tls == config.tls);
         let fixed = config
@@ -124,11 +128,13 @@ impl Service {
                 Ok(Member { instance, weight: given.weight, origin: Origin::Config })
             })
             .collect::<Result<Box<[Member]>, ConfigError>>()?;
-        let changing = config.dns.is_some().then(|| {
+        let changing = finds.then(|| {
             let same_dns = known.is_some_and(|known| known.config.dns == config.dns);
             let stays = |found: &Found| match found.origin {
                 Origin::Config => false,
                 Origin::Dns => same_dns,
+                // Of these the registry tells.
+                Origin::Registered(_) => false,
             };
             match same_terms.and_then(|known| known.changing.as_ref()) {
                 Some(before) => Changing::after(&fixed, before, stays),
@@ -140,6 +146,9 @@ impl Service {
         let tls = match (&config.tls, is_tls) {
             (None, false) => None,
             (tls, true) => Some(ServiceTls::open(name, &tls.clone().unwrap_or_default())?),
+            (Some(tls), false) if config.registration.is_some() => {
+                Some(ServiceTls::open(name, tls)?)
+            }
             (Some(_), false) => {
                 let why = "it is for instances at `https://`, and there is none".into();
                 return Err(ConfigError::Tls { service: service(), why });
@@ -207,6 +216,12 @@ impl Service {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.changing.as_ref()?.trouble.lock().clone()
+    }
+
+    /// Who is registered is now this.
+    pub(crate) fn set_registered(&self, found: Vec<Found>, elapsed: Duration) {
+        let is_its = |origin: &Origin| matches!(origin, Origin::Registered(_));
+        self.set_found(is_its, found, elapsed);
     }
 
     fn set_found(&self, is_its: impl Fn(&Origin) -> bool, found: Vec<Found>, elapsed: Duration) {

@@ -30,6 +30,10 @@ pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
         println!("There is no instance of a service. Add `[services.NAME]` to the configuration.");
     } else {
         show_instances(&instances);
+        for one in instances.iter().filter(|one| one["by"].is_string()) {
+            let (instance, by, id) = (text(one, "instance"), text(one, "by"), text(one, "id"));
+            println!("{instance} is registered by {by} as {id}");
+        }
         for one in &troubles {
             println!("\n{}: DNS: {}", text(one, "service"), text(one, "why"));
         }
