@@ -8,9 +8,9 @@ use crate::{
 use clock::SharedClock;
 use hickory_resolver::{
     Resolver, TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{RData, rdata::SRV},
+    proto::rr::{RData, RecordType, rdata::SRV},
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -55,11 +55,11 @@ async fn follow(service: Arc<Service>, config: DnsConfig, clock: SharedClock) {
         let (ttl, trouble) = match &answer {
             Answer::Found(_, ttl) => (*ttl, None),
             Answer::Nothing => (config.interval, Some("the name has no address".to_owned())),
-            Answer::Failed(why) => (config.interval, Some(why.clone())),
+            Answer::Partly(_, why) | Answer::Failed(why) => (config.interval, Some(why.clone())),
         };
         service.set_trouble(trouble);
         let elapsed = clock.elapsed();
-        if let Some(found) = emptiness.next(answer, config.keep, elapsed) {
+        if let Some(found) = emptiness.next(answer, &service.dns(), config.keep, elapsed) {
             service.set_dns(found, elapsed);
         }
         tokio::time::sleep(pause(ttl, config.interval)).await;
@@ -76,6 +76,8 @@ fn pause(ttl: Duration, interval: Duration) -> Duration {
 enum Answer {
     /// Instances, and how long that holds.
     Found(Vec<Found>, Duration),
+    /// Instances, but nobody can say whether these are all.
+    Partly(Vec<Found>, String),
     /// The name is not there (NXDOMAIN), or stands for nothing.
     Nothing,
     /// Nobody can say.
@@ -87,11 +89,25 @@ enum Answer {
 struct Emptiness(Option<Duration>);
 
 impl Emptiness {
-    /// After one more lookup: which instances there are, if that is not as before.
-    fn next(&mut self, answer: Answer, keep: Duration, elapsed: Duration) -> Option<Vec<Found>> {
+    /// After one more lookup: which instances there are, if that may not be as it is `known`.
+    fn next(
+        &mut self,
+        answer: Answer,
+        known: &[Found],
+        keep: Duration,
+        elapsed: Duration,
+    ) -> Option<Vec<Found>> {
         match answer {
             Answer::Found(found, _) => {
                 self.0 = None;
+                Some(found)
+            }
+            Answer::Partly(mut found, _) => {
+                self.0 = None;
+                let is_told = |one: &&Found| found.iter().all(|told| told.address != one.address);
+                let untold: Vec<Found> = known.iter().filter(is_told).cloned().collect();
+                found.extend(untold);
+                found.truncate(FOUND_MAX);
                 Some(found)
             }
             Answer::Nothing => {
@@ -110,7 +126,11 @@ impl Emptiness {
 pub(crate) async fn resolve(name: &str, server: Option<SocketAddr>) -> Result<Vec<IpAddr>, String> {
     let look_up = async {
         let resolver = resolver(server)?;
-        addresses(&resolver, name, &mut Duration::MAX.clone()).await
+        // All of them are to be judged: what is not known cannot be.
+        match addresses(&resolver, name, &mut Duration::MAX.clone()).await {
+            (_, Some(failure)) => Err(failure),
+            (ips, None) => Ok(ips),
+        }
     };
     let mut ips = match tokio::time::timeout(LOOKUP_MAX, look_up).await {
         Ok(Ok(ips)) if ips.is_empty() => return Err("it has no address".into()),
@@ -124,9 +144,10 @@ pub(crate) async fn resolve(name: &str, server: Option<SocketAddr>) -> Result<Ve
 
 async fn look_up(config: &DnsConfig) -> Result<Answer, NetError> {
     let resolver = resolver(config.server)?;
-    let (mut found, mut ttl) = (Vec::new(), Duration::MAX);
+    let (mut found, mut ttl, mut failure) = (Vec::new(), Duration::MAX, None);
     for Target { host, port, weight } in targets(&resolver, config, &mut ttl).await? {
-        let addresses = addresses(&resolver, &host, &mut ttl).await?;
+        let (addresses, failed) = addresses(&resolver, &host, &mut ttl).await;
+        failure = failure.or(failed);
         found.extend(addresses.into_iter().map(|ip| Found {
             scheme: config.scheme,
             host: host.trim_end_matches('.').to_owned(),
@@ -141,7 +162,12 @@ async fn look_up(config: &DnsConfig) -> Result<Answer, NetError> {
         tracing::warn!(count = found.len(), "DNS tells of more instances than are called");
         found.truncate(FOUND_MAX);
     }
-    Ok(if found.is_empty() { Answer::Nothing } else { Answer::Found(found, ttl) })
+    Ok(match failure {
+        Some(failure) if found.is_empty() => return Err(failure),
+        Some(failure) => Answer::Partly(found, failure.to_string()),
+        None if found.is_empty() => Answer::Nothing,
+        None => Answer::Found(found, ttl),
+    })
 }
 
 /// The machine's resolver, or that of one server. Made anew each time, for the machine's
@@ -161,7 +187,6 @@ fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.cache_size = 0;
     options.timeout = Duration::from_secs(1);
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     builder.build()
 }
 
@@ -213,21 +238,29 @@ fn best(mut services: Vec<SRV>) -> Vec<Target> {
     services.into_iter().map(target).collect()
 }
 
+/// The addresses of a host, and why these may not be all: IPv4 and IPv6 are asked for apart, and
+/// one may fail without the other.
 async fn addresses(
     resolver: &TokioResolver,
     host: &str,
     ttl: &mut Duration,
-) -> Result<Vec<IpAddr>, NetError> {
-    match resolver.lookup_ip(host).await {
-        Ok(lookup) => {
-            for record in lookup.as_lookup().answers() {
-                *ttl = (*ttl).min(Duration::from_secs(record.ttl.into()));
+) -> (Vec<IpAddr>, Option<NetError>) {
+    let asked =
+        tokio::join!(resolver.lookup(host, RecordType::A), resolver.lookup(host, RecordType::AAAA));
+    let (mut ips, mut failure) = (Vec::new(), None);
+    for answer in [asked.0, asked.1] {
+        match answer {
+            Ok(lookup) => {
+                for record in lookup.answers() {
+                    *ttl = (*ttl).min(Duration::from_secs(record.ttl.into()));
+                    ips.extend(record.data.ip_addr());
+                }
             }
-            Ok(lookup.iter().collect())
+            Err(error) if error.is_no_records_found() => {}
+            Err(error) => failure = Some(error),
         }
-        Err(error) if error.is_no_records_found() => Ok(Vec::new()),
-        Err(error) => Err(error),
     }
+    (ips, failure)
 }
 
 #[cfg(test)]
@@ -249,16 +282,18 @@ mod tests {
     #[test]
     fn what_is_known_is_kept_for_a_while_and_over_any_failure() {
         let (mut emptiness, keep) = (Emptiness::default(), SECOND * 30);
-        let one = vec![found("10.0.0.1:80")];
-        let mut at = |second: u32, answer| emptiness.next(answer, keep, SECOND * second);
+        let (one, two) = (vec![found("10.0.0.1:80")], vec![found("10.0.0.2:80")]);
+        let mut at = |second: u32, answer| emptiness.next(answer, &one, keep, SECOND * second);
         assert_eq!(at(0, Answer::Found(one.clone(), SECOND)), Some(one.clone()));
         assert_eq!(at(1, Answer::Nothing), None);
         assert_eq!(at(30, Answer::Nothing), None);
         assert_eq!(at(31, Answer::Nothing), Some(Vec::new()));
-        assert_eq!(at(32, Answer::Found(one.clone(), SECOND)), Some(one));
+        assert_eq!(at(32, Answer::Found(one.clone(), SECOND)), Some(one.clone()));
+        let both = [&two[..], &one[..]].concat();
+        assert_eq!(at(32, Answer::Partly(two.clone(), "no AAAA".into())), Some(both));
         assert_eq!(at(33, Answer::Nothing), None);
         assert_eq!(at(900, Answer::Failed("no answer".into())), None);
-        let at_once = emptiness.next(Answer::Nothing, Duration::ZERO, SECOND);
+        let at_once = emptiness.next(Answer::Nothing, &[], Duration::ZERO, SECOND);
         assert_eq!(at_once, Some(Vec::new()));
     }
 

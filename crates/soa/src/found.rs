@@ -109,6 +109,12 @@ impl Changing {
         }
     }
 
+    /// What the DNS told.
+    pub(crate) fn dns(&self) -> Vec<Found> {
+        let found = self.found.lock();
+        found.iter().filter(|found| found.origin == Origin::Dns).cloned().collect()
+    }
+
     pub(crate) fn members(&self) -> Arc<Box<[Member]>> {
         self.now.load_full()
     }

@@ -133,8 +133,8 @@ impl Service {
             let stays = |found: &Found| match found.origin {
                 Origin::Config => false,
                 Origin::Dns => same_dns,
-                // Of these the registry tells.
-                Origin::Registered(_) => false,
+                // The registry tells next which of them are left.
+                Origin::Registered(_) => config.registration.is_some(),
             };
             match same_terms.and_then(|known| known.changing.as_ref()) {
                 Some(before) => Changing::after(&fixed, before, stays),
@@ -185,6 +185,11 @@ impl Service {
             None => View::Fixed(&self.fixed),
             Some(changing) => View::Now(changing.members()),
         }
+    }
+
+    /// What the DNS told last.
+    pub(crate) fn dns(&self) -> Vec<Found> {
+        self.changing.as_ref().map(Changing::dns).unwrap_or_default()
     }
 
     /// What the DNS tells is now this.

@@ -26,6 +26,8 @@ pub enum Told {
     Addresses(Vec<IpAddr>),
     /// Its services: priority, weight, port, host.
     Services(Vec<(u16, u16, u16, String)>),
+    /// Its IPv4 addresses; for those of IPv6, that the server failed.
+    Half(Vec<IpAddr>),
     /// That the server failed.
     Failure,
     /// Nothing at all.
@@ -117,7 +119,10 @@ fn answer(question: &Message, known: &HashMap<Name, Told>) -> Option<Message> {
             answer.metadata.response_code = ResponseCode::NXDomain;
             Vec::new()
         }
-        Some(Told::Failure) => {
+        Some(Told::Half(addresses)) if kind == RecordType::A => {
+            addresses.iter().map(|ip| RData::from(*ip)).collect()
+        }
+        Some(Told::Failure | Told::Half(_)) => {
             answer.metadata.response_code = ResponseCode::ServFail;
             Vec::new()
         }

@@ -146,6 +146,19 @@ async fn a_lookup_that_fails_takes_nobody_away() {
     }
 }
 
+/// One of the two questions fails: what the other tells is taken, and nobody is taken away.
+#[tokio::test]
+async fn a_lookup_that_fails_in_half_adds_only() {
+    let (dns, (port, ips)) = (Dns::start().unwrap(), instances::<3>().await);
+    dns.tell("shop.internal", Told::Half(ips[..2].to_vec()));
+    let edge = Edge::start(one_worker(), &by_dns(&dns, &named(port)));
+    until_they_are(&edge, &ips[..2]).await;
+    dns.tell("shop.internal", Told::Half(ips[2..].to_vec()));
+    until_they_are(&edge, &ips).await;
+    dns.tell("shop.internal", Told::Addresses(ips[2..].to_vec()));
+    until_they_are(&edge, &ips[2..]).await;
+}
+
 #[tokio::test]
 async fn a_name_without_addresses_keeps_those_it_had_for_a_time() {
     let (dns, (port, ips)) = (Dns::start().unwrap(), instances::<2>().await);

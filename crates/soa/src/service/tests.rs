@@ -217,6 +217,37 @@ fn a_reload_keeps_instances_it_knows() {
 }
 
 #[test]
+fn a_reload_keeps_instances_that_were_found() {
+    let registration = "tenants = [\"acme\"]\nroles = [\"registrar\"]";
+    let mut of_a = ServiceConfig::at([]);
+    of_a.registration = Some(toml::from_str(registration).unwrap());
+    of_a.health = Some(toml::from_str("").unwrap());
+    let mut config: Config = [("a".into(), of_a)].into();
+    let before = Services::compile(&config, None).unwrap();
+    let found = Found {
+        scheme: Scheme::Http,
+        host: "10.0.0.1".into(),
+        address: "10.0.0.1:80".parse().unwrap(),
+        weight: 1,
+        origin: Origin::Registered("ins_1".into()),
+    };
+    let instances = |services: &Services| services.get("a").unwrap().members().to_vec();
+    before.get("a").unwrap().set_registered(vec![found.clone()], SECOND);
+    let instance = instances(&before)[0].instance.clone();
+    assert_eq!(instance.condition(SECOND), Condition::Unfit);
+    instance.set_fit(true, SECOND);
+    let after = Services::compile(&config, Some(&before)).unwrap();
+    after.get("a").unwrap().set_registered(vec![found], SECOND);
+    assert!(instances(&after)[0].is(&instance));
+    assert_eq!(instance.condition(SECOND), Condition::Fit);
+    // Nobody registers any more.
+    config.insert("a".into(), ServiceConfig::at(["http://127.0.0.1:1".to_owned()]));
+    let last = Services::compile(&config, Some(&after)).unwrap();
+    assert_eq!(instances(&last).len(), 1);
+    assert!(!instances(&last)[0].is(&instance));
+}
+
+#[test]
 fn services_at_one_address_are_fit_each_by_itself() {
     let at_one = ServiceConfig::at(["http://127.0.0.1:1".to_owned()]);
     let config: Config = [("a".into(), at_one.clone()), ("b".into(), at_one)].into();
