@@ -7,7 +7,7 @@ use crate::{
     cache,
     configuration::{self, Configuration},
     explain::{self, Explains},
-    limits, metrics,
+    instances, limits, metrics,
     request::{Json, Wanted},
     services, traffic,
 };
@@ -112,6 +112,8 @@ pub struct Parts {
     pub vitals: Arc<dyn Fn() -> Vitals + Send + Sync>,
     /// The services.
     pub services: services::See,
+    /// Instances that register themselves.
+    pub registry: soa::Registry,
     /// The answers that are kept.
     pub cache: cache::Cache,
     /// The configuration, with secrets redacted.
@@ -136,6 +138,7 @@ pub fn routes(parts: Parts) -> Router {
         .merge(traffic::admin_routes(parts.analytics.clone(), parts.clock.clone()))
         .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
         .merge(services::admin_routes(parts.services.clone()))
+        .merge(instances::admin_routes(parts.registry.clone()))
         .merge(cache::admin_routes(parts.cache.clone()))
         .merge(configuration::admin_routes(parts.configuration.clone()))
         .merge(explain::admin_routes(parts.explains.clone()))

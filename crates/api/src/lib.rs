@@ -14,6 +14,7 @@ mod channels;
 pub mod configuration;
 mod connections;
 pub mod explain;
+mod instances;
 mod limits;
 mod mailboxes;
 mod metrics;
@@ -30,6 +31,7 @@ use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::{Map, Value, value::RawValue};
+use soa::Registry;
 use std::{sync::Arc, time::Duration};
 use traffic_cop::{
     analytics::Analytics,
@@ -81,6 +83,8 @@ pub struct Parts {
     pub mailboxes: Arc<Mailboxes>,
     /// Who is kept out.
     pub blocks: Blocks,
+    /// Instances that register themselves.
+    pub registry: Registry,
     /// Whoever holds the connections.
     pub holders: Arc<dyn Holders>,
     /// Traffic.
@@ -100,6 +104,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(connections::routes(parts.holders.clone()))
         .merge(traces::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
+        .merge(instances::routes(parts.registry.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()

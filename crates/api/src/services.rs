@@ -14,6 +14,17 @@ pub struct InstanceView {
     pub instance: String,
     /// Its share beside the others'.
     pub weight: u32,
+    /// Where it is known from: `config`, `dns` or `registered`.
+    pub origin: &'static str,
+    /// By whom, if it is registered: tenant and principal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Its id, by which the operator can remove it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// When it ends without another heartbeat, in milliseconds since 1970 UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
     /// `fit`, `ejected` or `unfit`.
     pub condition: &'static str,
     /// Requests and tunnels from this node that have not ended.
@@ -47,11 +58,22 @@ pub struct GuardView {
     pub broken: u64,
 }
 
+/// A service whose name the DNS does not tell of at this time.
+#[derive(Debug, Clone, Serialize)]
+pub struct TroubleView {
+    /// The service.
+    pub service: String,
+    /// What the lookup came to.
+    pub why: String,
+}
+
 /// Every service.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ServicesView {
     /// By service.
     pub instances: Vec<InstanceView>,
+    /// Of those that are looked up: what is in the way.
+    pub troubles: Vec<TroubleView>,
     /// Of the services that have one.
     pub guards: Vec<GuardView>,
 }

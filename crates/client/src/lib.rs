@@ -3,13 +3,17 @@
 //! [`Client`] holds the base address and a credential (an API key, a session token or a JSON
 //! Web Token). [`Client::document`] names a state document; [`Follower`] tells its changes in
 //! the order of their revisions, resumes by itself after an interruption, and hands out a
-//! fresh snapshot where it cannot resume without a gap.
+//! fresh snapshot where it cannot resume without a gap. [`Client::register`] makes a service an
+//! instance that others reach, for as long as its [`Registration`] is held.
 
 mod document;
+mod registration;
 
 pub use document::{
     Applied, Change, Document, Entry, Event, Follower, Snapshot, Synced, Transacted,
 };
+
+pub use registration::{InstanceOptions, Registration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};

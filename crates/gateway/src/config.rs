@@ -1,7 +1,7 @@
 //! Where the edge listens, what it allows, and its routes.
 
 use crate::{
-    cache::CacheConfig, cidr::Cidr, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
+    cache::CacheConfig, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
     forward_auth::ForwardAuthConfig, mirror::MirrorConfig, reshape::ReshapeConfig, tls::TlsConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
-use types::{Role, TenantId};
+use types::{Cidr, Role, TenantId};
 
 /// The edge listener and its routes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,6 @@
 use crate::{
     admission::Permit,
     certificate::ClientCertificate,
-    cidr::Cidr,
     core::Core,
     fields::{self, CallerFields},
     forwarded::{self, Client},
@@ -25,7 +24,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::limit::{Charge, network};
-use types::Caller;
+use types::{Caller, Cidr};
 
 /// How long a client may keep us waiting.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,9 @@
 //! Who the client is, and what it asked for, behind proxies that are trusted to say so.
 
-use crate::{cidr::Cidr, fields};
+use crate::fields;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::{IpAddr, SocketAddr};
+use types::Cidr;
 
 /// A client that a trusted proxy speaks for.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use clock::SharedClock;
 use parking_lot::Mutex;
-use soa::{Checks, GuardReport, Instance, Services};
+use soa::{Checks, GuardReport, Instance, Lookups, Origin, Registry, Services};
 use std::{
     io,
     net::SocketAddr,
@@ -46,6 +46,8 @@ pub struct Parts {
     pub limits: Arc<Limits>,
     /// Where requests are recorded.
     pub analytics: Arc<Analytics>,
+    /// Whose instances register themselves.
+    pub registry: Registry,
     /// The time.
     pub clock: SharedClock,
     /// The control plane's runtime: accepts connections, checks credentials.
@@ -91,8 +93,9 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     cut: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The checks of the services as configured now. Held while a reload is under way.
-    checks: Mutex<Checks>,
+    registry: Registry,
+    /// The checks and lookups of the services as configured now. Held while a reload is under way.
+    checks: Mutex<(Checks, Lookups)>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -122,6 +125,7 @@ impl Gateway {
         let services = Services::compile(services, None).map_err(ConfigError::from)?;
         let table = Table::compile(&config, &services, &parts.analytics)?;
         let tls = open_tls(&config, None)?;
+        parts.registry.attach(&services);
         let listener = listen(config.listen)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
         let address = listener.local_addr().map_err(failed)?;
@@ -184,6 +188,7 @@ impl Gateway {
             stop,
             cut,
             threads: Mutex::new(threads),
+            registry: parts.registry,
             checks: Mutex::new(checks),
         })
     }
@@ -229,12 +234,22 @@ impl Gateway {
     }
 
     /// Calls `with` for each instance of each service, with the service's name, the instance's
-    /// weight, and the time by which its condition is to be read.
-    pub fn instances(&self, mut with: impl FnMut(&str, &Instance, u32, Duration)) {
+    /// weight, where it is known from, and the time by which its condition is to be read.
+    pub fn instances(&self, mut with: impl FnMut(&str, &Instance, u32, &Origin, Duration)) {
         let elapsed = self.node.clock.elapsed();
         for service in self.node.snapshot.load().services.iter() {
-            for (instance, weight) in service.instances() {
-                with(service.name(), instance, weight, elapsed);
+            service.instances(|instance, weight, origin| {
+                with(service.name(), instance, weight, origin, elapsed);
+            });
+        }
+    }
+
+    /// Calls `with` for each service whose name the DNS does not know or does not tell of, with
+    /// the reason.
+    pub fn lookup_troubles(&self, mut with: impl FnMut(&str, String)) {
+        for service in self.node.snapshot.load().services.iter() {
+            if let Some(trouble) = service.trouble() {
+                with(service.name(), trouble);
             }
         }
     }
@@ -282,6 +297,7 @@ impl Gateway {
     pub fn reload(&self, config: Config, services: &soa::Config) -> Result<(), ConfigError> {
         let mut checks = self.checks.lock();
         let snapshot = self.compile(config, services)?;
+        self.registry.attach(&snapshot.services);
         self.node.canary.store(None);
         self.node.snapshot.store(Arc::new(snapshot));
         self.node.generation.fetch_add(1, Ordering::Release);
@@ -290,7 +306,8 @@ impl Gateway {
     }
 
     /// Tries a configuration on `per_mille` of a thousand requests, instead of any that is being
-    /// tried. Open sockets keep what they have.
+    /// tried. Open sockets keep what they have. Of instances that come and go, it knows those that
+    /// are there now.
     ///
     /// # Errors
     /// As [`Gateway::reload`].
@@ -390,9 +407,10 @@ async fn watch_tls(node: Weak<Node>) {
     }
 }
 
-fn start_checks(node: &Node) -> Checks {
+fn start_checks(node: &Node) -> (Checks, Lookups) {
     let _inside = node.control.enter();
-    Checks::start(&node.snapshot.load().services, &node.clock)
+    let services = &node.snapshot.load().services;
+    (Checks::start(services, &node.clock), Lookups::start(services, &node.clock))
 }
 
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {

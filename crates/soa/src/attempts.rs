@@ -126,11 +126,12 @@ impl Attempts<'_> {
         loop {
             let turn =
                 Turn { elapsed: inner.now(), random: inner.random(), key: terms.key, count: 0 };
-            let mut chosen = service.choose(&tried, turn);
+            let members = service.members();
+            let mut chosen = service.choose(&members, &tried, turn);
             if chosen.is_none() && repeating {
                 // Whoever failed may do better this time.
                 tried.clear();
-                chosen = service.choose(&tried, turn);
+                chosen = service.choose(&members, &tried, turn);
             }
             repeating = false;
             let Some(instance) = chosen else { break };

@@ -1,6 +1,6 @@
 //! Which instance takes a call: the rules, without clocks and sockets.
 
-use crate::{config::Balance, instance::Instance};
+use crate::{config::Balance, found::Origin, instance::Instance};
 use smallvec::SmallVec;
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,17 @@ const GUESSES: u32 = 4;
 const LOAD_ABOVE_AVERAGE: f64 = 0.25;
 
 /// An instance and its share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) instance: Arc<Instance>,
     pub(crate) weight: u32,
+    pub(crate) origin: Origin,
+}
+
+impl Member {
+    pub(crate) fn is(&self, instance: &Instance) -> bool {
+        self.instance.id == instance.id
+    }
 }
 
 /// What a choice depends on besides the instances.

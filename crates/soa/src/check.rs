@@ -4,6 +4,7 @@ mod h2;
 
 use crate::{
     config::{Config, ConfigError, HealthConfig, Protocol},
+    found::Origin,
     instance::{Condition, Instance},
     service::{Service, Services},
     tls::{self, ServiceTls},
@@ -11,7 +12,7 @@ use crate::{
 use clock::SharedClock;
 use http::{Method, StatusCode};
 use http1::Responses;
-use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::poll_fn, io, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 /// The checks of all services, until dropped.
@@ -28,16 +29,39 @@ impl Checks {
         for service in services.iter() {
             let Some(health) = &service.config().health else {
                 // It may have been checked before a reload.
-                for (instance, _) in service.instances() {
-                    instance.set_fit(true, clock.elapsed());
-                }
+                let elapsed = clock.elapsed();
+                service.instances(|instance, _, _| instance.set_fit(true, elapsed));
                 continue;
             };
-            for (instance, _) in service.instances() {
-                tasks.spawn(Check::of(service, instance, health, clock).run());
-            }
+            tasks.spawn(check_all(Arc::clone(service), health.clone(), clock.clone()));
         }
         Self { _tasks: tasks }
+    }
+}
+
+/// Checks every instance of a service, those that come, and those that leave no longer.
+async fn check_all(service: Arc<Service>, health: HealthConfig, clock: SharedClock) {
+    let (mut checks, mut running) = (JoinSet::new(), HashMap::new());
+    loop {
+        let mut left = std::mem::take(&mut running);
+        service.instances(|instance, _, origin| {
+            let in_row = match origin {
+                Origin::Config => InRow::default(),
+                Origin::Dns | Origin::Registered(_) => InRow::almost_fit(&health),
+            };
+            let check = left.remove(&instance.id).unwrap_or_else(|| {
+                checks.spawn(Check::of(&service, instance, &health, &clock).run(in_row))
+            });
+            running.insert(instance.id, check);
+        });
+        for check in left.into_values() {
+            check.abort();
+        }
+        while checks.try_join_next().is_some() {}
+        match &service.changing {
+            Some(changing) => changing.changed.notified().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -62,9 +86,9 @@ pub async fn probe(config: &Config, clock: &SharedClock) -> Result<Vec<Probe>, C
     let mut tasks = JoinSet::new();
     for service in services.iter() {
         let health = service.config().health.clone().unwrap_or_default();
-        for (instance, _) in service.instances() {
+        service.instances(|instance, _, _| {
             tasks.spawn(Check::of(service, instance, &health, clock).once());
-        }
+        });
     }
     let mut probes = tasks.join_all().await;
     probes.sort_by(|a, b| (&a.service, &a.instance).cmp(&(&b.service, &b.instance)));
@@ -107,8 +131,7 @@ impl Check {
         Probe { service: self.service, instance, problem }
     }
 
-    async fn run(self) {
-        let mut in_row = InRow::default();
+    async fn run(self, mut in_row: InRow) {
         loop {
             let answer = tokio::time::timeout(self.health.timeout, self.ask()).await;
             let fit = matches!(answer, Ok(Ok(())));
@@ -173,13 +196,18 @@ fn jittered(interval: Duration, clock: &SharedClock) -> Duration {
 }
 
 /// Equal answers in a row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct InRow {
     fit: bool,
     count: u32,
 }
 
 impl InRow {
+    /// Of an instance that was found: its first good answer is enough.
+    fn almost_fit(health: &HealthConfig) -> Self {
+        Self { fit: true, count: health.fit_after.saturating_sub(1) }
+    }
+
     /// After one more answer: what the instance becomes, if it changes.
     fn next(&mut self, fit: bool, was: bool, health: &HealthConfig) -> Option<bool> {
         self.count = if self.fit == fit { self.count.saturating_add(1) } else { 1 };

@@ -1,7 +1,12 @@
 //! Which services there are, and how to reach them.
 
+mod dns;
+mod registration;
 mod resilience;
 
+pub(crate) use dns::Sought;
+pub use dns::{DnsConfig, Scheme};
+pub use registration::RegistrationConfig;
 pub use resilience::{
     BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
 };
@@ -266,7 +271,9 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Where it runs: `http://host:port` or `https://host:port`, one or more, or
-    /// `{ url, weight }`.
+    /// `{ url, weight }`. None only where others are found, by `dns`
+    /// or `registration`.
+    #[serde(default)]
     pub instances: Vec<InstanceConfig>,
     /// What is spoken with them: `http1` or `h2`. Default `http1`. gRPC needs `h2`.
     #[serde(default)]
@@ -281,6 +288,12 @@ pub struct ServiceConfig {
     /// within 35 s in any case.
     #[serde(default = "ping_interval", with = "types::duration")]
     pub ping_interval: Duration,
+    /// A name in the DNS that tells further ones. Default: none.
+    #[serde(default)]
+    pub dns: Option<DnsConfig>,
+    /// Who may register further ones. Default: nobody.
+    #[serde(default)]
+    pub registration: Option<RegistrationConfig>,
     /// What instances at `https://` have to prove. Default: that a certificate which the machine
     /// trusts is theirs.
     #[serde(default)]
@@ -383,6 +396,8 @@ impl ServiceConfig {
             protocol: Protocol::default(),
             streams_max: streams_max(),
             ping_interval: ping_interval(),
+            dns: None,
+            registration: None,
             tls: None,
             balance: Balance::default(),
             hash: HashKey::default(),
@@ -409,7 +424,10 @@ impl ServiceConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Nothing to call.
-    #[error("service `{service}` has no instance; give at least one `http://host:port`")]
+    #[error(
+        "service `{service}` has no instance; give at least one `http://host:port`, `dns` or \
+         `registration`"
+    )]
     NoInstance {
         /// The service.
         service: String,
@@ -424,6 +442,14 @@ pub enum ConfigError {
         service: String,
         /// The address as written.
         instance: String,
+    },
+    /// A lookup that cannot be made.
+    #[error("service `{service}`: `dns`: {why}")]
+    Dns {
+        /// The service.
+        service: String,
+        /// What to change.
+        why: String,
     },
     /// TLS that cannot be spoken.
     #[error("service `{service}`: `tls`: {why}")]

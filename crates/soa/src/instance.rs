@@ -1,5 +1,6 @@
 //! One address of a service, and how it has been lately.
 
+use crate::{config::Scheme, found::Found};
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use std::{
@@ -70,7 +71,6 @@ pub(crate) fn millis(elapsed: Duration) -> u64 {
 
 impl Instance {
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let url = url::Url::parse(text).ok()?;
         let is_tls = url.scheme() == "https";
         let plain = (is_tls || url.scheme() == "http")
@@ -95,9 +95,34 @@ impl Instance {
             url::Host::Ipv6(ip) => Some(ServerName::from(IpAddr::V6(ip))),
         };
         let authority = format!("{}:{port}", url.host_str()?);
-        Some(Self {
+        let host = HeaderValue::from_str(&authority).ok()?;
+        Some(Self::new(authority, host, address, tls_name))
+    }
+
+    /// One at an address that is known; nothing if its host is no name.
+    pub(crate) fn found(found: &Found) -> Option<Self> {
+        let Found { scheme, host, address, .. } = found;
+        let tls_name = match scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(ServerName::try_from(host.clone()).ok()?),
+        };
+        let field = match host.parse::<IpAddr>() {
+            Ok(_) => HeaderValue::from_str(&address.to_string()).ok()?,
+            Err(_) => HeaderValue::from_str(&format!("{host}:{}", address.port())).ok()?,
+        };
+        Some(Self::new(address.to_string(), field, Some(*address), tls_name))
+    }
+
+    fn new(
+        authority: String,
+        host: HeaderValue,
+        address: Option<SocketAddr>,
+        tls_name: Option<ServerName<'static>>,
+    ) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
             id: NEXT.fetch_add(1, Relaxed),
-            host: HeaderValue::from_str(&authority).ok()?,
+            host,
             authority,
             address,
             tls_name,
@@ -111,7 +136,14 @@ impl Instance {
             ejected_until_ms: AtomicU64::new(0),
             latency_ns: AtomicU64::new(0),
             latency_at_ms: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// Whether it is reached in the same way as `other`.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.authority == other.authority
+            && self.host == other.host
+            && self.tls_name == other.tls_name
     }
 
     /// Its host and port.
@@ -159,6 +191,12 @@ impl Instance {
     /// It refused a connection: others go first for a second.
     pub(crate) fn avoid(&self, elapsed: Duration) {
         self.avoided_until_ms.store(millis(elapsed).saturating_add(1000), Relaxed);
+    }
+
+    /// It comes while others are called: it starts slowly, and not before it is `fit`.
+    pub(crate) fn begin(&self, fit: bool, elapsed: Duration) {
+        self.unfit.store(!fit, Relaxed);
+        self.since_ms.store(millis(elapsed).max(1), Relaxed);
     }
 
     /// An active check has decided. One that is fit again starts slowly.

@@ -22,7 +22,9 @@ mod body;
 mod call;
 mod check;
 mod config;
+mod dns;
 mod error;
+mod found;
 pub mod grpc;
 mod guard;
 mod h2;
@@ -30,6 +32,7 @@ mod hop;
 mod instance;
 mod link;
 mod pool;
+mod registration;
 mod service;
 mod tls;
 mod tunnel;
@@ -39,15 +42,18 @@ pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody
 pub use call::{AnsweredBy, Reply, TIMEOUT, Terms, Timeout};
 pub use check::{Checks, Probe, probe};
 pub use config::{
-    Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, EjectionConfig,
-    GrpcCheck, HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader, InstanceConfig,
-    Priority, Protocol, RetryConfig, ServiceConfig,
+    Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, DnsConfig,
+    EjectionConfig, GrpcCheck, HashKey, HealthConfig, HedgeAfter, HedgeConfig, HostHeader,
+    InstanceConfig, Priority, Protocol, RegistrationConfig, RetryConfig, Scheme, ServiceConfig,
 };
+pub use dns::Lookups;
 pub use error::Error;
+pub use found::Origin;
 pub use guard::GuardReport;
 pub use hop::strip_hop_by_hop;
 pub use instance::{Condition, Instance};
 pub use pool::Pool;
+pub use registration::{NewInstance, Registered, Registry};
 pub use service::{Score, Service, Services};
 pub use tls::TlsConfig;
 pub use tunnel::{Tunnel, splice};

@@ -2,7 +2,10 @@
 
 use crate::{
     balance::{Member, Rule, Turn},
-    config::{Balance, Config, ConfigError, EjectionConfig, HostHeader, Protocol, ServiceConfig},
+    config::{
+        Balance, Config, ConfigError, EjectionConfig, HostHeader, Protocol, Scheme, ServiceConfig,
+    },
+    found::{Change, Changing, Found, Origin, View},
     guard::{Guard, GuardReport},
     instance::{Condition, Instance},
     tls::ServiceTls,
@@ -75,7 +78,10 @@ pub struct Score {
 #[derive(Debug)]
 pub struct Service {
     pub(crate) name: String,
-    members: Box<[Member]>,
+    /// Those of the configuration.
+    fixed: Box<[Member]>,
+    /// All of them, if others come and go.
+    pub(crate) changing: Option<Changing>,
     rule: Rule,
     pub(crate) config: ServiceConfig,
     pub(crate) tls: Option<ServiceTls>,
@@ -90,7 +96,8 @@ impl Service {
         known: Option<&Self>,
     ) -> Result<Self, ConfigError> {
         let service = || name.to_owned();
-        if config.instances.is_empty() {
+        let finds = config.dns.is_some() || config.registration.is_some();
+        if config.instances.is_empty() && !finds {
             return Err(ConfigError::NoInstance { service: service() });
         }
         let health = config.health.as_ref();
@@ -117,7 +124,17 @@ impl Service {
             }
         }
         config.check_guard(name)?;
-        let members = config
+        if let Some(dns) = &config.dns {
+            dns.check(name)?;
+        }
+        if let Some(registration) = &config.registration {
+            registration.check(name)?;
+        }
+        // Connections that were made on other terms are not those of this service.
+        let same_terms = known.filter(|known| {
+            known.config.tls == config.tls && known.config.protocol == config.protocol
+        });
+        let fixed = config
             .instances
             .iter()
             .map(|given| {
@@ -125,26 +142,37 @@ impl Service {
                     service: service(),
                     instance: given.url.clone(),
                 })?;
-                let same = |member: &&Member| {
-                    member.instance.authority == instance.authority
-                        && member.instance.tls_name == instance.tls_name
-                };
-                // Connections that were made on other terms are not those of this service.
-                let known = known.filter(|known| {
-                    known.config.tls == config.tls && known.config.protocol == config.protocol
-                });
-                let known = known.and_then(|service| service.members.iter().find(same));
-                let known = known.map(|member| Arc::clone(&member.instance));
+                let members = same_terms.map(Self::members);
+                let known = members.as_deref().unwrap_or_default().iter();
+                let known = known.map(|member| &member.instance);
+                let known = known.filter(|known| known.is_same(&instance)).map(Arc::clone).next();
                 let instance = known.unwrap_or_else(|| Arc::new(instance));
-                Ok(Member { instance, weight: given.weight })
+                Ok(Member { instance, weight: given.weight, origin: Origin::Config })
             })
             .collect::<Result<Box<[Member]>, ConfigError>>()?;
-        let is_tls = members.iter().any(|member| member.instance.tls_name.is_some());
+        let changing = finds.then(|| {
+            let same_dns = known.is_some_and(|known| known.config.dns == config.dns);
+            let stays = |found: &Found| match found.origin {
+                Origin::Config => false,
+                Origin::Dns => same_dns,
+                // The registry tells next which of them are left.
+                Origin::Registered(_) => config.registration.is_some(),
+            };
+            match same_terms.and_then(|known| known.changing.as_ref()) {
+                Some(before) => Changing::after(&fixed, before, stays),
+                None => Changing::new(&fixed),
+            }
+        });
+        let is_tls = fixed.iter().any(|member| member.instance.tls_name.is_some())
+            || config.dns.as_ref().is_some_and(|dns| dns.scheme == Scheme::Https);
         let tls = match (&config.tls, is_tls) {
             (None, false) => None,
             (tls, true) => {
                 let tls = tls.clone().unwrap_or_default();
                 Some(ServiceTls::open(name, &tls, config.protocol)?)
+            }
+            (Some(tls), false) if config.registration.is_some() => {
+                Some(ServiceTls::open(name, tls, config.protocol)?)
             }
             (Some(_), false) => {
                 let why = "it is for instances at `https://`, and there is none".into();
@@ -155,7 +183,8 @@ impl Service {
         let turn = AtomicUsize::new(0);
         let guard = known.and_then(|known| known.guard.clone()).filter(|guard| guard.fits(config));
         let guard = guard.or_else(|| Guard::new(config).map(Arc::new));
-        Ok(Self { name: service(), members, rule, config: config.clone(), tls, turn, guard })
+        let (name, config) = (service(), config.clone());
+        Ok(Self { name, fixed, changing, rule, config, tls, turn, guard })
     }
 
     /// Its name.
@@ -178,7 +207,68 @@ impl Service {
 
     /// Whether there is one instance, which nobody can stand in for.
     pub(crate) fn is_single(&self) -> bool {
-        self.members.len() == 1
+        self.changing.is_none() && self.fixed.len() == 1
+    }
+
+    /// Its members at this time.
+    pub(crate) fn members(&self) -> View<'_> {
+        match &self.changing {
+            None => View::Fixed(&self.fixed),
+            Some(changing) => View::Now(changing.members()),
+        }
+    }
+
+    /// What the DNS told last.
+    pub(crate) fn dns(&self) -> Vec<Found> {
+        self.changing.as_ref().map(Changing::dns).unwrap_or_default()
+    }
+
+    /// What the DNS tells is now this.
+    pub(crate) fn set_dns(&self, found: Vec<Found>, elapsed: Duration) {
+        let is_its = |origin: &Origin| matches!(origin, Origin::Dns);
+        self.set_found(is_its, found, elapsed);
+    }
+
+    /// Why a lookup told nothing, or that it did.
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        let Some(changing) = &self.changing else { return };
+        let mut held = changing.trouble.lock();
+        if *held != trouble {
+            match &trouble {
+                Some(why) => {
+                    tracing::warn!(
+                        service = self.name,
+                        why,
+                        "DNS tells no instances; those known stay"
+                    );
+                }
+                None => tracing::info!(service = self.name, "DNS tells instances again"),
+            }
+            *held = trouble;
+        }
+    }
+
+    /// Why the last lookup of its name told no instances, if it did not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.changing.as_ref()?.trouble.lock().clone()
+    }
+
+    /// Who is registered is now this.
+    pub(crate) fn set_registered(&self, found: Vec<Found>, elapsed: Duration) {
+        let is_its = |origin: &Origin| matches!(origin, Origin::Registered(_));
+        self.set_found(is_its, found, elapsed);
+    }
+
+    fn set_found(&self, is_its: impl Fn(&Origin) -> bool, found: Vec<Found>, elapsed: Duration) {
+        let Some(changing) = &self.changing else { return };
+        let Change { came, left } = changing.set(&self.fixed, &self.config, is_its, found, elapsed);
+        for (instances, what) in [(came, "an instance came"), (left, "an instance left")] {
+            for instance in instances {
+                let (service, instance) = (&self.name, instance.authority());
+                tracing::info!(service, instance, "{what}");
+            }
+        }
     }
 
     pub(crate) fn guard(&self) -> Option<&Guard> {
@@ -191,9 +281,11 @@ impl Service {
         Some(self.guard()?.report(elapsed))
     }
 
-    /// Its instances, and the share of each.
-    pub fn instances(&self) -> impl Iterator<Item = (&Arc<Instance>, u32)> {
-        self.members.iter().map(|member| (&member.instance, member.weight))
+    /// Calls `with` for each of its instances, with its share and where it is known from.
+    pub fn instances(&self, mut with: impl FnMut(&Arc<Instance>, u32, &Origin)) {
+        for member in &*self.members() {
+            with(&member.instance, member.weight, &member.origin);
+        }
     }
 
     /// What the choice of an instance would rest on, with `key` and any number: what another call
@@ -201,8 +293,9 @@ impl Service {
     /// of nobody is used up.
     #[must_use]
     pub fn scores(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Vec<Score> {
+        let members = self.members();
         let turn = Turn { elapsed, random, key, count: self.turn.load(Relaxed) };
-        let chosen = match &*self.members {
+        let chosen = match &*members {
             [only] => (only.instance.condition(elapsed) != Condition::Unfit).then_some(only),
             members => self.rule.choose(members, &[], &turn),
         };
@@ -213,12 +306,20 @@ impl Service {
             cost: self.rule.cost(member, &turn),
             chosen: chosen == Some(member.instance.id),
         };
-        self.members.iter().map(score).collect()
+        members.iter().map(score).collect()
     }
 
-    /// An instance other than those `tried`, by the service's rule.
-    pub(crate) fn choose(&self, tried: &[u64], mut turn: Turn) -> Option<&Arc<Instance>> {
-        if let [only] = &*self.members {
+    /// An instance of `members` other than those `tried`, by the service's rule.
+    pub(crate) fn choose<'a>(
+        &self,
+        members: &'a [Member],
+        tried: &[u64],
+        mut turn: Turn,
+    ) -> Option<&'a Arc<Instance>> {
+        if members.is_empty() {
+            return None;
+        }
+        if let [only] = members {
             // There is no other to spare it for; what an active check found holds.
             let may = !tried.contains(&only.instance.id)
                 && only.instance.condition(turn.elapsed) != Condition::Unfit;
@@ -229,10 +330,10 @@ impl Service {
             let first = usize::from(tried.is_empty());
             turn.count = self.turn.fetch_add(first, Relaxed);
         }
-        let chosen = self.rule.choose(&self.members, tried, &turn);
+        let chosen = self.rule.choose(members, tried, &turn);
         // One that refused a connection just now is better than none.
         let refused = || {
-            self.members.iter().find(|member| {
+            members.iter().find(|member| {
                 !tried.contains(&member.instance.id)
                     && member.instance.condition(turn.elapsed) == Condition::Fit
             })
@@ -259,8 +360,9 @@ impl Service {
             return;
         }
         let left_out = |member: &&Member| member.instance.condition(elapsed) != Condition::Fit;
-        let out = self.members.iter().filter(left_out).count();
-        if (out + 1) * 100 <= self.members.len() * percent_max as usize {
+        let members = self.members();
+        let out = members.iter().filter(left_out).count();
+        if (out + 1) * 100 <= members.len() * percent_max as usize {
             instance.eject(time, elapsed);
             tracing::warn!(
                 service = self.name,

@@ -5,6 +5,7 @@
 //! test: nothing is skipped.
 
 mod authority;
+mod dns;
 mod ports;
 mod postgres;
 mod process;
@@ -13,6 +14,7 @@ mod redis;
 mod shared;
 
 pub use authority::{Authority, Issued};
+pub use dns::{Dns, Told};
 pub use ports::free_ports;
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::Process;

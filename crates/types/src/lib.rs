@@ -5,6 +5,7 @@
 //! from there on. Every id is checked when it is made, so what holds one may rely on its form.
 
 mod caller;
+mod cidr;
 pub mod duration;
 mod id;
 mod info;
@@ -14,6 +15,7 @@ mod session_id;
 mod time;
 
 pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
+pub use cidr::Cidr;
 pub use id::{InvalidId, Pillar, PrincipalId, Role, TenantId};
 pub use info::Info;
 pub use pillars::Pillars;

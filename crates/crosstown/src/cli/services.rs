@@ -23,12 +23,20 @@ pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
     let answer: Json =
         runtime()?.block_on(async { args.node.client()?.get("/services").await.map_err(said) })?;
     let (instances, guards) = (list(&answer["instances"]), list(&answer["guards"]));
+    let troubles = list(&answer["troubles"]);
     if args.json {
         println!("{answer}");
-    } else if instances.is_empty() {
-        println!("There are no services. Add `[services.NAME]` to the configuration.");
+    } else if instances.is_empty() && troubles.is_empty() {
+        println!("There is no instance of a service. Add `[services.NAME]` to the configuration.");
     } else {
         show_instances(instances);
+        for one in instances.iter().filter(|one| one["by"].is_string()) {
+            let (instance, by, id) = (word(&one["instance"]), word(&one["by"]), word(&one["id"]));
+            println!("{instance} is registered by {by} as {id}");
+        }
+        for one in troubles {
+            println!("\n{}: DNS: {}", word(&one["service"]), word(&one["why"]));
+        }
         if !guards.is_empty() {
             println!();
             show_guards(guards);
@@ -39,14 +47,15 @@ pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode, String> {
 
 fn show_instances(instances: &[Json]) {
     println!(
-        "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>10}",
-        "service", "instance", "is", "weight", "in flight", "connections", "latency"
+        "{:<16} {:<28} {:<8} {:<8} {:>6} {:>9} {:>11} {:>10}",
+        "service", "instance", "from", "is", "weight", "in flight", "connections", "latency"
     );
     for one in instances {
         println!(
-            "{:<16} {:<28} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
+            "{:<16} {:<28} {:<8} {:<8} {:>6} {:>9} {:>11} {:>8}ms",
             word(&one["service"]),
             word(&one["instance"]),
+            word(&one["origin"]),
             word(&one["condition"]),
             one["weight"],
             one["in_flight"],

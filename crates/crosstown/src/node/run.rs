@@ -17,7 +17,7 @@ use crate::{
 use api::{
     admin::{Live, TlsView, Vitals},
     cache::CacheView,
-    services::{GuardView, InstanceView, ServicesView},
+    services::{GuardView, InstanceView, ServicesView, TroubleView},
 };
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
@@ -26,6 +26,7 @@ use post_office::Mailboxes;
 use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
 use serde_json::{Map, Value, value::RawValue};
+use soa::{Origin, Registry};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -172,6 +173,11 @@ impl Node {
             cluster.serve_streams(realtime.clone());
             cluster.peers.clone()
         });
+        let registry = Registry::new(store.clone(), clock.clone());
+        let learn = async { tokio::time::timeout(SETTLE, registry.learn(&config.services)).await };
+        if !matches!(control.block_on(learn), Ok(Ok(()))) {
+            tracing::warn!("it cannot be seen yet which instances are registered");
+        }
         let public = api::public(&api::Parts {
             sessions,
             states: states.clone(),
@@ -181,6 +187,7 @@ impl Node {
             }),
             mailboxes,
             blocks: Blocks::new(store.clone(), clock.clone(), revocations.clone()),
+            registry: registry.clone(),
             holders: Arc::new(AllNodes { realtime: realtime.clone(), peers: peers.clone() }),
             analytics: analytics.clone(),
             clock: clock.clone(),
@@ -210,6 +217,7 @@ impl Node {
                 identity: identity.clone(),
                 limits: limits.clone(),
                 analytics: analytics.clone(),
+                registry: registry.clone(),
                 clock: clock.clone(),
                 control: control.clone(),
                 make_mounts,
@@ -241,7 +249,8 @@ impl Node {
             identity: identity.clone(),
             clock: clock.clone(),
             vitals: node.vitals(),
-            services: node.services(),
+            services: node.services(&registry),
+            registry: registry.clone(),
             cache: node.cache(),
             config: config.printed().into(),
             reload: node.reloader(),
@@ -257,6 +266,7 @@ impl Node {
         control.spawn(history.map_err(|error| error.to_string())?.run());
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
+        control.spawn(registry.run());
         control.spawn(async move { states.promote_by_policy().await });
         control.spawn(sweep(store, clock, shared_limits));
         Ok(node)
@@ -361,20 +371,32 @@ impl Node {
         })
     }
 
-    fn services(self: &Arc<Self>) -> api::services::See {
-        let gateway = self.gateway.clone();
+    fn services(self: &Arc<Self>, registry: &Registry) -> api::services::See {
+        let (gateway, registry) = (self.gateway.clone(), registry.clone());
         Arc::new(move || {
             let mut view = ServicesView::default();
-            gateway.instances(|service, instance, weight, elapsed| {
+            gateway.instances(|service, instance, weight, origin, elapsed| {
+                let registered = match origin {
+                    Origin::Registered(id) => registry.known(service, id),
+                    Origin::Config | Origin::Dns => None,
+                };
+                let told = registered.as_ref();
                 view.instances.push(InstanceView {
                     service: service.to_owned(),
                     instance: instance.authority().to_owned(),
                     weight,
+                    origin: origin.as_str(),
+                    by: told.map(|told| format!("{}/{}", told.tenant, told.by)),
+                    id: told.map(|told| told.id.to_string()),
+                    expires: told.map(|told| told.expires.0),
                     condition: instance.condition(elapsed).as_str(),
                     in_flight: instance.in_flight(),
                     connections: instance.connections(),
                     latency_ms: (instance.latency().as_secs_f64() * 1e5).round() / 100.0,
                 });
+            });
+            gateway.lookup_troubles(|service, why| {
+                view.troubles.push(TroubleView { service: service.to_owned(), why });
             });
             gateway.guards(|service, report| {
                 view.guards.push(GuardView {

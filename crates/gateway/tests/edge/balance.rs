@@ -81,7 +81,7 @@ async fn an_instance_that_fails_calls_is_left_out() {
     }
     assert_eq!((failed, bad.calls.load(SeqCst)), (3, 3));
     let mut conditions = Vec::new();
-    edge.gateway.instances(|_, instance, _, elapsed| {
+    edge.gateway.instances(|_, instance, _, _, elapsed| {
         conditions.push(instance.condition(elapsed).as_str());
     });
     assert_eq!(conditions, ["fit", "ejected"]);
@@ -130,7 +130,7 @@ async fn a_client_that_breaks_off_is_no_fault_of_the_service() {
             edge.ask("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nX\r\n").await;
         assert_eq!(answer.status, 400);
     }
-    edge.gateway.instances(|_, instance, _, elapsed| {
+    edge.gateway.instances(|_, instance, _, _, elapsed| {
         assert_eq!(instance.condition(elapsed).as_str(), "fit");
     });
 }
@@ -201,7 +201,7 @@ async fn an_instance_that_takes_no_connection_fails_its_check() {
     soon(async {
         loop {
             let mut conditions = Vec::new();
-            edge.gateway.instances(|_, instance, _, elapsed| {
+            edge.gateway.instances(|_, instance, _, _, elapsed| {
                 conditions.push(instance.condition(elapsed).as_str());
             });
             if conditions == ["fit", "unfit"] {

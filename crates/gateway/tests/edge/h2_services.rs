@@ -579,7 +579,7 @@ async fn checks_of_http_2_leave_out_what_is_not_fit() {
             let mut now = None;
             while now != Some(until) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                edge.gateway.instances(|_, instance, _, elapsed| {
+                edge.gateway.instances(|_, instance, _, _, elapsed| {
                     now = Some(instance.condition(elapsed));
                 });
             }

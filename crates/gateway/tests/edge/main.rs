@@ -5,6 +5,7 @@
 mod balance;
 mod connections;
 mod content;
+mod dns;
 mod forward_auth;
 mod forwarded;
 mod framing;

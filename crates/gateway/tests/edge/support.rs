@@ -77,6 +77,7 @@ impl Edge {
         let store: store::SharedStore = Arc::new(store_memory::MemoryStore::new(clock.clone()));
         let revocations = Revocations::new(store.clone());
         let keys = ApiKeys::new(store.clone(), clock.clone(), revocations.clone());
+        let registry = soa::Registry::new(store.clone(), clock.clone());
         let sessions = Sessions::new(store, clock.clone(), Default::default(), revocations.clone());
         let identity = Identity::new(
             identity,
@@ -91,6 +92,7 @@ impl Edge {
             identity: Arc::new(identity),
             limits: Arc::new(Limits::new(rules, Shared::in_memory(clock.clone()))),
             analytics: analytics.clone(),
+            registry,
             clock,
             control: tokio::runtime::Handle::current(),
             make_mounts,

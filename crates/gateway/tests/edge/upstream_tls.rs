@@ -162,7 +162,7 @@ async fn checks_are_by_tls_too() {
         let edge = Edge::start(config(), &services);
         let is_fit = || {
             let mut is = true;
-            edge.gateway.instances(|_, instance, _, elapsed| {
+            edge.gateway.instances(|_, instance, _, _, elapsed| {
                 is = instance.condition(elapsed) == soa::Condition::Fit;
             });
             is

@@ -62,6 +62,11 @@ fn balancing() {
 }
 
 #[test]
+fn registration() {
+    run("docs/guides/registration.md");
+}
+
+#[test]
 fn resilience() {
     run("docs/guides/resilience.md");
 }

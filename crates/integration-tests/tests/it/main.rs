@@ -16,6 +16,7 @@ mod histories;
 mod limits;
 mod nodes;
 mod proxies;
+mod registration;
 mod rolling;
 mod sessions;
 mod sockets;

@@ -1,8 +1,10 @@
 //! Two nodes on the same stores.
 
+mod registration;
 mod sockets;
 mod stores;
 
+use registration::*;
 use sockets::*;
 use stores::{Stores, cluster_and_postgres, postgres, redis, valkey_and_postgres};
 
@@ -58,6 +60,7 @@ on_each! {
     what_one_node_revokes_the_other_refuses
     what_a_session_works_in_every_node_knows
     both_nodes_report_the_traffic_of_both
+    who_registers_on_one_node_is_called_by_both
 }
 
 async fn what_one_node_is_told_the_other_knows(stores: Stores) {

@@ -18,25 +18,25 @@ fn at(elapsed: Duration) -> Turn {
 
 impl Service {
     fn instance(&self, index: usize) -> &Arc<Instance> {
-        &self.members[index].instance
+        &self.fixed[index].instance
     }
 
     /// How often each instance is taken in `count` turns.
     fn taken(&self, count: u64, elapsed: Duration, key: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
-        let mut taken = vec![0; self.members.len()];
+        let mut taken = vec![0; self.fixed.len()];
         let mut random = 7_u64;
         for number in 0..count {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let random = random ^ (random >> 33);
             let turn = Turn { elapsed, random, key: key(number), count: 0 };
-            let chosen = self.choose(&[], turn).unwrap();
+            let chosen = self.choose(&self.fixed, &[], turn).unwrap();
             taken[self.index(chosen)] += 1;
         }
         taken
     }
 
     fn index(&self, instance: &Instance) -> usize {
-        self.members.iter().position(|member| member.instance.id == instance.id).unwrap()
+        self.fixed.iter().position(|member| member.instance.id == instance.id).unwrap()
     }
 
     fn fail(&self, index: usize, times: u32, elapsed: Duration) {
@@ -99,7 +99,7 @@ fn a_key_stays_where_it_is_when_others_come_and_go() {
     let four = service(Balance::ConsistentHash, &[1, 1, 1, 1]);
     let owner = |service: &Service, key| {
         let turn = Turn { key: Some(key), ..at(SECOND) };
-        service.index(service.choose(&[], turn).unwrap())
+        service.index(service.choose(&service.fixed, &[], turn).unwrap())
     };
     let before: Vec<usize> = (0..400).map(|key| owner(&four, key)).collect();
     for index in 0..4 {
@@ -121,10 +121,11 @@ fn a_hot_key_spills_over_before_its_instance_has_more_than_its_share() {
     let service = service(Balance::ConsistentHash, &[1, 1, 1, 1]);
     let mut leases = Vec::new();
     for _ in 0..40 {
-        let chosen = service.choose(&[], Turn { key: Some(1), ..at(SECOND) }).unwrap();
+        let chosen =
+            service.choose(&service.fixed, &[], Turn { key: Some(1), ..at(SECOND) }).unwrap();
         leases.push(Lease::new(chosen));
     }
-    let most = service.members.iter().map(|member| member.instance.in_flight()).max().unwrap();
+    let most = service.fixed.iter().map(|member| member.instance.in_flight()).max().unwrap();
     assert!(most <= 13, "{most} of 40 on one of four");
 }
 
@@ -134,10 +135,10 @@ fn an_instance_that_refused_is_the_last_choice() {
     let (a, b) = (service.instance(0), service.instance(1));
     a.avoid(SECOND * 5);
     for _ in 0..4 {
-        assert_eq!(service.choose(&[], at(SECOND * 5)).unwrap().id, b.id);
+        assert_eq!(service.choose(&service.fixed, &[], at(SECOND * 5)).unwrap().id, b.id);
     }
-    assert_eq!(service.choose(&[b.id], at(SECOND * 5)).unwrap().id, a.id);
-    assert!(service.choose(&[a.id, b.id], at(SECOND * 5)).is_none());
+    assert_eq!(service.choose(&service.fixed, &[b.id], at(SECOND * 5)).unwrap().id, a.id);
+    assert!(service.choose(&service.fixed, &[a.id, b.id], at(SECOND * 5)).is_none());
     assert_eq!(service.taken(4, SECOND * 7, |_| None), [2, 2]);
 }
 
@@ -146,12 +147,12 @@ fn what_fails_its_checks_is_never_called() {
     for weights in [&[1][..], &[1, 1]] {
         let service = service(Balance::LeastLoaded, weights);
         for index in 0..weights.len() {
-            assert!(service.choose(&[], at(SECOND)).is_some());
+            assert!(service.choose(&service.fixed, &[], at(SECOND)).is_some());
             service.instance(index).set_fit(false, SECOND);
         }
-        assert!(service.choose(&[], at(SECOND)).is_none());
+        assert!(service.choose(&service.fixed, &[], at(SECOND)).is_none());
         service.instance(0).set_fit(true, SECOND);
-        assert!(service.choose(&[], at(SECOND)).is_some());
+        assert!(service.choose(&service.fixed, &[], at(SECOND)).is_some());
     }
 }
 
@@ -184,11 +185,11 @@ fn a_fault_of_all_ejects_no_more_than_allowed() {
         service.fail(index, 50, SECOND);
     }
     let out = |member: &&Member| member.instance.condition(SECOND) == Condition::Ejected;
-    assert_eq!(service.members.iter().filter(out).count(), 2);
+    assert_eq!(service.fixed.iter().filter(out).count(), 2);
     assert!(service.taken(9, SECOND, |_| None)[2..].iter().all(|taken| *taken == 3));
     let single = super::tests::service(Balance::RoundRobin, &[1]);
     single.fail(0, 50, SECOND);
-    assert!(single.choose(&[], at(SECOND)).is_some());
+    assert!(single.choose(&single.fixed, &[], at(SECOND)).is_some());
 }
 
 #[test]
@@ -213,6 +214,37 @@ fn a_reload_keeps_instances_it_knows() {
     let after = Services::compile(&config, Some(&before)).unwrap();
     let service = after.get("a").unwrap();
     assert_eq!((service.instance(0).in_flight(), service.instance(1).in_flight()), (1, 0));
+}
+
+#[test]
+fn a_reload_keeps_instances_that_were_found() {
+    let registration = "tenants = [\"acme\"]\nroles = [\"registrar\"]";
+    let mut of_a = ServiceConfig::at([]);
+    of_a.registration = Some(toml::from_str(registration).unwrap());
+    of_a.health = Some(toml::from_str("").unwrap());
+    let mut config: Config = [("a".into(), of_a)].into();
+    let before = Services::compile(&config, None).unwrap();
+    let found = Found {
+        scheme: Scheme::Http,
+        host: "10.0.0.1".into(),
+        address: "10.0.0.1:80".parse().unwrap(),
+        weight: 1,
+        origin: Origin::Registered("ins_1".into()),
+    };
+    let instances = |services: &Services| services.get("a").unwrap().members().to_vec();
+    before.get("a").unwrap().set_registered(vec![found.clone()], SECOND);
+    let instance = instances(&before)[0].instance.clone();
+    assert_eq!(instance.condition(SECOND), Condition::Unfit);
+    instance.set_fit(true, SECOND);
+    let after = Services::compile(&config, Some(&before)).unwrap();
+    after.get("a").unwrap().set_registered(vec![found], SECOND);
+    assert!(instances(&after)[0].is(&instance));
+    assert_eq!(instance.condition(SECOND), Condition::Fit);
+    // Nobody registers any more.
+    config.insert("a".into(), ServiceConfig::at(["http://127.0.0.1:1".to_owned()]));
+    let last = Services::compile(&config, Some(&after)).unwrap();
+    assert_eq!(instances(&last).len(), 1);
+    assert!(!instances(&last)[0].is(&instance));
 }
 
 #[test]
