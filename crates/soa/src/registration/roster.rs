@@ -127,7 +127,8 @@ mod tests {
         roster.put(registered("a", 1, 1), Seen::Written, SECOND);
         roster.put(registered("b", 1, 1), Seen::Written, SECOND);
         roster.put(registered("c", 1, 1), Seen::Written, SECOND);
-        roster.replace(vec![registered("a", 1, 1), registered("b", 1, 2)], SECOND * 15);
+        roster.replace(vec![registered("a", 1, 1), registered("b", 1, 2)], SECOND * 12);
+        assert_eq!(roster.due(SECOND * 13), ["b".into()]);
         assert_eq!(roster.due(SECOND * 16).len(), 2);
         assert_eq!(roster.all().count(), 2);
     }
