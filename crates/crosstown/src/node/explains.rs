@@ -24,10 +24,9 @@ impl Explains for ByGateway {
         let url: Uri =
             asked.url.parse().map_err(|_| refused(format!("`{}` is not a URL", asked.url)))?;
         let mut headers = HeaderMap::new();
-        if let Some(authority) = url.authority() {
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                headers.insert(header::HOST, host);
-            }
+        let host = url.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+        if let Some(Ok(host)) = host {
+            headers.insert(header::HOST, host);
         }
         for (name, value) in &asked.headers {
             let field = || refused(format!("`{name}: {value}` is not a header field"));
