@@ -1,5 +1,6 @@
 //! What differs between two configurations.
 
+use crate::stores::without_password;
 use api::configuration::Change;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
@@ -89,14 +90,10 @@ fn redacted(path: &str, value: &Value) -> Json {
         return "***".into();
     }
     match value {
-        Value::String(text) => match url::Url::parse(text) {
-            Ok(mut url) if url.password().is_some() => {
-                // A URL with a password can have another one.
-                let _ = url.set_password(Some("***"));
-                url.to_string().into()
-            }
-            Ok(_) | Err(_) => text.as_str().into(),
-        },
+        Value::String(text) if path.starts_with("stores.") || text.contains("://") => {
+            without_password(text).into()
+        }
+        Value::String(text) => text.as_str().into(),
         Value::Integer(number) => (*number).into(),
         Value::Float(number) => (*number).into(),
         Value::Boolean(truth) => (*truth).into(),
@@ -154,9 +151,12 @@ mod tests {
             of(&issuer("one"), &issuer("two")),
             ["identity.issuers.i.secret: \"***\" -> \"***\""]
         );
-        let store = |word: &str| format!("[stores]\ndurable = \"postgres://a:{word}@h/c\"\n");
-        let said = of(&store("one"), &store("two")).join("");
-        assert!(said.contains("***") && !said.contains("one") && !said.contains("two"), "{said}");
+        for url in ["postgres://a:WORD@h/c", "postgres://h/c?user=a&password=WORD"] {
+            let store = |word| format!("[stores]\ndurable = \"{}\"\n", url.replace("WORD", word));
+            let said = of(&store("one"), &store("two")).join("");
+            assert!(said.contains("***"), "{said}");
+            assert!(!said.contains("one") && !said.contains("two"), "{said}");
+        }
     }
 
     #[test]
