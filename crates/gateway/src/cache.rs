@@ -61,7 +61,7 @@ pub(crate) struct Cache {
 }
 
 /// What a cache did since the node started, and what is in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheReport {
     /// Requests answered from it.
     pub hits: u64,

@@ -11,6 +11,7 @@ use crate::{
     reshape::{Reshape, Unfit},
 };
 use http::{Method, Response, header, request::Parts};
+use http_body::Body as _;
 use protocol::{Code, Problem};
 use soa::{Body, BoxError, Services};
 use std::{rc::Rc, time::Duration};
@@ -99,8 +100,10 @@ impl Content {
         if let Some(mirror) = &self.mirror {
             body = mirror.copy(core, head, body).await.map_err(Stop::Body)?;
         }
-        let looked =
-            self.cache.and_then(|cache| cache.look(&core.node.cache, scope, head, core.now()));
+        // Of a request with a body, the target alone does not say what is asked for.
+        let is_read = method == Method::GET || method == Method::HEAD;
+        let cache = self.cache.filter(|_| !is_read || body.is_end_stream());
+        let looked = cache.and_then(|cache| cache.look(&core.node.cache, scope, head, core.now()));
         let (turn, asking) = match looked {
             Some(Looked::Answer(answer)) => (Turn::Answer(answer), None),
             Some(Looked::Ask(asking)) => (Turn::Send(body), Some(asking)),

@@ -62,9 +62,9 @@ impl CacheConfig {
         head: &mut Parts,
         now: SystemTime,
     ) -> Option<Looked> {
-        let bare = has_credential(&head.headers);
+        let credential = has_credential(&head.headers);
         // The service may tell apart what we cannot.
-        if self.per == CachePer::Caller && bare {
+        if self.per == CachePer::Caller && credential {
             return None;
         }
         let key = self.key(scope, head);
@@ -79,7 +79,7 @@ impl CacheConfig {
         let conditions = Conditions::take(&mut head.headers);
         let mut request = head.clone();
         request.method = Method::GET;
-        if scope.caller.is_some() || bare || head.headers.contains_key(header::COOKIE) {
+        if scope.caller.is_some() || credential || head.headers.contains_key(header::COOKIE) {
             // By this the rules know that the answer was made for somebody.
             request.headers.insert(header::AUTHORIZATION, HeaderValue::from_static("-"));
         }
@@ -119,9 +119,11 @@ impl CacheConfig {
             }
         };
         let whose: Vec<&str> = whose.iter().map(field).collect();
-        let host = field(&header::HOST).to_ascii_lowercase();
+        // Links and redirections are made of these.
+        let origin = [fields::FORWARDED_PROTO, fields::FORWARDED_HOST, header::HOST];
+        let origin = origin.each_ref().map(field).join(" ").to_ascii_lowercase();
         let (route, service, uri) = (scope.route, scope.service, &head.uri);
-        format!("{route}\n{service}\n{host}\n{}\n{uri}", whose.join(" ")).into()
+        format!("{route}\n{service}\n{origin}\n{}\n{uri}", whose.join(" ")).into()
     }
 }
 

@@ -148,6 +148,14 @@ async fn what_may_not_be_kept_is_not() {
         get(&edge, &target, fields).await;
         assert_eq!(origin.count() - before, 2, "{fields}");
     }
+    // With a body, the target does not say all that was asked for.
+    for body in ["one", "two"] {
+        let before = origin.count();
+        let asked = format!("GET {FRESH} HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n{body}");
+        // The service answers without reading it.
+        assert_eq!(edge.ask(&asked).await.status, 200);
+        assert_eq!(origin.count() - before, 1, "{body}");
+    }
     for method in ["POST", "OPTIONS"] {
         let before = origin.count();
         for _ in 0..2 {
@@ -209,6 +217,20 @@ async fn requests_that_the_service_tells_apart_are_told_apart() {
     assert_eq!(ask("accept-language: de\r\nx-tone: dark\r\n").await.text(), "number 5");
     for (fields, number) in [(german, 1), ("", 3), (both, 4)] {
         assert_eq!(ask(fields).await.text(), format!("number {number}"));
+    }
+}
+
+#[tokio::test]
+async fn where_a_client_thinks_that_it_is_tells_answers_apart() {
+    let origin = Counting::start().await;
+    let config = Config {
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..route("auth = \"none\"\ncache = {}")
+    };
+    let edge = Edge::start(config, &services(&[&origin.address]));
+    let (proto, host) = ("x-forwarded-proto: https\r\n", "x-forwarded-host: b.example\r\n");
+    for (fields, number) in [("", 1), (proto, 2), (host, 3), ("", 1), (proto, 2), (host, 3)] {
+        assert_eq!(get(&edge, FRESH, fields).await.text(), format!("number {number}"));
     }
 }
 
