@@ -195,7 +195,11 @@ pub struct RouteConfig {
     /// Removes `prefix` from the path that the service sees. Default false.
     pub strip_prefix: bool,
     /// Time to the head of the answer, instead of the service's `response_timeout`.
-    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "types::duration::optional",
+        serialize_with = "types::duration::serialize_optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub timeout: Option<Duration>,
     /// Whether its requests may be sent twice, where the service has retries or hedging.
     /// Default: as their methods say (RFC 9110, section 9.2.2).
@@ -234,25 +238,6 @@ pub struct SplitConfig {
     pub service: String,
     /// Its share, beside those of the others; 0 for none.
     pub weight: u32,
-}
-
-mod optional_duration {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use std::time::Duration;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let text = Option::<String>::deserialize(d)?;
-        text.map(|text| types::duration::parse(&text).map_err(D::Error::custom)).transpose()
-    }
-
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        duration.map(types::duration::format).serialize(s)
-    }
 }
 
 /// A configuration that cannot be served.
