@@ -1,7 +1,6 @@
 //! One request and its answer.
 
 use crate::{
-    canary::Side,
     charge::{charge, limited, settled},
     config::Auth,
     connection::Conn,
@@ -156,13 +155,9 @@ async fn handle(
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
     ticket.trial = core.trial();
-    let tried = match &ticket.trial {
-        Some((canary, Side::Tried)) => Some(Arc::clone(&canary.snapshot)),
-        Some((_, Side::InForce)) | None => None,
-    };
     let chosen = {
         let in_force = core.snapshot();
-        let snapshot = tried.as_deref().unwrap_or(&in_force);
+        let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
         if is_h2 {
             asked.noted.host = Some(h2::check(&mut head, snapshot.config.target_bytes_max)?);
         }
@@ -177,13 +172,15 @@ async fn handle(
                     .await?;
             let whose = Whose::Known(caller.as_ref().map(|caller| &caller.tenant));
             let in_force = core.snapshot();
-            let snapshot = tried.as_deref().unwrap_or(&in_force);
+            let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
             choose(conn, snapshot, asked.noted.host.as_ref(), &head, whose)?
         }
         chosen @ (Chosen::Mount(_) | Chosen::Route(..)) => chosen,
     };
     let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
+            // What the platform answers itself says nothing of routes.
+            ticket.trial = None;
             let request = Request::from_parts(*head, inbound(body, u64::MAX, ticket));
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }

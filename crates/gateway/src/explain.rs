@@ -5,7 +5,7 @@ use crate::{
     config::Auth,
     core::{Node, Snapshot},
     identify::check_roles,
-    path,
+    mount, path,
     route::{Considered, Route, Whose},
     sticky,
     target::{host_of, new_target},
@@ -159,10 +159,7 @@ fn decided(
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
     let mounts = node.mounts.get().map_or(&[][..], Vec::as_slice);
-    let mounted = mounts.iter().find(|(prefix, _)| match prefix.strip_suffix('/') {
-        Some(_) => path.starts_with(&**prefix),
-        None => *path == **prefix,
-    });
+    let mounted = mounts.iter().find(|(prefix, _)| mount::takes(prefix, &path));
     if let Some((prefix, name)) = mounted {
         limits(node, question, name, told)?;
         return Ok(("answered_here", format!("`{prefix}` is the platform's own: {name}")));
@@ -307,12 +304,11 @@ fn told_of(caller: &Caller) -> CallerTold {
 
 impl Explanation {
     /// The same in one line, for a header field: the route and why, what is left of the limits,
-    /// the instance that answered if that is known.
-    pub(crate) fn field(&self, answered: Option<&str>) -> Option<HeaderValue> {
+    /// the service that was called, and the instance that answered if that is known.
+    pub(crate) fn field(&self, service: &str, answered: Option<&str>) -> Option<HeaderValue> {
         let limits: serde_json::Map<_, _> =
             self.limits.iter().map(|left| (left.limit.clone(), left.remaining.into())).collect();
         let considered = self.considered.iter().filter(|considered| considered.taken);
-        let service = self.split.iter().find(|share| share.chosen).map(|share| &share.service);
         let line = serde_json::json!({
             "route": self.route,
             "why": considered.map(|considered| &considered.why).next(),

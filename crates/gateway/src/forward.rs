@@ -77,7 +77,7 @@ pub(crate) async fn forward(
     };
     ticket.route = backend.id;
     let explained = match asked.noted.explain {
-        true => explained(conn, &asked, &head, caller.as_ref()),
+        true => explained(conn, ticket, &asked, &head, caller.as_ref()),
         false => None,
     };
     if form == Form::Grpc && !backend.service.is_h2() {
@@ -156,7 +156,7 @@ pub(crate) async fn forward(
     };
     if let Some(explained) = explained {
         let answered = answer.extensions().get::<AnsweredBy>().map(|by| &*by.0);
-        if let Some(field) = explained.field(answered) {
+        if let Some(field) = explained.field(backend.service.name(), answered) {
             answer.headers_mut().insert(fields::EXPLAIN, field);
         }
     }
@@ -167,13 +167,15 @@ pub(crate) async fn forward(
 /// Which way a request goes, if its caller may know.
 fn explained(
     conn: &Conn,
+    ticket: &Ticket,
     asked: &Asked,
     head: &Parts,
     caller: Option<&Arc<Caller>>,
 ) -> Option<Box<Explanation>> {
     let core = &conn.core;
     let caller = caller?;
-    let snapshot = core.snapshot();
+    let in_force = core.snapshot();
+    let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
     let may = snapshot.config.explain_roles.iter().any(|role| caller.has_role(role.as_str()));
     let question = || Question {
         method: head.method.clone(),
@@ -182,7 +184,7 @@ fn explained(
         ip: asked.ip(conn),
         caller: Some(Arc::clone(caller)),
     };
-    may.then(|| Box::new(explain(&core.node, &snapshot, &question(), core.random())))
+    may.then(|| Box::new(explain(&core.node, snapshot, &question(), core.random())))
 }
 
 /// Tells the limits what the answer cost, and the client what is left.

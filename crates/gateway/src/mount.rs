@@ -54,12 +54,13 @@ impl std::fmt::Debug for MountPoint {
 
 impl MountPoint {
     pub(crate) fn takes(&self, path: &str) -> bool {
-        if self.prefix.ends_with('/') {
-            path.starts_with(&self.prefix)
-        } else {
-            path == self.prefix
-        }
+        takes(&self.prefix, path)
     }
+}
+
+/// Whether what is reached at `prefix` takes this path.
+pub(crate) fn takes(prefix: &str, path: &str) -> bool {
+    if prefix.ends_with('/') { path.starts_with(prefix) } else { path == prefix }
 }
 
 /// Makes the handlers of a core; called once on each core's thread, inside its runtime.

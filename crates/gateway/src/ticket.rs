@@ -3,6 +3,7 @@
 use crate::{
     canary::{Canary, Side},
     connection::Conn,
+    core::Snapshot,
     grpc::{self, Form},
     watch::Owed,
 };
@@ -55,6 +56,16 @@ impl Ticket {
             trial: None,
             owing: None,
             conn,
+        }
+    }
+}
+
+impl Ticket {
+    /// What the request is served by, if that is on trial.
+    pub(crate) fn tried(&self) -> Option<&Arc<Snapshot>> {
+        match &self.trial {
+            Some((canary, Side::Tried)) => Some(&canary.snapshot),
+            Some((_, Side::InForce)) | None => None,
         }
     }
 }

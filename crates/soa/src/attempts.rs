@@ -172,7 +172,7 @@ impl Attempts<'_> {
                 self.note(instance, &sent, bodiless.then_some(began));
             }
             let failed = match sent {
-                Ok(reply) if !self.is_failure(&reply) => return Ok(reply),
+                Ok(reply) if !self.is_failure(&reply) => return Ok(self.told(reply, instance)),
                 Err(Broken::Unsent(_)) if reused && !fresh && !matches!(payload, Payload::Gone) => {
                     fresh = true;
                     continue;
@@ -218,6 +218,14 @@ impl Attempts<'_> {
         // Boxed, for a rare turn shall not make every call larger.
         let link = Box::pin(Link::open(slot, self.service)).await?;
         Ok(Some(Way::Own { link, is_new: true }))
+    }
+
+    /// The reply, which says whose it is if it is asked to.
+    fn told(&self, mut reply: Reply, instance: &Instance) -> Reply {
+        if let (Reply::Answer(answer), true) = (&mut reply, self.terms.explained) {
+            answer.extensions_mut().insert(AnsweredBy(instance.authority().into()));
+        }
+        reply
     }
 
     fn retry(&self) -> Option<&RetryConfig> {
@@ -308,9 +316,6 @@ impl Attempts<'_> {
             return Ok(Reply::Switched(Response::from_parts(parts, ()), tunnel));
         }
         strip_hop_by_hop(&mut parts.headers);
-        if self.terms.explained {
-            parts.extensions.insert(AnsweredBy(lease.instance().authority().into()));
-        }
         tracing::trace!(instance = lease.instance().authority(), "answered");
         let body = if decoder.is_end() {
             if link.finish() {

@@ -254,12 +254,41 @@ async fn bodies_flow_both_ways_at_once() {
     assert_eq!(client.chunk().await, Some(None));
 }
 
+/// An answer without an end, which counts the bytes that are taken of it.
+fn endless(given: Arc<AtomicUsize>) -> Answer {
+    let frames = futures_util::stream::repeat_with(move || {
+        let data = Bytes::from_static(&[b'x'; 16 * 1024]);
+        given.fetch_add(data.len(), SeqCst);
+        Ok::<_, Infallible>(Frame::data(data))
+    });
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
+}
+
+#[tokio::test]
+async fn an_answer_says_whose_it_is() {
+    let service = Service::start(Options::default(), echo).await;
+    let mut config = one_core();
+    config.explain_roles = vec!["curious".parse().unwrap()];
+    config.routes[0].auth = gateway::Auth::Required;
+    let edge = Edge::start(config, &service.config());
+    let key = edge.key("acme", "robot", &["curious"]).await;
+    let fields = format!("authorization: Bearer {key}\r\nx-crosstown-explain: 1\r\n");
+    let answer = edge.ask(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n")).await;
+    let way = answer.header("x-crosstown-explain").unwrap();
+    assert!(way.contains(&format!("\"instance\":\"{}\"", service.address)), "{way}");
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_nobody_up() {
-    let service = Service::start(Options::default(), |request: Request<Incoming>| async move {
-        match request.uri().path() {
-            "/big" => whole(vec![b'x'; 16 << 20]),
-            _ => echo(request).await,
+    let given = Arc::new(AtomicUsize::new(0));
+    let counted = given.clone();
+    let service = Service::start(Options::default(), move |request: Request<Incoming>| {
+        let given = counted.clone();
+        async move {
+            match request.uri().path() {
+                "/endless" => endless(given),
+                _ => echo(request).await,
+            }
         }
     })
     .await;
@@ -268,10 +297,19 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     let mut slow = Vec::new();
     for _ in 0..16 {
         let mut client = edge.connect().await;
-        client.send("GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        client.send("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert_eq!(client.head().await.unwrap().0, 200);
         slow.push(client);
     }
+    // Until nothing of theirs moves any more.
+    soon(async {
+        let mut before = 0;
+        while given.load(SeqCst) != before {
+            before = given.load(SeqCst);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+    .await;
     let body = vec![b'y'; 900_000];
     let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
     let mut quick = edge.connect().await;

@@ -119,6 +119,29 @@ async fn a_part_of_the_requests_goes_to_another_service() {
 }
 
 #[tokio::test]
+async fn the_way_that_is_told_is_the_one_that_was_gone() {
+    let (services, origins) = origins(["old", "new"]).await;
+    let text = "[[routes]]\nname = \"r\"\n\
+         split = [{ service = \"old\", weight = 1 }, { service = \"new\", weight = 1 }]\n";
+    let config = Config { explain_roles: vec!["curious".parse().unwrap()], ..routes(text) };
+    let edge = Edge::start(config, &services);
+    let key = edge.key("acme", "robot", &["curious"]).await;
+    let fields = format!("authorization: Bearer {key}\r\nx-crosstown-explain: 1\r\n");
+    let mut told = BTreeMap::new();
+    for _ in 0..40 {
+        let answer = get(&edge, "/", &fields).await;
+        let field = answer.header("x-crosstown-explain").unwrap();
+        let way: serde_json::Value = serde_json::from_str(field).unwrap();
+        let service = way["service"].as_str().unwrap().to_owned();
+        let at = usize::from(service == "new");
+        assert_eq!(way["instance"], origins[at].address);
+        *told.entry(service).or_insert(0) += 1;
+    }
+    let count = |at: usize| origins[at].requests().unwrap().len();
+    assert_eq!((told["old"], told["new"]), (count(0), count(1)));
+}
+
+#[tokio::test]
 async fn a_caller_stays_with_its_part() {
     let (services, origins) = origins(["old", "new"]).await;
     let text = "[[routes]]\nname = \"r\"\nauth = \"none\"\nsplit_by = \"header:x-user\"\n\

@@ -236,8 +236,18 @@ async fn a_trial_that_goes_well_is_kept_and_one_without_requests_is_not() {
     let bench = Bench::start(&one);
     let file = bench.file(&routes(two.address()));
     let file = file.to_str().unwrap();
-    let output = bench.run(&["apply", file, "--canary", "20", "--for", "1s"]);
+    // What the platform answers itself says nothing of it.
+    let base = bench.server.base();
+    let others = std::thread::spawn(move || {
+        for _ in 0..40 {
+            let url = format!("{base}/crosstown/v1/whoami");
+            Command::new("curl").args(["-s", "-o", "/dev/null", &url]).status().unwrap();
+        }
+    });
+    let terms = ["--canary", "50", "--for", "1s", "--requests-min", "1"];
+    let output = bench.run(&[&["apply", file][..], &terms].concat());
     assert!(!output.status.success());
+    others.join().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("taken back: it had 0 requests"), "{told}");
     let terms = json!({ "percent": 20, "for": "3s", "requests_min": 5 });
