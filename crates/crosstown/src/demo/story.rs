@@ -105,7 +105,9 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
         expect(allowed <= 50, || "the limit never answers".into())?;
     };
     let retry = refusal.headers.get("retry-after").and_then(|value| value.to_str().ok());
-    expect(allowed >= 10 && retry.is_some(), || format!("{allowed} calls, then {refusal:?}"))?;
+    // A server that cannot reach the one that counts has its half.
+    let least = if town.is_shared() { 5 } else { 10 };
+    expect(allowed >= least && retry.is_some(), || format!("{allowed} calls, then {refusal:?}"))?;
     steps.tell(&format!(
         "{allowed} calls to the shop pass the gateway; the next one answers 429, retry after {} s",
         retry.unwrap_or("?")

@@ -155,6 +155,9 @@ fn an_instance_that_restarts_fails_no_call() {
     }
     let said = said("peers", &calls.join().unwrap());
     assert!(said.contains("peer: left") && said.contains("peer: right"), "{said}");
+    // One for each of the client's threads, at most.
+    let cancelled = said.lines().find_map(|line| line.strip_prefix("cancelled "));
+    assert!(cancelled.is_none_or(|count| count.parse::<u32>().unwrap() <= 8), "{said}");
 }
 
 #[tokio::test]
