@@ -1,8 +1,8 @@
 //! The services of a route, and which of them takes a request.
 
 use crate::{config::RouteConfig, sticky};
-use soa::{HashKey, Service, Services, Timeout};
-use std::sync::Arc;
+use soa::{HashKey, Service, Services};
+use std::{sync::Arc, time::Duration};
 use traffic_cop::analytics::{Analytics, RouteId};
 
 /// A service behind a route.
@@ -11,7 +11,7 @@ pub(crate) struct Backend {
     /// The route with this service, to those who count.
     pub(crate) id: RouteId,
     pub(crate) service: Arc<Service>,
-    pub(crate) timeout: Timeout,
+    pub(crate) timeout: Duration,
     weight: u32,
 }
 
@@ -48,7 +48,7 @@ impl Backends {
                 Ok(Backend {
                     id: analytics.route(&route.name, name),
                     service: Arc::clone(service),
-                    timeout: Timeout::new(timeout),
+                    timeout,
                     weight,
                 })
             })

@@ -2,7 +2,6 @@
 
 use http::HeaderValue;
 use protocol::{Code, Problem};
-use soa::Timeout;
 use std::time::Duration;
 
 /// The time that a client asked for, in milliseconds.
@@ -25,17 +24,17 @@ pub(crate) fn asked(field: Option<&HeaderValue>) -> Result<Option<Duration>, Pro
 /// # Errors
 /// `upstream_timeout` if nothing is: the service is not called in vain.
 pub(crate) fn left(
-    route: &Timeout,
+    route: Duration,
     asked: Option<Duration>,
     spent: impl FnOnce() -> Duration,
-) -> Result<Timeout, Problem> {
-    let Some(asked) = asked else { return Ok(route.clone()) };
+) -> Result<Duration, Problem> {
+    let Some(asked) = asked else { return Ok(route) };
     let left = asked.saturating_sub(spent());
     if left.is_zero() {
         let detail = "the time that the client gave was used up before the service was called";
         return Err(Problem::new(Code::UpstreamTimeout, detail));
     }
-    Ok(if left < route.left() { Timeout::new(left) } else { route.clone() })
+    Ok(left.min(route))
 }
 
 #[cfg(test)]
@@ -44,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_client_may_wait_for_less_and_not_for_more() {
-        let route = Timeout::new(Duration::from_secs(1));
+        let route = Duration::from_secs(1);
         for (field, spent, expected) in [
             (None, 9_000, Some(1_000)),
             (Some("400"), 100, Some(300)),
@@ -55,8 +54,8 @@ mod tests {
         ] {
             let field = field.map(HeaderValue::from_static);
             let asked = asked(field.as_ref()).unwrap();
-            let left = left(&route, asked, || Duration::from_millis(spent)).ok();
-            let left = left.map(|left| left.left().as_millis());
+            let left = left(route, asked, || Duration::from_millis(spent)).ok();
+            let left = left.map(|left| left.as_millis());
             assert_eq!(left, expected, "{field:?}");
         }
         for field in ["", "-1", "1.5", "1s", " 1", "+1", "999999999999999999999"] {

@@ -90,7 +90,7 @@ pub(crate) fn refused(problem: &Problem) -> Response<Body> {
 #[derive(Default)]
 pub(crate) struct Noted {
     pub(crate) host: Option<HeaderValue>,
-    traceparent: Option<HeaderValue>,
+    pub(crate) traceparent: Option<HeaderValue>,
     pub(crate) tracestate: bool,
     pub(crate) timeout: Option<HeaderValue>,
     pub(crate) explain: bool,

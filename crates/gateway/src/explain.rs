@@ -250,7 +250,7 @@ fn forwarded(
             chosen: service == backend.service.name(),
         })
         .collect();
-    told.timeout_ms = u64::try_from(backend.timeout.left().as_millis()).ok();
+    told.timeout_ms = u64::try_from(backend.timeout.as_millis()).ok();
     let changed = normal != question.target.path();
     let new = new_target(route, normal, changed, &question.target)?;
     let new = new.as_ref().unwrap_or(&question.target);

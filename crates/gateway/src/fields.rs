@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
+use soa::Added;
 use traffic_cop::identity::CallerCache;
 use types::Caller;
 
@@ -147,16 +148,12 @@ impl CallerFields {
         }
     }
 
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(TENANT, self.tenant.clone());
-        headers.insert(PRINCIPAL, self.principal.clone());
-        headers.insert(KIND, self.kind.clone());
-        if let Some(session) = &self.session {
-            headers.insert(SESSION, session.clone());
-        }
-        if let Some(roles) = &self.roles {
-            headers.insert(ROLES, roles.clone());
-        }
+    pub(crate) fn add_to(&self, added: &mut Added) {
+        added.push((TENANT, self.tenant.clone()));
+        added.push((PRINCIPAL, self.principal.clone()));
+        added.push((KIND, self.kind.clone()));
+        added.extend(self.session.clone().map(|session| (SESSION, session)));
+        added.extend(self.roles.clone().map(|roles| (ROLES, roles)));
     }
 }
 

@@ -20,7 +20,9 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
-use soa::{AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc};
+use soa::{
+    Added, AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
+};
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
 use types::Caller;
@@ -85,7 +87,11 @@ pub(crate) async fn forward(
         return Err(Problem::new(Code::NotImplemented, detail));
     }
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
-    fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
+    let mut added = fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
+    if route.content.is_some() {
+        // Copies and kept answers are told apart by these, too.
+        head.headers.extend(added.drain(..));
+    }
     if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
         auth.tell(&mut head.headers, said);
     }
@@ -106,7 +112,8 @@ pub(crate) async fn forward(
         repeatable: route.idempotent,
         priority: route.priority,
         explained: explained.is_some(),
-        timeout: deadline::left(&backend.timeout, patience, spent)?,
+        timeout: deadline::left(backend.timeout, patience, spent)?,
+        added,
     };
     if let Some(call) = call_timeout {
         let left = grpc::timeout_field(call.saturating_sub(spent()));
@@ -128,7 +135,7 @@ pub(crate) async fn forward(
         body = match turn {
             Turn::Send(body) => body,
             Turn::Answer(answer) => {
-                let patience = backend.timeout.left();
+                let patience = backend.timeout;
                 let edit = &route.response_edit;
                 let after = content.after(core, known, answer, edit, patience);
                 let mut answer = Box::pin(after).await?;
@@ -139,11 +146,11 @@ pub(crate) async fn forward(
         pending = Some((content, known));
     }
     // The sweeper looks often enough for the routes' own timeouts only.
-    let late = conn.late(terms.timeout.left(), is_h2 || patience.is_some());
+    let late = conn.late(terms.timeout, is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
     let mut answer = match (reply, pending) {
         (Ok(Reply::Answer(answer)), Some((content, known))) => {
-            let patience = backend.timeout.left();
+            let patience = backend.timeout;
             let after = content.after(core, known, answer, &route.response_edit, patience);
             Box::pin(after).await?
         }
@@ -201,14 +208,15 @@ fn tell_limits(
     decision.write_headers(answer.headers_mut());
 }
 
-/// Makes the header fields fit for a service.
+/// Makes the header fields fit for a service; gives those that come on top, whose names no client
+/// and no route may use.
 fn fit(
     conn: &Conn,
     headers: &mut HeaderMap,
     asked: Asked,
     caller: Option<&Arc<Caller>>,
     (route, service): (&Route, &Service),
-) {
+) -> Added {
     // HTTP/2 has no upgrade: who asks for one is answered as if it had not (RFC 9110, section 7.8).
     let upgrades = !service.is_h2();
     let service = service.config();
@@ -218,27 +226,30 @@ fn fit(
     let protocol = if switching && upgrades { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
+    if noted.traceparent.is_some() {
+        headers.remove(fields::TRACEPARENT);
+    }
     if noted.tracestate && !trace.continued {
         headers.remove(fields::TRACESTATE);
     }
     route.request_edit.apply(headers);
-    // One growth instead of several.
-    headers.reserve(10);
-    headers.insert(fields::TRACEPARENT, trace.parent);
-    headers.insert(fields::REQUEST_ID, trace.id);
-    headers.insert(fields::FORWARDED_FOR, address);
-    headers.insert(fields::FORWARDED_PROTO, proto.unwrap_or_else(|| conn.scheme.clone()));
+    let mut added = Added::new();
+    added.push((fields::TRACEPARENT, trace.parent));
+    added.push((fields::REQUEST_ID, trace.id));
+    added.push((fields::FORWARDED_FOR, address));
+    added.push((fields::FORWARDED_PROTO, proto.unwrap_or_else(|| conn.scheme.clone())));
     // Otherwise it is in `Host` already.
     if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
-        headers.insert(fields::FORWARDED_HOST, host);
+        added.push((fields::FORWARDED_HOST, host));
     }
     if let Some(caller) = caller {
-        caller_fields(conn, caller).write(headers);
+        caller_fields(conn, caller).add_to(&mut added);
     }
     if let Some(protocol) = protocol {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    added
 }
 
 fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {

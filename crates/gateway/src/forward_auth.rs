@@ -14,7 +14,7 @@ use http::{
 };
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
-use soa::{Body, Priority, Reply, Service, Services, Terms, Timeout};
+use soa::{Added, Body, Priority, Reply, Service, Services, Terms};
 use std::{sync::Arc, time::Duration};
 use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId};
 
@@ -116,14 +116,19 @@ impl ForwardAuth {
         asked: &Asked,
         caller: Option<&Caller>,
     ) -> Result<Verdict, Problem> {
-        let request = self.request(conn, head, asked, caller);
+        let request = self.request(conn, head, asked);
+        let mut added = Added::new();
+        if let Some(caller) = caller {
+            CallerFields::new(caller).add_to(&mut added);
+        }
         let terms = Terms {
             key: None,
             repeatable: None,
             // Nothing of the route goes on without it.
             priority: Priority::High,
             explained: false,
-            timeout: Timeout::new(self.timeout),
+            timeout: self.timeout,
+            added,
         };
         let late = tokio::time::sleep(self.timeout);
         let reply = conn.core.pool.call(&self.service, request, Body::Empty, &terms, late).await;
@@ -162,13 +167,7 @@ impl ForwardAuth {
         }
     }
 
-    fn request(
-        &self,
-        conn: &Conn,
-        head: &Parts,
-        asked: &Asked,
-        caller: Option<&Caller>,
-    ) -> Box<Parts> {
+    fn request(&self, conn: &Conn, head: &Parts, asked: &Asked) -> Box<Parts> {
         let (mut request, ()) = Request::new(()).into_parts();
         (request.method, request.version) = (Method::GET, Version::HTTP_11);
         request.uri = self.target.clone();
@@ -200,9 +199,6 @@ impl ForwardAuth {
         }
         headers.insert(fields::TRACEPARENT, asked.trace.parent.clone());
         headers.insert(fields::REQUEST_ID, asked.trace.id.clone());
-        if let Some(caller) = caller {
-            CallerFields::new(caller).write(headers);
-        }
         Box::new(request)
     }
 }

@@ -171,6 +171,7 @@ async fn send(
     let mut sending = Sending::new(framed, body, |out| {
         http1::response_head(out, parts.status, &parts.headers, framed);
     });
+    http1::give_back(parts.headers);
     poll_fn(|cx| {
         conn.watch.register(cx.waker());
         if conn.watch.is_cut() {

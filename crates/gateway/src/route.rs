@@ -145,8 +145,8 @@ impl Table {
             let compiled = compile::route(config, route, services, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
             for backend in compiled.backends.iter() {
-                let shortest = table.timeout_min.get_or_insert(backend.timeout.left());
-                *shortest = backend.timeout.left().min(*shortest);
+                let shortest = table.timeout_min.get_or_insert(backend.timeout);
+                *shortest = backend.timeout.min(*shortest);
             }
             let compiled = Arc::new(compiled);
             if route.hosts.is_empty() {

@@ -12,18 +12,21 @@
 
 mod chunked;
 mod decoder;
+mod names;
 mod refusal;
 mod request;
 mod response;
 mod send;
 mod socket;
+mod spare;
 
 pub use decoder::Decoder;
 pub use refusal::Refusal;
 pub use request::{Bounds, FIELDS_MAX, RequestHead, Requests, asks_for_h2c, is_authority, is_host};
 pub use response::{Malformed, ResponseHead, Responses};
-pub use send::{Framed, SendError, Sending, request_head, response_head};
+pub use send::{Framed, SendError, Sending, field, request_head, response_head};
 pub use socket::{read, sent, write};
+pub use spare::give_back;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,8 @@
 //! The head of a request.
 
-use crate::{Decoder, Refusal};
+use crate::{Decoder, Refusal, names, spare};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, request::Parts};
 use httparse::Status;
 use memchr::{memchr, memchr_iter};
 use protocol::Code;
@@ -21,9 +21,6 @@ pub struct Bounds {
 
 /// Header fields of a message, at most.
 pub const FIELDS_MAX: usize = 100;
-
-/// Fields that are likely to be added to a request on its way.
-const FIELDS_ADDED: usize = 10;
 
 /// Bytes of the request line besides the target: method, version, spaces.
 const LINE_EXTRA: usize = 64;
@@ -214,7 +211,7 @@ fn read(head: &Bytes, bounds: &Bounds, known: &mut Vec<u8>) -> Result<RequestHea
     };
     let old = request.version == Some(0);
     let mut fields = Fields::default();
-    let mut headers = HeaderMap::with_capacity(request.headers.len() + FIELDS_ADDED);
+    let mut headers = spare::headers(request.headers.len());
     for field in request.headers.iter() {
         fields.take(field, old)?;
         let (name, value) =
@@ -276,7 +273,7 @@ pub(crate) fn owned(
     head: &Bytes,
     field: &httparse::Header<'_>,
 ) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+    let name = names::name(field.name.as_bytes())?;
     // An empty value may lie anywhere.
     let value = if field.value.is_empty() { Bytes::new() } else { head.slice_ref(field.value) };
     Some((name, HeaderValue::from_maybe_shared(value).ok()?))

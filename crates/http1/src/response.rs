@@ -3,9 +3,10 @@
 use crate::{
     Decoder,
     request::{FIELDS_MAX, owned},
+    spare,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, Version, header, response::Parts};
+use http::{Method, Response, StatusCode, Version, header, response::Parts};
 use httparse::Status;
 use std::mem::MaybeUninit;
 
@@ -84,7 +85,7 @@ fn read(bytes: &Bytes, asked: &Method) -> Result<Option<(ResponseHead, usize)>, 
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Malformed("the status is malformed"))?;
     let mut framing = Framing::default();
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + FIELDS_ADDED);
+    let mut headers = spare::headers(response.headers.len() + FIELDS_ADDED);
     for field in response.headers.iter() {
         let (name, value) = owned(bytes, field).ok_or(Malformed("a header field is malformed"))?;
         framing.take(&name, value.as_bytes())?;

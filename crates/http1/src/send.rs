@@ -40,13 +40,14 @@ pub enum Framed {
     Close,
 }
 
-/// Writes the head of a request.
+/// Writes the head of a request; `more` writes fields that come on top, none of which frames.
 pub fn request_head(
     out: &mut Vec<u8>,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
     framed: Framed,
+    more: impl FnOnce(&mut Vec<u8>),
 ) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -54,6 +55,7 @@ pub fn request_head(
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     fields(out, headers, framed);
+    more(out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -94,7 +96,8 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap, framed: Framed) {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Writes a header field.
+pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -168,6 +171,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
             let waits = !self.ended && self.fill(cx)?;
             ready!(self.poll_flush(cx, &mut write)).map_err(SendError::Io)?;
             if self.ended {
+                give_back(&mut self.out);
                 return Poll::Ready(Ok(()));
             }
             if waits {
@@ -277,12 +281,17 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
 
 impl<B> Drop for Sending<B> {
     fn drop(&mut self) {
-        let mut out = std::mem::take(&mut self.out);
-        if out.capacity() <= SPARE_BYTES_MAX {
-            out.clear();
-            // At the end of its thread there is no next one.
-            let _ = SPARE.try_with(|spare| spare.set(out));
-        }
+        give_back(&mut self.out);
+    }
+}
+
+/// Keeps a buffer for the next message of the thread, if it is one to be kept.
+fn give_back(out: &mut Vec<u8>) {
+    let mut out = std::mem::take(out);
+    if (1..=SPARE_BYTES_MAX).contains(&out.capacity()) {
+        out.clear();
+        // At the end of its thread there is no next one.
+        let _ = SPARE.try_with(|spare| spare.set(out));
     }
 }
 

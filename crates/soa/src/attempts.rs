@@ -4,7 +4,7 @@
 use crate::{
     balance::Turn,
     body::{Answer, Body, BoxError},
-    call::{AnsweredBy, Called, Reply, TIMEOUT, Terms, Timeout},
+    call::{AnsweredBy, Called, Reply, TIMEOUT, Terms},
     config::RetryConfig,
     error::Error,
     grpc,
@@ -120,7 +120,10 @@ impl Attempts<'_> {
         // Somebody has to know whom a late answer was expected of.
         let watched = self.guard.is_some() || !service.is_single();
         let start = if watched { inner.clock.elapsed() } else { Duration::ZERO };
-        head.headers.insert(TIMEOUT, terms.timeout.field().clone());
+        if service.is_h2() {
+            head.headers.extend(terms.added.iter().cloned());
+        }
+        let mut left = terms.timeout;
         let given = if service.is_h2() { head.headers.get(grpc::TIMEOUT) } else { None };
         let given = given.and_then(grpc::timeout);
         loop {
@@ -167,12 +170,18 @@ impl Attempts<'_> {
             if let Some(host) = service.host(instance, &head.headers) {
                 head.headers.insert(header::HOST, host.clone());
             }
-            let sent = self.send(way, lease, &head, &mut payload).await;
+            if service.is_h2() {
+                head.headers.insert(TIMEOUT, millis(left).into());
+            }
+            let sent = self.send(way, lease, &head, left, &mut payload).await;
             if watched {
                 self.note(instance, &sent, bodiless.then_some(began));
             }
             let failed = match sent {
-                Ok(reply) if !self.is_failure(&reply) => return Ok(self.told(reply, instance)),
+                Ok(reply) if !self.is_failure(&reply) => {
+                    http1::give_back(std::mem::take(&mut head.headers));
+                    return Ok(self.told(reply, instance));
+                }
                 Err(Broken::Unsent(_)) if reused && !fresh && !matches!(payload, Payload::Gone) => {
                     fresh = true;
                     continue;
@@ -191,8 +200,7 @@ impl Attempts<'_> {
             tried.push(instance.id);
             tokio::time::sleep(self.backoff(repeats)).await;
             let spent = inner.clock.elapsed().saturating_sub(start);
-            let left = Timeout::new(terms.timeout.left().saturating_sub(spent));
-            head.headers.insert(TIMEOUT, left.field().clone());
+            left = terms.timeout.saturating_sub(spent);
             if let Some(call) = given {
                 let left = grpc::timeout_field(call.saturating_sub(spent));
                 head.headers.insert(grpc::TIMEOUT, left);
@@ -282,9 +290,10 @@ impl Attempts<'_> {
         way: Way,
         lease: Lease,
         head: &Parts,
+        left: Duration,
         payload: &mut Payload,
     ) -> Result<Reply, Broken> {
-        let sent = self.send_for_long(way, lease, head, payload);
+        let sent = self.send_for_long(way, lease, head, left, payload);
         match self.retry().and_then(|retry| retry.attempt_timeout) {
             None => sent.await,
             Some(timeout) => {
@@ -299,13 +308,20 @@ impl Attempts<'_> {
         way: Way,
         lease: Lease,
         head: &Parts,
+        left: Duration,
         payload: &mut Payload,
     ) -> Result<Reply, Broken> {
         let mut link = match way {
             Way::Own { link, .. } => link,
             Way::Shared(place) => return Box::pin(place.send(lease, head, payload)).await,
         };
-        link.begin(head, payload.take());
+        link.begin(head, payload.take(), |out| {
+            for (name, value) in &self.terms.added {
+                http1::field(out, name.as_str(), value.as_bytes());
+            }
+            let mut digits = itoa::Buffer::new();
+            http1::field(out, TIMEOUT.as_str(), digits.format(millis(left)).as_bytes());
+        });
         let (mut parts, decoder) = poll_fn(|cx| link.poll_head(cx)).await?;
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             if !head.headers.contains_key(header::UPGRADE) {
@@ -327,4 +343,9 @@ impl Attempts<'_> {
         };
         Ok(Reply::Answer(Response::from_parts(parts, body)))
     }
+}
+
+/// Whole milliseconds, as services are told them.
+fn millis(left: Duration) -> u64 {
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,10 +13,11 @@ use crate::{
     tunnel::Tunnel,
 };
 use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
+use smallvec::SmallVec;
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -67,40 +68,18 @@ pub struct Terms {
     pub priority: Priority,
     /// Whether the answer carries [`AnsweredBy`] among its extensions.
     pub explained: bool,
-    /// How long the caller waits for the head of the answer.
-    pub timeout: Timeout,
+    /// How long the caller waits for the head of the answer. The service is told.
+    pub timeout: Duration,
+    /// What the request carries besides the fields of its head, which has none of these names.
+    pub added: Added,
 }
+
+/// Header fields.
+pub type Added = SmallVec<[(HeaderName, HeaderValue); 10]>;
 
 /// Host and port of the instance that answered.
 #[derive(Debug, Clone)]
 pub struct AnsweredBy(pub Arc<str>);
-
-/// A time for the head of an answer, and how the service is told.
-#[derive(Debug, Clone)]
-pub struct Timeout {
-    left: Duration,
-    field: HeaderValue,
-}
-
-impl Timeout {
-    /// This long, from now.
-    #[must_use]
-    pub fn new(left: Duration) -> Self {
-        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        Self { left, field: millis.into() }
-    }
-
-    /// How long.
-    #[must_use]
-    pub fn left(&self) -> Duration {
-        self.left
-    }
-
-    /// What the service is told at the beginning.
-    pub(crate) fn field(&self) -> &HeaderValue {
-        &self.field
-    }
-}
 
 /// What was called so far, for whoever gives up waiting: by the call, and by its hedge.
 #[derive(Debug, Default)]
@@ -138,8 +117,8 @@ impl Pool {
         let called = Called::default();
         let attempts =
             Attempts { pool: self, service, guard: None, terms, called: &called, lane: 0 };
-        let attempts = attempts.run(head, Payload::once(body), None);
-        self.in_time(service, &called, attempts, late).await
+        let reply = pin!(attempts.run(head, Payload::once(body), None));
+        self.in_time(service, &called, reply, late).await
     }
 
     async fn guarded(
@@ -178,12 +157,12 @@ impl Pool {
         let hedge = guard.hedge_after().filter(|_| may_repeat && !service.is_single());
         let reply = match hedge {
             None => {
-                let attempts = attempts(0).run(head, payload, None);
-                self.in_time(service, &called, attempts, late).await
+                let reply = pin!(attempts(0).run(head, payload, None));
+                self.in_time(service, &called, reply, late).await
             }
             Some(after) => {
                 let both = self.hedged(guard, [attempts(0), attempts(1)], head, payload, after);
-                self.in_time(service, &called, both, late).await
+                self.in_time(service, &called, pin!(both), late).await
             }
         };
         let now = self.inner().clock.elapsed();
@@ -207,10 +186,9 @@ impl Pool {
         &self,
         service: &Service,
         called: &Called,
-        reply: impl Future<Output = Result<Reply, Error>>,
+        mut reply: Pin<&mut impl Future<Output = Result<Reply, Error>>>,
         late: impl Future<Output = ()>,
     ) -> Result<Reply, Error> {
-        let mut reply = pin!(reply);
         let mut late = pin!(late);
         poll_fn(|cx| {
             if let Poll::Ready(reply) = reply.as_mut().poll(cx) {
