@@ -27,7 +27,7 @@ pub struct Chunked {
 #[derive(Debug, Clone, Copy)]
 enum At {
     Size { digits: u8, size: u64 },
-    Extension { size: u64 },
+    Extension { size: u64, quoted: Quoted },
     SizeEnd { size: u64 },
     Data { left: u64 },
     DataCr,
@@ -37,6 +37,27 @@ enum At {
     TrailerLf,
     EndLf,
     End,
+}
+
+/// Whether a quoted value of an extension is open; its sender and others must not differ on
+/// whether the line ends in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quoted {
+    No,
+    Yes,
+    /// What comes next is taken as it is.
+    Escaped,
+}
+
+impl Quoted {
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::No, b'"') | (Self::Escaped, _) => Self::Yes,
+            (Self::Yes, b'"') => Self::No,
+            (Self::Yes, b'\\') => Self::Escaped,
+            (same, _) => same,
+        }
+    }
 }
 
 impl At {
@@ -104,7 +125,7 @@ impl Chunked {
         self.at = match self.at {
             At::Size { digits, size } => match byte {
                 b'\r' if digits > 0 => At::SizeEnd { size },
-                b';' if digits > 0 => At::Extension { size },
+                b';' if digits > 0 => At::Extension { size, quoted: Quoted::No },
                 _ => {
                     let digit = (byte as char).to_digit(16).ok_or_else(bad_size)?;
                     // Sixteen digits fit into 64 bits, so the shift loses nothing.
@@ -114,12 +135,12 @@ impl Chunked {
                     At::Size { digits: digits + 1, size: (size << 4) | u64::from(digit) }
                 }
             },
-            At::Extension { size } => {
+            At::Extension { size, quoted } => {
                 self.extension_bytes += 1;
                 match byte {
-                    b'\r' => At::SizeEnd { size },
+                    b'\r' if quoted == Quoted::No => At::SizeEnd { size },
                     b'\t' | b' '..=b'~' if self.extension_bytes <= EXTENSION_BYTES_MAX => {
-                        At::Extension { size }
+                        At::Extension { size, quoted: quoted.after(byte) }
                     }
                     _ => {
                         return Err(Refusal::framing("a chunk extension is malformed or too long"));

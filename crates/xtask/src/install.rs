@@ -9,12 +9,14 @@ use std::{
 
 /// For the tests: crash images are recorded with strace, pages are tested in Chromium, guides run
 /// in a namespace of their own, adapters run against real servers, nodes restart behind HAProxy,
+/// nginx judges what the gateway sends on,
 /// and slowhttptest is slow.
 const FOR_TESTS: &[&str] = &[
     "chromium",
     "curl",
     "haproxy",
     "iproute2",
+    "nginx-light",
     "pgbouncer",
     "postgresql",
     "procps",
@@ -28,7 +30,7 @@ const SOCKUDO: &str = "5.2.0";
 /// As in `requirements.txt`.
 const CENTRIFUGE_PYTHON: &str = "centrifuge-python==0.7.0";
 /// Packages that would leave a service running, though tests start servers of their own.
-const SERVICES: &[&str] = &["haproxy", "pgbouncer", "postgresql", "redis-server"];
+const SERVICES: &[&str] = &["haproxy", "nginx-light", "pgbouncer", "postgresql", "redis-server"];
 
 /// Installs what the tests need; what is there already is left as it is.
 ///
@@ -66,7 +68,9 @@ pub(crate) fn debian(packages: &[&str]) -> Result<(), String> {
     }
     for service in SERVICES.iter().filter(|service| missing.contains(service)) {
         // Where there is no init system it was not started.
-        let _ = command("service", &[service, "stop"]).stderr(Stdio::null()).status();
+        let _ = command("service", &[service.trim_end_matches("-light"), "stop"])
+            .stderr(Stdio::null())
+            .status();
     }
     Ok(())
 }

@@ -1,7 +1,11 @@
 //! The framing table: every way of saying a message that two servers might read differently.
 
+mod nginx;
+
 use crate::support::{Answer, Client, Edge, Origin, config, services, soon};
-use std::time::Duration;
+use futures_util::FutureExt;
+use nginx::Nginx;
+use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::io::AsyncReadExt;
 
 const TABLE: &str = include_str!("framing.txt");
@@ -40,7 +44,7 @@ fn cases() -> Vec<Case> {
         match key {
             ">" => case.pieces.push(unescape(value)),
             "<" => case.answers.extend(value.split(' ').map(str::to_owned)),
-            "=" => case.origin.push(value.to_owned()),
+            "=" => case.origin.push(String::from_utf8(unescape(value)).expect("UTF-8")),
             "partial" => case.partial = true,
             _ => panic!("what is {line:?}?"),
         }
@@ -84,9 +88,8 @@ fn unescape(text: &str) -> Vec<u8> {
     out
 }
 
-async fn run(case: &Case) -> Result<(), String> {
-    let origin = Origin::echo().await;
-    let edge = Edge::start(config(), &services(&[&origin.address]));
+/// Says what is to be said, and compares what comes back.
+async fn drive(case: &Case, edge: Edge) -> Result<(), String> {
     let mut client = edge.connect().await;
     for (index, piece) in case.pieces.iter().enumerate() {
         if index > 0 {
@@ -97,7 +100,7 @@ async fn run(case: &Case) -> Result<(), String> {
             break;
         }
     }
-    let mut seen = Vec::new();
+    let (mut seen, mut said) = (Vec::new(), String::new());
     for expected in &case.answers {
         if expected == "close" {
             seen.push(if client.is_closed().await { "close" } else { "open" }.to_owned());
@@ -110,7 +113,10 @@ async fn run(case: &Case) -> Result<(), String> {
             continue;
         }
         match answer(&mut client).await {
-            Some(answer) => seen.push(answer.status.to_string()),
+            Some(answer) => {
+                seen.push(answer.status.to_string());
+                said = String::from_utf8_lossy(&answer.body).into_owned();
+            }
             None => {
                 seen.push("nothing".into());
                 break;
@@ -118,10 +124,16 @@ async fn run(case: &Case) -> Result<(), String> {
         }
     }
     if seen != case.answers {
-        return Err(format!("the client saw {seen:?}, not {:?}", case.answers));
+        return Err(format!("the client saw {seen:?}, not {:?}: {said}", case.answers));
     }
     drop(client);
-    edge.gateway.drain(Duration::from_millis(0)).await;
+    edge.gateway.drain(Duration::ZERO).await;
+    Ok(())
+}
+
+async fn run(case: &Case) -> Result<(), String> {
+    let origin = Origin::echo().await;
+    drive(case, Edge::start(config(), &services(&[&origin.address]))).await?;
     if case.partial {
         let received = origin.received().concat();
         let text = String::from_utf8_lossy(&received);
@@ -158,13 +170,15 @@ async fn answer(client: &mut Client) -> Option<Answer> {
     Some(answer)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_table_holds() {
-    let cases = cases();
-    assert!(cases.len() >= 100, "only {} cases", cases.len());
+/// What each case comes to, some of them at once; fails with those that go wrong.
+async fn judge(cases: &[Case], run: impl AsyncFn(usize, &Case) -> Result<(), String>) {
+    let numbered: Vec<_> = cases.iter().enumerate().collect();
     let mut wrong = Vec::new();
-    for chunk in cases.chunks(16) {
-        let runs = chunk.iter().map(|case| async move { (case, soon(run(case)).await) });
+    for chunk in numbered.chunks(16) {
+        let runs = chunk.iter().map(async |(number, case)| {
+            let outcome = AssertUnwindSafe(soon(run(*number, case))).catch_unwind().await;
+            (case, outcome.unwrap_or_else(|_| Err("what was expected does not come".into())))
+        });
         for (case, outcome) in futures_util::future::join_all(runs).await {
             if let Err(what) = outcome {
                 wrong.push(format!("{}: {what}", case.name));
@@ -172,6 +186,32 @@ async fn the_table_holds() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_holds() {
+    let cases = cases();
+    assert!(cases.len() >= 300, "only {} cases", cases.len());
+    judge(&cases, async |_, case| run(case).await).await;
+}
+
+/// nginx, a parser that is not ours, finds the requests that the table names in the bytes that
+/// are sent on, and no others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_reads_what_is_sent_on_in_the_same_way() {
+    let cases = cases();
+    let nginx = Nginx::start(cases.len());
+    judge(&cases, async |number, case| {
+        drive(case, Edge::start(config(), &services(&[&nginx.instance(number)]))).await
+    })
+    .await;
+    let read = nginx.stop();
+    for (number, case) in cases.iter().enumerate() {
+        let none = Vec::new();
+        let read = read.get(&number).unwrap_or(&none);
+        let expected = if case.partial { &none } else { &case.origin };
+        assert_eq!(read, expected, "{}", case.name);
+    }
 }
 
 /// Byte by byte, the same bytes mean the same.
