@@ -1,7 +1,13 @@
 //! What identifies a request in logs: our span of the W3C trace context.
 
 use crate::connection::Conn;
+use bytes::Bytes;
 use http::HeaderValue;
+use std::ops::Range;
+
+/// Bytes of a `traceparent`, and those of them that are the span.
+const LENGTH: usize = 55;
+const SPAN: Range<usize> = 36..52;
 
 /// What identifies the request in logs: our span of the W3C trace.
 pub(crate) struct Trace {
@@ -16,18 +22,22 @@ impl Trace {
         let begun =
             traceparent.and_then(|value| value.to_str().ok()).filter(|value| is_traceparent(value));
         let core = &conn.core;
-        let mut text = *b"00-................................-................-00";
+        let mut text = Vec::with_capacity(LENGTH);
         match begun {
-            Some(begun) => text.copy_from_slice(begun.as_bytes()),
+            Some(begun) => text.extend_from_slice(&begun.as_bytes()[..SPAN.start]),
             None => {
-                text[3..19].copy_from_slice(&hex(core.random() | 1));
-                text[19..35].copy_from_slice(&hex(core.random()));
+                text.extend_from_slice(b"00-");
+                text.extend_from_slice(&hex(core.random() | 1));
+                text.extend_from_slice(&hex(core.random()));
+                text.push(b'-');
             }
         }
         // Nonzero, as the trace context wants ids to be.
-        text[36..52].copy_from_slice(&hex(core.random() | 1));
-        let value = |bytes| HeaderValue::from_bytes(bytes).expect("it is visible ASCII");
-        Self { id: value(&text[36..52]), parent: value(&text), continued: begun.is_some() }
+        text.extend_from_slice(&hex(core.random() | 1));
+        text.extend_from_slice(begun.map_or(b"-00", |begun| &begun.as_bytes()[SPAN.end..]));
+        let text = Bytes::from(text);
+        let value = |text| HeaderValue::from_maybe_shared(text).expect("it is visible ASCII");
+        Self { id: value(text.slice(SPAN)), parent: value(text), continued: begun.is_some() }
     }
 }
 
@@ -56,13 +66,13 @@ fn is_traceparent(text: &str) -> bool {
         bytes[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     };
     let zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == b'0');
-    bytes.len() == 55
+    bytes.len() == LENGTH
         && bytes.starts_with(b"00-")
         && hex(3..35)
         && !zero(3..35)
         && bytes[35] == b'-'
-        && hex(36..52)
-        && !zero(36..52)
+        && hex(SPAN)
+        && !zero(SPAN)
         && bytes[52] == b'-'
         && hex(53..55)
 }

@@ -462,6 +462,11 @@ async fn what_a_service_is_told_comes_from_the_credential() {
         let id = answer.header("x-request-id").unwrap();
         let parent = format!("traceparent: 00-0af7651916cd43dd8448eb211c80319c-{id}-01\r\n");
         assert!(text.contains(&parent) && text.contains(&format!("x-request-id: {id}")), "{text}");
+        // What the client said by these names is gone, not added to.
+        for name in ["traceparent:", "x-request-id:", "x-forwarded-for:", "x-crosstown-principal:"]
+        {
+            assert_eq!(text.matches(name).count(), 1, "{name} in {text}");
+        }
         assert!(!text.contains("evil") && !text.contains("6.6.6.6") && !text.contains(&key));
     }
     let answer = edge.ask(&ask("/admin;x/x", &format!("x-api-key: {key}\r\n"))).await;
