@@ -1,6 +1,7 @@
 //! The HTTP/2 side of a connection.
 
 mod head;
+mod turn;
 
 pub(crate) use head::check;
 
@@ -26,6 +27,7 @@ use std::{
     time::Duration,
 };
 use transport::{Stream, Tls};
+use turn::{Turn, later};
 
 /// What HTTP/2 begins with, as far as no HTTP/1 request does.
 pub(crate) const PREFACE: &[u8] = b"PRI ";
@@ -42,7 +44,15 @@ pub(crate) async fn serve(
     header_bytes_max: usize,
 ) -> hyper::Result<()> {
     let (core, watch) = (Rc::clone(&conn.core), Rc::clone(&conn.watch));
-    let io = Io { stream: TokioIo::new(stream), first, at: 0, watch: Rc::clone(&watch), patience };
+    let turn = Rc::new(Turn::default());
+    let io = Io {
+        stream: TokioIo::new(stream),
+        first,
+        at: 0,
+        watch: Rc::clone(&watch),
+        turn: Rc::clone(&turn),
+        patience,
+    };
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream())
@@ -75,7 +85,7 @@ pub(crate) async fn serve(
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        turn.take(cx, |cx| connection.as_mut().poll(cx))
     })
     .await
 }
@@ -96,6 +106,7 @@ struct Io {
     first: Vec<u8>,
     at: usize,
     watch: Rc<Watch>,
+    turn: Rc<Turn>,
     patience: Patience,
 }
 
@@ -151,6 +162,9 @@ impl Read for Io {
         if this.watch.read().take_passed() {
             // As if the client had left.
             return Poll::Ready(Ok(()));
+        }
+        if this.turn.is_over() {
+            return later(cx);
         }
         let read = Pin::new(&mut this.stream).poll_read(cx, cursor);
         if read.is_pending() && !this.watch.is_busy() {

@@ -1,6 +1,7 @@
 //! Benchmarks: each prints a table and, as its last line, one flat JSON object of numbers.
 
 mod engines;
+mod floods;
 mod gateway;
 mod sockets;
 
@@ -14,9 +15,12 @@ use std::{fs, path::PathBuf};
 pub(crate) fn run(name: &str, only: Option<&str>) -> Result<(), String> {
     match name {
         "engines" => engines::run(only),
+        "floods" => floods::run(),
         "gateway" => gateway::run(),
         "sockets" => sockets::run(only),
-        other => Err(format!("there is no benchmark `{other}`; use engines, gateway or sockets")),
+        other => {
+            Err(format!("there is no benchmark `{other}`; use engines, floods, gateway or sockets"))
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         ["bench", name] => bench::run(name, None),
         ["bench", name @ ("engines" | "sockets"), only] => bench::run(name, Some(only)),
         _ => Err("usage: cargo xtask install | check | test [--long] | \
-             bench engines [PART]|gateway|sockets [PART]"
+             bench engines [PART]|floods|gateway|sockets [PART]"
             .into()),
     };
     match done {

@@ -1,9 +1,14 @@
 //! Clients that mean harm: slow ones, and floods of HTTP/2 frames. Others are served, and the node
 //! stays small.
+//!
+//! With `CROSSTOWN_FLOOD_REPORT` naming a file, each attack adds a line about how long others had
+//! to wait; `cargo xtask bench floods` reads it.
 
 use integration_tests::Server;
 use std::{
     fs,
+    io::Write,
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
@@ -35,17 +40,47 @@ struct Target {
     _folder: tempfile::TempDir,
 }
 
+/// What others met with for a while.
+struct Met {
+    /// How long each had to wait.
+    waits: Vec<Duration>,
+    /// The most that the node held, in bytes.
+    most: u64,
+}
+
+impl Met {
+    /// The 99th percentile of the waits, in microseconds.
+    fn p99(&self) -> u128 {
+        let mut waits = self.waits.clone();
+        waits.sort_unstable();
+        waits[(waits.len() * 99).div_ceil(100) - 1].as_micros()
+    }
+}
+
 impl Target {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("small"), "small").unwrap();
         fs::write(folder.path().join("large"), vec![b'x'; 4 * 1024 * 1024]).unwrap();
-        let services = free_ports::<2>().unwrap().map(|port| {
-            let mut command = Command::new("python3");
-            command.args(["-m", "http.server", &port.to_string(), "--bind", "127.0.0.1"]);
-            command.current_dir(folder.path());
-            Process::start(&mut command, port, &folder.path().join(port.to_string())).unwrap()
-        });
+        let [attacked, asked] = free_ports().unwrap();
+        let mut command = Command::new("python3");
+        command.args(["-m", "http.server", &attacked.to_string(), "--bind", "127.0.0.1"]);
+        command.current_dir(folder.path());
+        let log = folder.path().join("attacked");
+        let attacked = Process::start(&mut command, attacked, &log).unwrap();
+        let here = folder.path().display();
+        let config = folder.path().join("nginx.conf");
+        let text = format!(
+            "daemon off; master_process off; pid {here}/pid; error_log {here}/errors;\n\
+             events {{}}\n\
+             http {{ access_log off; client_body_temp_path {here}/b; proxy_temp_path {here}/p;\n\
+             fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
+             server {{ listen 127.0.0.1:{asked}; return 200 small; }} }}"
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(config).arg("-e").arg(folder.path().join("errors"));
+        let log = folder.path().join("asked");
+        let services = [attacked, Process::start(&mut command, asked, &log).unwrap()];
         let [attacked, asked] = services.each_ref().map(Process::address);
         let server = Server::start_with(
             "header_timeout = \"2s\"\nbody_timeout = \"2s\"\nwrite_timeout = \"2s\"\n\
@@ -82,9 +117,52 @@ impl Target {
             .expect("others are kept waiting");
     }
 
-    /// Attacks with `attack` on some connections, each again when it has ended; others are served
-    /// all the while. Says how many attacks the node has ended.
-    async fn under<F, Fut>(&self, attack: F) -> usize
+    /// What others meet with until then.
+    async fn others(&self, until: Instant) -> Met {
+        let mut met = Met { waits: Vec::new(), most: 0 };
+        while Instant::now() < until {
+            let began = Instant::now();
+            self.others_are_served().await;
+            met.waits.push(began.elapsed());
+            met.most = met.most.max(self.resident());
+            sleep(Duration::from_millis(2)).await;
+        }
+        met
+    }
+
+    /// What others meet with while `doing` is done on some connections, each again when it has
+    /// ended, and how many have ended.
+    async fn beside<F, Fut>(&self, doing: F) -> (Met, usize)
+    where
+        F: Fn(TcpStream) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let tasks: Vec<_> = (0..ATTACKERS)
+            .map(|_| {
+                let (doing, stop, ended) = (doing.clone(), stop.clone(), ended.clone());
+                let edge = self.server.edge();
+                tokio::spawn(async move {
+                    while !stop.load(SeqCst) {
+                        let Ok(stream) = TcpStream::connect(edge).await else { break };
+                        doing(stream).await;
+                        ended.fetch_add(1, SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let met = self.others(Instant::now() + length()).await;
+        stop.store(true, SeqCst);
+        for task in tasks {
+            task.abort();
+        }
+        assert!(!met.waits.is_empty());
+        (met, ended.load(SeqCst))
+    }
+
+    /// Attacks with `attack`; others are served all the while, and the node stays small. Says how
+    /// many attacks the node has ended.
+    async fn under<F, Fut>(&self, name: &str, attack: F) -> usize
     where
         F: Fn(TcpStream) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -92,37 +170,46 @@ impl Target {
         for _ in 0..20 {
             self.others_are_served().await;
         }
+        let busy = match report() {
+            Some(_) => Some(self.beside(busy).await.0),
+            None => None,
+        };
         let before = self.resident();
-        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let attackers: Vec<_> = (0..ATTACKERS)
-            .map(|_| {
-                let (attack, stop, ended) = (attack.clone(), stop.clone(), ended.clone());
-                let edge = self.server.edge();
-                tokio::spawn(async move {
-                    while !stop.load(SeqCst) {
-                        let Ok(stream) = TcpStream::connect(edge).await else { break };
-                        attack(stream).await;
-                        ended.fetch_add(1, SeqCst);
-                    }
-                })
-            })
-            .collect();
-        let (until, mut most, mut served) = (Instant::now() + length(), before, 0);
-        while Instant::now() < until {
-            self.others_are_served().await;
-            served += 1;
-            most = most.max(self.resident());
-            sleep(Duration::from_millis(20)).await;
-        }
-        stop.store(true, SeqCst);
-        for attacker in attackers {
-            attacker.abort();
-        }
-        assert!(served > 0);
+        let (met, ended) = self.beside(attack).await;
         let bound = before + BYTES_PER_ATTACKER * ATTACKERS as u64;
-        assert!(most < bound, "{} MiB more", (most - before) / 1024 / 1024);
-        ended.load(SeqCst)
+        assert!(met.most < bound, "{} MiB more", (met.most - before) / 1024 / 1024);
+        if let Some(busy) = busy {
+            tell(name, &busy, &met, met.most.saturating_sub(before));
+        }
+        ended
     }
+}
+
+/// A client that means well and is as fast as the node is.
+async fn busy(mut stream: TcpStream) {
+    let request = b"GET /crosstown/v1/sessions HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut buffer = vec![0; 4096];
+    while stream.write_all(request).await.is_ok()
+        && matches!(stream.read(&mut buffer).await, Ok(1..))
+    {}
+}
+
+fn report() -> Option<PathBuf> {
+    std::env::var_os("CROSSTOWN_FLOOD_REPORT").map(PathBuf::from)
+}
+
+/// Adds a line to the report, if there is to be one.
+fn tell(attack: &str, busy: &Met, under: &Met, grown: u64) {
+    let Some(path) = report() else { return };
+    let line = serde_json::json!({
+        "attack": attack,
+        "asked": under.waits.len(),
+        "busy_p99_us": busy.p99() as u64,
+        "p99_us": under.p99() as u64,
+        "mib_per_attacker": grown as f64 / (ATTACKERS as f64 * 1024.0 * 1024.0),
+    });
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    writeln!(file, "{line}").unwrap();
 }
 
 const DATA: u8 = 0;
@@ -185,7 +272,7 @@ fn stream(number: u32) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_reset_by_the_client() {
     let ended = Target::start()
-        .under(|socket| {
+        .under("rapid reset", |socket| {
             flood(socket, true, |number| {
                 let stream = stream(number);
                 let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream, GET);
@@ -200,7 +287,7 @@ async fn streams_reset_by_the_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_the_node_is_made_to_reset() {
     let ended = Target::start()
-        .under(|socket| {
+        .under("made to reset", |socket| {
             flood(socket, true, |number| {
                 let stream = stream(number);
                 let mut frames = frame(HEADERS, END_HEADERS, stream, POST);
@@ -216,7 +303,7 @@ async fn streams_that_the_node_is_made_to_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_without_an_end() {
     let ended = Target::start()
-        .under(|socket| {
+        .under("CONTINUATION", |socket| {
             // `x: x…`, over and over, not indexed.
             let mut field = vec![0x00, 1, b'x', 100];
             field.extend([b'x'; 100]);
@@ -233,7 +320,7 @@ async fn headers_without_an_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_are_small_on_the_way_and_large_here() {
     let ended = Target::start()
-        .under(|socket| {
+        .under("HPACK bomb", |socket| {
             // A field of 3,000 bytes goes into the table, and each later byte means it again.
             let mut first = GET.to_vec();
             first.extend([0x40, 1, b'x', 0x7f, 0xb9, 0x16]);
@@ -252,14 +339,20 @@ async fn headers_that_are_small_on_the_way_and_large_here() {
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_and_pings_whose_answers_nobody_reads() {
     let target = Target::start();
-    target.under(|socket| flood(socket, false, |_| frame(SETTINGS, 0, 0, &[]).repeat(100))).await;
-    target.under(|socket| flood(socket, false, |_| frame(PING, 0, 0, &[0; 8]).repeat(100))).await;
+    target
+        .under("SETTINGS", |socket| {
+            flood(socket, false, |_| frame(SETTINGS, 0, 0, &[]).repeat(100))
+        })
+        .await;
+    target
+        .under("PING", |socket| flood(socket, false, |_| frame(PING, 0, 0, &[0; 8]).repeat(100)))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_without_a_byte() {
     Target::start()
-        .under(|socket| {
+        .under("empty DATA", |socket| {
             flood(socket, true, |number| match number {
                 0 => frame(HEADERS, END_HEADERS, 1, POST),
                 _ => frame(DATA, 0, 1, &[]).repeat(100),
@@ -271,7 +364,7 @@ async fn data_without_a_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_takes() {
     let ended = Target::start()
-        .under(|mut socket| async move {
+        .under("zero window", |mut socket| async move {
             // No stream has room for a byte, and there are as many as there may be.
             let window = [0, 4, 0, 0, 0, 0];
             let mut bytes = preface(&window);
@@ -291,6 +384,11 @@ async fn answers_that_nobody_takes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients() {
     let target = Target::start();
+    // Slow clients keep nobody busy, so they are compared with nobody.
+    let quiet = match report() {
+        Some(_) => Some(target.others(Instant::now() + length()).await),
+        None => None,
+    };
     let url = format!("{}/large", target.server.base());
     let lasts = (length().as_secs() + 60).to_string();
     let attacks: Vec<_> = [
@@ -310,17 +408,15 @@ async fn slow_clients() {
     })
     .collect();
     let before = target.resident();
-    let mut most = before;
-    for _ in 0..length().as_secs() * 10 {
-        target.others_are_served().await;
-        most = most.max(target.resident());
-        sleep(Duration::from_millis(100)).await;
-    }
+    let met = target.others(Instant::now() + length()).await;
     assert!(
-        most < before + BYTES_PER_ATTACKER * ATTACKERS as u64,
+        met.most < before + BYTES_PER_ATTACKER * ATTACKERS as u64,
         "{} MiB more",
-        (most - before) / 1024 / 1024
+        (met.most - before) / 1024 / 1024
     );
+    if let Some(quiet) = quiet {
+        tell("slow clients, all modes", &quiet, &met, met.most.saturating_sub(before));
+    }
     // The node has ended them, whether they have noticed or not.
     let until = Instant::now() + Duration::from_secs(15);
     while target.server.metric("crosstown_connections").await > 5 {
