@@ -37,6 +37,11 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
+    if let Err(problem) = core.load.admit(ticket.started, route.priority, || core.random()) {
+        // It says nothing of a configuration.
+        ticket.trial = None;
+        return Err(problem);
+    }
     check_length(asked.noted.length, route.body_bytes_max)?;
     let form = asked.form;
     let call_timeout = form.timeout(&head.headers)?;

@@ -15,6 +15,7 @@ mod guides;
 mod histories;
 mod limits;
 mod nodes;
+mod overload;
 mod proxies;
 mod registration;
 mod rolling;
