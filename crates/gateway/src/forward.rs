@@ -78,7 +78,7 @@ pub(crate) async fn forward(
         let address = asked.address(conn);
         let asked = sticky::Asked { address, head: &head, caller: caller.as_deref() };
         let backend = route.backends.choose(&asked, || core.random());
-        (backend, sticky::key_of(&asked, &backend.service))
+        (backend, sticky::key_of(&asked, &backend.service).map(|key| key.hash()))
     };
     ticket.route = backend.id;
     let explained = match asked.noted.explain {
