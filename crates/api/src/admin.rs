@@ -6,6 +6,7 @@ use crate::{
     answer::{self, Answer, Refusal, json, json_with, no_content, refuse},
     cache,
     configuration::{self, Configuration},
+    cores::{self, CoreView},
     explain::{self, Explains},
     instances, limits, metrics,
     request::{Json, Wanted},
@@ -58,6 +59,8 @@ pub struct Vitals {
     pub in_flight: usize,
     /// Whether the node is shutting down.
     pub draining: bool,
+    /// The cores of the edge.
+    pub cores: Vec<CoreView>,
     /// TLS of the edge, if it is spoken.
     pub tls: Option<TlsView>,
 }
@@ -186,9 +189,13 @@ async fn health(State(parts): State<Parts>) -> Answer {
         Condition::Slow | Condition::ReadOnly => (StatusCode::OK, "degraded"),
         Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
     };
-    let Vitals { draining, live, tls, .. } = (parts.vitals)();
+    let Vitals { draining, live, cores, tls, .. } = (parts.vitals)();
     let mut health = object!({ "status": state, "stores": stores, "draining": draining });
     health["live"] = live.told();
+    if cores::is_overloaded(&cores) && status == StatusCode::OK {
+        health["status"] = "degraded".into();
+    }
+    health["cores"] = cores::told(&cores);
     if let Some(tls) = tls {
         // It is for now: the certificates of before will end.
         if tls.problem.is_some() && status == StatusCode::OK {
@@ -216,7 +223,7 @@ fn told(report: &Report) -> Value {
     })
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -13,6 +13,7 @@ pub mod cache;
 mod channels;
 pub mod configuration;
 mod connections;
+pub mod cores;
 pub mod explain;
 mod instances;
 mod limits;

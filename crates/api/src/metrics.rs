@@ -2,7 +2,7 @@
 
 use crate::{
     admin::{Parts, TlsView, Vitals},
-    cache, services,
+    cache, cores, services,
 };
 use std::{
     fmt::{Display, Write},
@@ -23,8 +23,18 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
-    let Vitals { connections, sockets, closings, followed, live, passed, in_flight, draining, tls } =
-        (parts.vitals)();
+    let Vitals {
+        connections,
+        sockets,
+        closings,
+        followed,
+        live,
+        passed,
+        in_flight,
+        draining,
+        cores,
+        tls,
+    } = (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
     closed(&mut text, &closings);
@@ -40,6 +50,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     }
     gauge(&mut text, "crosstown_requests_in_flight", "Requests being answered.", in_flight);
     gauge(&mut text, "crosstown_draining", "1 while the node shuts down.", usize::from(draining));
+    cores::metrics(&mut text, &cores);
     if let Some(tls) = tls {
         tls_of_the_edge(&mut text, &tls);
     }

@@ -84,7 +84,7 @@ impl Backends {
             return only;
         }
         let point = match &self.by {
-            Some(by) => soa::key_hash(&sticky::key(asked, by).to_le_bytes()),
+            Some(by) => soa::key_hash(&sticky::key(asked, by).hash().to_le_bytes()),
             None => random(),
         };
         // The upper bits are the better ones.

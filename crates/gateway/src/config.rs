@@ -41,6 +41,12 @@ pub struct Config {
     /// Open connections of one IPv4 address or one IPv6 /64; one more is answered
     /// `503 overloaded`. Default 1,000, so that one address cannot take the node.
     pub connections_per_ip_max: usize,
+    /// How long what is ready may wait for its core, for as long as it likes. If it waits longer
+    /// for 2 s on end, requests are refused with `503 overloaded`, those of routes of low
+    /// `priority` first and more as long as it lasts, until the wait is a tenth of it. Default
+    /// `500ms`; `0s`: nothing is refused for that. Else `20ms` to `10s`.
+    #[serde(with = "types::duration")]
+    pub lag_max: Duration,
     /// Time for the head of a request, from its first byte, or from the connection's start;
     /// then `408`. Default `10s`.
     #[serde(with = "types::duration")]
@@ -95,6 +101,7 @@ impl Default for Config {
             workers: 0,
             connections_max: 10_000,
             connections_per_ip_max: 1_000,
+            lag_max: Duration::from_millis(500),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             body_rate_min: 1024,
@@ -290,9 +297,11 @@ impl Config {
             return Err(ConfigError::NoProxy);
         }
         let more_than_zero = "more than zero";
+        let lag = (Duration::from_millis(20)..=Duration::from_secs(10)).contains(&self.lag_max);
         let ranges = [
             ("connections_max", self.connections_max > 0, more_than_zero),
             ("connections_per_ip_max", self.connections_per_ip_max > 0, more_than_zero),
+            ("lag_max", lag || self.lag_max.is_zero(), "20ms to 10s, or 0s for no bound"),
             ("header_timeout", !self.header_timeout.is_zero(), more_than_zero),
             ("body_timeout", !self.body_timeout.is_zero(), more_than_zero),
             ("body_rate_min", self.body_rate_min > 0, more_than_zero),
@@ -323,6 +332,11 @@ mod tests {
         config.proxy_protocol = true;
         assert_eq!(config.check(), Err(ConfigError::NoProxy));
         config.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
+        for (lag_max, may) in [(0, true), (1, false), (20, true), (10_001, false)] {
+            config.lag_max = Duration::from_millis(lag_max);
+            assert_eq!(config.check().is_ok(), may, "{lag_max}");
+        }
+        config.lag_max = Duration::ZERO;
         config.body_rate_min = 0;
         assert!(config.check().unwrap_err().to_string().contains("body_rate_min"));
     }

@@ -6,6 +6,7 @@ use crate::{
     canary::{Canary, Side},
     config::Config,
     connection, fields,
+    load::{self, Load},
     mount::{CoreId, MountPoint},
     route::Table,
     tls::EdgeTls,
@@ -54,6 +55,7 @@ pub(crate) struct Node {
     /// Where the platform's own handlers are, and their names; the same on each core.
     pub(crate) mounts: OnceLock<Vec<(String, &'static str)>>,
     pub(crate) in_flight: Box<[AtomicUsize]>,
+    pub(crate) loads: Box<[Arc<load::Told>]>,
     /// For requests that no route takes, and for bytes that are no request.
     pub(crate) unmatched: RouteId,
     pub(crate) misframed: RouteId,
@@ -96,6 +98,7 @@ pub(crate) struct Core {
     pub(crate) handshakes: Cell<usize>,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) clock: CoarseClock,
+    pub(crate) load: Load,
     pub(crate) watches: RefCell<Slab<Rc<Watch>>>,
     /// Becomes true when everything has to end.
     pub(crate) cut: watch::Receiver<bool>,
@@ -211,6 +214,7 @@ pub(crate) fn run(
             handshakes: Cell::new(0),
             mounts,
             clock: CoarseClock::default(),
+            load: Load::new(Arc::clone(&node.loads[id.0])),
             watches: RefCell::default(),
             cut: cut.clone(),
             seen: RefCell::new(Seen::of(&node, generation)),
@@ -219,6 +223,7 @@ pub(crate) fn run(
         });
         core.sweep();
         let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+        let measurer = tokio::task::spawn_local(load::measure(Rc::clone(&core)));
         let mut ended = cut;
         loop {
             let order = tokio::select! {
@@ -248,6 +253,7 @@ pub(crate) fn run(
             tokio::task::yield_now().await;
         }
         sweeper.abort();
+        measurer.abort();
         core.pool.clear();
         core.recorder.flush();
     });

@@ -277,6 +277,9 @@ async fn mount(
 ) -> Result<Response<Body>, Problem> {
     let point = &mounted.point;
     ticket.route = mounted.route;
+    if let Some(priority) = point.priority {
+        conn.core.load.admit(ticket.started, priority, || conn.core.random())?;
+    }
     check_length(asked.noted.length, point.body_bytes_max)?;
     let caller = identify(conn, point.auth, request.headers(), asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);

@@ -58,6 +58,8 @@ pub struct Explanation {
     pub timeout_ms: Option<u64>,
     /// The service's breaker: `closed`, `open` or `probing`.
     pub breaker: Option<&'static str>,
+    /// What leads equal requests to one instance, where the service has such a key.
+    pub key: Option<String>,
     /// The instances of the service, and what speaks for each.
     pub instances: Vec<InstanceTold>,
 }
@@ -262,6 +264,8 @@ fn forwarded(
         return Err(Problem::new(Code::CircuitOpen, detail));
     }
     let key = sticky::key_of(&asked, &backend.service);
+    told.key = key.as_ref().map(ToString::to_string);
+    let key = key.map(|key| key.hash());
     told.instances = instances(&backend.service, key, random, elapsed);
     let Some(chosen) = told.instances.iter().find(|instance| instance.chosen) else {
         let detail = "no instance of the service is fit to answer";

@@ -39,6 +39,11 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
+    if let Err(problem) = core.load.admit(ticket.started, route.priority, || core.random()) {
+        // It says nothing of a configuration.
+        ticket.trial = None;
+        return Err(problem);
+    }
     check_length(asked.noted.length, route.body_bytes_max)?;
     let form = asked.form;
     let call_timeout = form.timeout(&head.headers)?;
@@ -75,7 +80,7 @@ pub(crate) async fn forward(
         let address = asked.address(conn);
         let asked = sticky::Asked { address, head: &head, caller: caller.as_deref() };
         let backend = route.backends.choose(&asked, || core.random());
-        (backend, sticky::key_of(&asked, &backend.service))
+        (backend, sticky::key_of(&asked, &backend.service).map(|key| key.hash()))
     };
     ticket.route = backend.id;
     let explained = match asked.noted.explain {

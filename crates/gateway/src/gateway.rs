@@ -8,6 +8,7 @@ use crate::{
     config::{Config, ConfigError},
     core::{self, Node, Order, Snapshot},
     explain::{Explanation, Question, explain},
+    load::CoreLoad,
     mount::{CoreId, MakeMounts},
     route::Table,
     tls::{EdgeTls, TlsStatus},
@@ -150,6 +151,7 @@ impl Gateway {
             draining: AtomicBool::new(false),
             admission: Admission::new(cores),
             in_flight: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
+            loads: (0..cores).map(|_| Arc::default()).collect(),
         });
         let (stop, stopped) = watch::channel(false);
         let (cut, is_cut) = watch::channel(false);
@@ -264,6 +266,12 @@ impl Gateway {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.node.in_flight.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How each core copes with its work.
+    #[must_use]
+    pub fn loads(&self) -> Vec<CoreLoad> {
+        self.node.loads.iter().map(|load| load.read()).collect()
     }
 
     /// Whether [`Gateway::leave`] or [`Gateway::drain`] was called.

@@ -2,7 +2,7 @@
 
 use crate::config::Auth;
 use http::{Request, Response};
-use soa::Body;
+use soa::{Body, Priority};
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
 
 /// A core of the node, counted from 0.
@@ -38,6 +38,9 @@ pub struct MountPoint {
     /// Bytes of a request's declared body; beyond it `413`. A handler that takes bodies of
     /// unknown length bounds them itself.
     pub body_bytes_max: u64,
+    /// Whether its requests go before others when a core cannot serve all; none: they are never
+    /// refused for that.
+    pub priority: Option<Priority>,
     /// The handler.
     pub mount: Rc<dyn Mount>,
 }

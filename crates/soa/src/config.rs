@@ -15,6 +15,7 @@ use crate::tls::TlsConfig;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
+use types::Pillar;
 
 /// Services by name.
 pub type Config = BTreeMap<String, ServiceConfig>;
@@ -52,6 +53,8 @@ pub enum HashKey {
     User,
     /// `session`: the caller's session; the caller without one.
     Session,
+    /// `pillar:NAME`: what the caller is bound to in that pillar; as `session` if it is to nothing.
+    Pillar(Pillar),
     /// `path`: the path without its query.
     Path,
     /// `header:NAME`: a header field; the address without it.
@@ -66,7 +69,8 @@ impl TryFrom<String> for HashKey {
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is not `ip`, `user`, `session`, `path`, `header:NAME` or `cookie:NAME`"
+                "`{text}` is not `ip`, `user`, `session`, `pillar:NAME`, `path`, `header:NAME` or \
+                 `cookie:NAME`"
             )
         };
         Ok(match text.split_once(':') {
@@ -77,6 +81,7 @@ impl TryFrom<String> for HashKey {
                 "path" => Self::Path,
                 _ => return Err(wrong()),
             },
+            Some(("pillar", name)) => Self::Pillar(Pillar::new(name).map_err(|_| wrong())?),
             Some(("header", name)) => Self::Header(name.parse().map_err(|_| wrong())?),
             Some(("cookie", name)) if !name.is_empty() => Self::Cookie(name.to_owned()),
             Some(_) => return Err(wrong()),
@@ -90,6 +95,7 @@ impl From<HashKey> for String {
             HashKey::Ip => "ip".into(),
             HashKey::User => "user".into(),
             HashKey::Session => "session".into(),
+            HashKey::Pillar(name) => format!("pillar:{name}"),
             HashKey::Path => "path".into(),
             HashKey::Header(name) => format!("header:{name}"),
             HashKey::Cookie(name) => format!("cookie:{name}"),
@@ -503,11 +509,13 @@ mod tests {
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config["echo"], ServiceConfig::at(["http://127.0.0.1:9001".to_owned()]));
         assert!(toml::from_str::<Config>(&format!("{text}retries = 3")).is_err());
-        for hash in ["ip", "user", "session", "path", "header:x-cart", "cookie:cart"] {
+        for hash in
+            ["ip", "user", "session", "pillar:content", "path", "header:x-cart", "cookie:cart"]
+        {
             let config: Config = toml::from_str(&format!("{text}hash = \"{hash}\"")).unwrap();
             assert_eq!(String::from(config["echo"].hash.clone()), hash);
         }
-        for hash in ["", "header:", "header:a b", "cookie:", "ips", "x:y"] {
+        for hash in ["", "header:", "header:a b", "cookie:", "pillar:", "pillar", "ips", "x:y"] {
             assert!(toml::from_str::<Config>(&format!("{text}hash = \"{hash}\"")).is_err());
         }
         let weighted = "[echo]\ninstances = [{ url = \"http://127.0.0.1:9001\", weight = 3 }]\n";

@@ -108,6 +108,15 @@ name!(
     "1 to 64 characters of A-Z a-z 0-9 _ -"
 );
 
+name!(
+    /// What of a pillar somebody works in, for instance a solution or a room.
+    Binding,
+    "binding",
+    64,
+    |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'),
+    "1 to 64 characters of A-Z a-z 0-9 _ - . :"
+);
+
 impl TenantId {
     /// The tenant that the node itself uses; no credential can name it, as `.` is not allowed.
     #[must_use]

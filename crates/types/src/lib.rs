@@ -16,8 +16,8 @@ mod time;
 
 pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
 pub use cidr::Cidr;
-pub use id::{InvalidId, Pillar, PrincipalId, Role, TenantId};
+pub use id::{Binding, InvalidId, Pillar, PrincipalId, Role, TenantId};
 pub use info::Info;
-pub use pillars::Pillars;
+pub use pillars::{Bound, Pillars};
 pub use session_id::{ConnectionId, SessionId};
 pub use time::Timestamp;

@@ -111,6 +111,9 @@ fn show(told: &Json) {
     if let Some(breaker) = told["breaker"].as_str() {
         println!("breaker    {breaker}");
     }
+    if let Some(key) = told["key"].as_str() {
+        println!("key        {key}");
+    }
     for one in list(&told["instances"]) {
         let mark = if one["chosen"] == true { "*" } else { " " };
         println!(

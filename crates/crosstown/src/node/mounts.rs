@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use protocol::{Code, Problem};
 use realtime::{Accepted, CoreSockets};
-use soa::Body;
+use soa::{Body, Priority};
 use std::{
     net::{IpAddr, Ipv4Addr},
     rc::Rc,
@@ -46,6 +46,8 @@ pub(super) fn all(
             name: "_api",
             auth: Auth::Required,
             body_bytes_max: API_BODY_BYTES_MAX,
+            // Services that register themselves keep on doing so.
+            priority: Some(Priority::Urgent),
             mount: Rc::new(Api { router: api, control }),
         },
         MountPoint {
@@ -53,6 +55,7 @@ pub(super) fn all(
             name: "_sockets",
             auth: Auth::Optional,
             body_bytes_max: 0,
+            priority: Some(Priority::High),
             mount: Rc::new(Sockets { sockets: sockets.clone(), serve: Serve::Client }),
         },
         MountPoint {
@@ -60,6 +63,7 @@ pub(super) fn all(
             name: "_sockets",
             auth: Auth::Optional,
             body_bytes_max: message_bytes_max as u64,
+            priority: Some(Priority::High),
             mount: stream(Kind::Events),
         },
         MountPoint {
@@ -67,6 +71,7 @@ pub(super) fn all(
             name: "_sockets",
             auth: Auth::Optional,
             body_bytes_max: message_bytes_max as u64,
+            priority: Some(Priority::High),
             mount: stream(Kind::Http),
         },
         MountPoint {
@@ -75,6 +80,8 @@ pub(super) fn all(
             // The session in it is a secret of the stream's client.
             auth: Auth::None,
             body_bytes_max: streams::emulation_bytes_max(message_bytes_max) as u64,
+            // What is said on streams that are open.
+            priority: None,
             mount: Rc::new(emulation),
         },
     ];
@@ -84,6 +91,7 @@ pub(super) fn all(
             name: "_echo",
             auth: Auth::None,
             body_bytes_max: 0,
+            priority: None,
             mount: Rc::new(Sockets { sockets, serve: Serve::Echo }),
         });
     }

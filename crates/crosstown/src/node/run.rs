@@ -17,11 +17,12 @@ use crate::{
 use api::{
     admin::{Live, TlsView, Vitals},
     cache::CacheView,
+    cores::CoreView,
     services::{GuardView, InstanceView, ServicesView, TroubleView},
 };
 use async_trait::async_trait;
 use clock::{SharedClock, SystemClock};
-use gateway::{CacheReport, Gateway, Parts, TlsStatus};
+use gateway::{CacheReport, CoreLoad, Gateway, Parts, TlsStatus};
 use post_office::Mailboxes;
 use protocol::{Code, Problem, client::filter::Tags};
 use realtime::{CoreSockets, Publications, Realtime};
@@ -363,6 +364,11 @@ impl Node {
             passed: realtime.passed(),
             in_flight: gateway.in_flight(),
             draining: gateway.is_leaving(),
+            cores: gateway
+                .loads()
+                .into_iter()
+                .map(|CoreLoad { lag, level, refused }| CoreView { lag, level, refused })
+                .collect(),
             tls: gateway.tls().map(|TlsStatus { problem, renewals, failed }| TlsView {
                 problem,
                 renewals,

@@ -668,6 +668,7 @@ async fn mounts_go_before_routes_and_may_take_the_socket() {
             name: "hello",
             auth,
             body_bytes_max: 10,
+            priority: None,
             mount: mount.clone(),
         };
         vec![point("/own/", Auth::Optional), point("/exact", Auth::Required)]

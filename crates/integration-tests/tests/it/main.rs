@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod affinity;
 mod changes;
 mod cli;
 mod clients;
@@ -15,6 +16,7 @@ mod guides;
 mod histories;
 mod limits;
 mod nodes;
+mod overload;
 mod proxies;
 mod registration;
 mod rolling;

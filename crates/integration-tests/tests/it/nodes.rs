@@ -1,9 +1,11 @@
 //! Two nodes on the same stores.
 
+mod affinity;
 mod registration;
 mod sockets;
 mod stores;
 
+use affinity::*;
 use registration::*;
 use sockets::*;
 use stores::{Stores, cluster_and_postgres, postgres, redis, valkey_and_postgres};
@@ -59,6 +61,7 @@ on_each! {
     a_trace_shows_what_passes_through_every_node_and_ends_with_its_owner
     what_one_node_revokes_the_other_refuses
     what_a_session_works_in_every_node_knows
+    what_a_session_is_bound_to_leads_both_nodes
     both_nodes_report_the_traffic_of_both
     who_registers_on_one_node_is_called_by_both
 }

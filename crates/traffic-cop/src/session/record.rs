@@ -50,8 +50,8 @@ pub struct NewSession {
     pub sliding: bool,
     /// Whether it keeps the subscriptions of its connections; see [`super::Kept`].
     pub durable: bool,
-    /// In which pillars it works. They open channels and documents: whoever lets a user make a
-    /// session of his own lets him name none.
+    /// In which pillars it works, each bound or not. They open channels and documents: whoever lets
+    /// a user make a session of his own lets him name none.
     pub pillars: Pillars,
     /// Whatever its creator wants to keep with it.
     pub metadata: Option<Metadata>,
