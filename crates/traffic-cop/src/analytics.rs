@@ -8,6 +8,7 @@
 
 mod histogram;
 mod history;
+mod packed;
 mod ring;
 
 pub use histogram::Histogram;
@@ -16,6 +17,7 @@ pub use ring::{Figures, Range, Report, RouteFigures};
 
 use crate::analytics::ring::{Rings, Slot};
 use ahash::RandomState;
+use indexmap::{Equivalent, IndexSet};
 use parking_lot::Mutex;
 use std::{
     cell::RefCell,
@@ -92,7 +94,7 @@ impl Counts {
 }
 
 /// The name and service of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RouteName {
     /// The route's name in the configuration.
     pub route: Arc<str>,
@@ -100,10 +102,18 @@ pub struct RouteName {
     pub service: Arc<str>,
 }
 
+/// Hashed as a [`RouteName`] is.
+impl Equivalent<RouteName> for (&str, &str) {
+    fn equivalent(&self, name: &RouteName) -> bool {
+        *self.0 == *name.route && *self.1 == *name.service
+    }
+}
+
 /// Traffic: of this node, and what [`History`] adds.
 #[derive(Debug, Default)]
 pub struct Analytics {
-    routes: Mutex<Vec<RouteName>>,
+    /// The place of each is its number.
+    routes: Mutex<IndexSet<RouteName, RandomState>>,
     totals: Mutex<Totals>,
 }
 
@@ -137,11 +147,9 @@ impl Analytics {
     #[must_use]
     pub fn route(&self, route: &str, service: &str) -> RouteId {
         let mut routes = self.routes.lock();
-        let at =
-            routes.iter().position(|known| &*known.route == route && &*known.service == service);
-        let at = at.unwrap_or_else(|| {
-            routes.push(RouteName { route: route.into(), service: service.into() });
-            routes.len() - 1
+        let at = routes.get_index_of(&(route, service)).unwrap_or_else(|| {
+            let name = RouteName { route: route.into(), service: service.into() };
+            routes.insert_full(name).0
         });
         RouteId(u32::try_from(at).expect("fewer routes than 2^32"))
     }
@@ -169,7 +177,7 @@ impl Analytics {
     /// The traffic of the last `range` up to `now`: of one tenant, or of all of them.
     #[must_use]
     pub fn report(&self, range: Range, now: Timestamp, tenant: Option<&TenantId>) -> Report {
-        let routes = self.routes.lock().clone();
+        let routes = self.names();
         let totals = self.totals.lock();
         ring::report(&totals.rings, &routes, range, now, tenant)
     }
@@ -177,7 +185,7 @@ impl Analytics {
     /// Everything since the node started, per route and service, over all tenants.
     #[must_use]
     pub fn since_start(&self) -> Vec<(RouteName, Figures, Histogram)> {
-        let routes = self.routes.lock().clone();
+        let routes = self.names();
         let totals = self.totals.lock();
         let mut by_route: Vec<Counts> = vec![Counts::default(); routes.len()];
         for (label, counts) in &totals.since_start {
@@ -202,6 +210,10 @@ impl Analytics {
             totals.since_start.entry(label.clone()).or_default().add(&counts);
             totals.rings.add(label, &counts);
         }
+    }
+
+    fn names(&self) -> Vec<RouteName> {
+        self.routes.lock().iter().cloned().collect()
     }
 
     fn name(&self, route: RouteId) -> RouteName {

@@ -12,7 +12,10 @@ const MICROS_MAX: u64 = (1 << 36) - 1;
 /// How often which latency was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// Grows up to the largest bucket that was ever used.
+    /// The first of `counts`.
+    first: usize,
+    /// From the first power of two that was ever used to the last: latencies of one route lie close
+    /// to each other, and there may be thousands of routes.
     counts: Vec<u64>,
     sum_micros: u64,
 }
@@ -38,8 +41,7 @@ fn upper(index: usize) -> u64 {
 /// The sum, and each bucket that is not empty: its number and its count.
 impl Serialize for Histogram {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let used: Vec<(usize, u64)> =
-            self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect();
+        let used: Vec<(usize, u64)> = self.used().collect();
         (self.sum_micros, used).serialize(serializer)
     }
 }
@@ -47,12 +49,10 @@ impl Serialize for Histogram {
 impl<'de> Deserialize<'de> for Histogram {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (sum_micros, used) = <(u64, Vec<(usize, u64)>)>::deserialize(deserializer)?;
-        let mut counts =
-            vec![0; used.last().map_or(0, |(at, _)| at + 1).min(index(MICROS_MAX) + 1)];
-        for (at, count) in used {
-            *counts.get_mut(at).ok_or_else(|| D::Error::custom("no such bucket"))? = count;
+        if used.iter().any(|(at, _)| *at > index(MICROS_MAX)) {
+            return Err(D::Error::custom("no such bucket"));
         }
-        Ok(Self { counts, sum_micros })
+        Ok(Self::of_used(used.into_iter(), sum_micros))
     }
 }
 
@@ -60,23 +60,67 @@ impl Histogram {
     /// Counts one latency.
     pub fn record(&mut self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).min(MICROS_MAX);
-        let at = index(micros);
-        if at >= self.counts.len() {
-            self.counts.resize(at + 1, 0);
-        }
-        self.counts[at] += 1;
+        self.add_to(index(micros), 1);
         self.sum_micros += micros;
+    }
+
+    fn add_to(&mut self, at: usize, more: u64) {
+        if let Some(count) = self.counts.get_mut(at.wrapping_sub(self.first)) {
+            *count += more;
+            return;
+        }
+        self.cover(at, at);
+        self.counts[at - self.first] += more;
+    }
+
+    /// Makes room for the powers of two from that of the bucket `first` to that of `last`, and for
+    /// no more.
+    fn cover(&mut self, first: usize, last: usize) {
+        let sub = SUB as usize;
+        let (first, last) = (first / sub * sub, last / sub * sub + sub - 1);
+        if self.counts.is_empty() {
+            self.first = first;
+        }
+        let before = self.first.saturating_sub(first);
+        let after = (last + 1).saturating_sub(self.first + self.counts.len());
+        self.counts.reserve_exact(before + after);
+        self.counts.splice(..0, std::iter::repeat_n(0, before));
+        self.counts.resize(self.counts.len() + after, 0);
+        self.first -= before;
     }
 
     /// Adds another histogram.
     pub fn add(&mut self, other: &Self) {
-        if other.counts.len() > self.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        for (sum, more) in self.counts.iter_mut().zip(&other.counts) {
-            *sum += more;
+        if let Some(last) = other.counts.len().checked_sub(1) {
+            self.cover(other.first, other.first + last);
+            let counts = self.counts[other.first - self.first..].iter_mut();
+            counts.zip(&other.counts).for_each(|(sum, more)| *sum += more);
         }
         self.sum_micros += other.sum_micros;
+    }
+
+    /// The buckets that are not empty, in order: number and count.
+    pub(super) fn used(&self) -> impl Iterator<Item = (usize, u64)> {
+        let counts = (self.first..).zip(self.counts.iter().copied());
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    /// The histogram of these buckets.
+    pub(super) fn of_used(
+        used: impl Iterator<Item = (usize, u64)> + Clone,
+        sum_micros: u64,
+    ) -> Self {
+        let mut histogram = Self { sum_micros, ..Self::default() };
+        let ends = used.clone().map(|(at, _)| at);
+        if let (Some(first), Some(last)) = (ends.clone().min(), ends.max()) {
+            histogram.cover(first, last);
+            used.for_each(|(at, count)| histogram.add_to(at, count));
+        }
+        histogram
+    }
+
+    pub(super) fn sum_micros(&self) -> u64 {
+        self.sum_micros
     }
 
     /// How many were counted.
@@ -95,7 +139,7 @@ impl Histogram {
     #[must_use]
     pub fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX).min(MICROS_MAX);
-        let end = (index(micros) + 1).min(self.counts.len());
+        let end = (index(micros) + 1).saturating_sub(self.first).min(self.counts.len());
         self.counts[..end].iter().sum()
     }
 
@@ -112,7 +156,7 @@ impl Histogram {
             seen += count;
             seen >= rank
         })?;
-        Some(Duration::from_micros(upper(at)))
+        Some(Duration::from_micros(upper(self.first + at)))
     }
 }
 
@@ -132,6 +176,31 @@ mod tests {
             );
             last = at;
         }
+    }
+
+    #[test]
+    fn latencies_come_in_any_order() {
+        let micros = [5_000, 3, 70_000_000, 0, 5_000, 64];
+        let of = |micros: &[u64]| {
+            let mut histogram = Histogram::default();
+            micros.iter().for_each(|micros| histogram.record(Duration::from_micros(*micros)));
+            histogram
+        };
+        let all = of(&micros);
+        assert_eq!((all.count(), all.sum()), (6, Duration::from_micros(70_010_067)));
+        assert_eq!(all.at_most(Duration::from_micros(63)), 2);
+        assert_eq!(all.quantile(0.0), Some(Duration::ZERO));
+        for at in 0..=micros.len() {
+            let (mut sum, more) = (of(&micros[..at]), of(&micros[at..]));
+            sum.add(&more);
+            assert_eq!(sum, all, "the first {at} and the others");
+        }
+        let written = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Histogram>(&written).unwrap(), all);
+        assert!(serde_json::from_str::<Histogram>("[1,[[9999,1]]]").is_err());
+        let late = of(&[5_000]);
+        assert_eq!(late.at_most(Duration::from_micros(63)), 0);
+        assert_eq!(late.counts.capacity(), 16, "no room is taken for what is not there");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The recent past, in seconds and in minutes.
 
-use crate::analytics::{Counts, Label, RouteId, RouteName};
+use crate::analytics::{Counts, Label, RouteId, RouteName, packed::Packed};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,8 +17,46 @@ pub(super) type Slot = HashMap<Label, Counts, ahash::RandomState>;
 #[derive(Debug, Default)]
 pub(super) struct Rings {
     open: Slot,
-    seconds: VecDeque<(Timestamp, Slot)>,
-    minutes: VecDeque<(Timestamp, Slot)>,
+    seconds: VecDeque<(Timestamp, Span)>,
+    minutes: VecDeque<(Timestamp, Span)>,
+}
+
+/// A second or a minute.
+#[derive(Debug)]
+enum Span {
+    Open(Slot),
+    Over(Packed),
+}
+
+impl Span {
+    fn close(&mut self) {
+        if let Self::Open(slot) = self {
+            *self = Self::Over(Packed::of(slot));
+        }
+    }
+
+    fn add(&mut self, more: &Slot) {
+        let add = |slot: &mut Slot| {
+            for (label, counts) in more {
+                slot.entry(label.clone()).or_default().add(counts);
+            }
+        };
+        match self {
+            Self::Open(slot) => add(slot),
+            Self::Over(packed) => {
+                let mut slot = packed.unpacked();
+                add(&mut slot);
+                *packed = Packed::of(&slot);
+            }
+        }
+    }
+
+    fn for_each(&self, mut with: impl FnMut(&Label, &Counts)) {
+        match self {
+            Self::Open(slot) => slot.iter().for_each(|(label, counts)| with(label, counts)),
+            Self::Over(packed) => packed.lines().for_each(|(label, counts)| with(label, &counts)),
+        }
+    }
 }
 
 impl Rings {
@@ -40,19 +78,18 @@ impl Rings {
     }
 }
 
-/// Adds to the slot of `start`, which need not be the last one: clocks differ and go back.
-fn put(ring: &mut VecDeque<(Timestamp, Slot)>, start: Timestamp, keep: usize, slot: &Slot) {
+/// Adds to the span of `start`, which need not be the last one: clocks differ and go back.
+fn put(ring: &mut VecDeque<(Timestamp, Span)>, start: Timestamp, keep: usize, slot: &Slot) {
     if slot.is_empty() {
         return;
     }
     let at = ring.partition_point(|(known, _)| *known < start);
     if ring.get(at).is_none_or(|(known, _)| *known != start) {
-        ring.insert(at, (start, Slot::default()));
+        ring.iter_mut().for_each(|(_, span)| span.close());
+        ring.insert(at, (start, Span::Open(Slot::default())));
     }
-    if let Some((_, open)) = ring.get_mut(at) {
-        for (label, counts) in slot {
-            open.entry(label.clone()).or_default().add(counts);
-        }
+    if let Some((_, span)) = ring.get_mut(at) {
+        span.add(slot);
     }
     while ring.len() > keep {
         ring.pop_front();
@@ -205,11 +242,11 @@ pub(super) fn report(
     let mut services: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
     let mut tenants: BTreeMap<String, Counts> = BTreeMap::new();
     let mut series = Vec::new();
-    for (at, slot) in ring.iter().filter(|(at, _)| *at >= from) {
+    for (at, span) in ring.iter().filter(|(at, _)| *at >= from) {
         let mut point = Counts::default();
-        for (Label { route, tenant: owner }, counts) in slot {
+        span.for_each(|Label { route, tenant: owner }, counts| {
             if tenant.is_some() && owner.as_ref() != tenant {
-                continue;
+                return;
             }
             point.add(counts);
             routes.entry(*route).or_default().add(counts);
@@ -219,7 +256,7 @@ pub(super) fn report(
                 let owner = owner.as_ref().map_or("(other)", TenantId::as_str);
                 tenants.entry(owner.to_owned()).or_default().add(counts);
             }
-        }
+        });
         if point.requests() > 0 {
             total.add(&point);
             series.push(Point { at: *at, figures: Figures::of(&point) });

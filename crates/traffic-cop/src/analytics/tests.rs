@@ -46,3 +46,19 @@ fn labels_are_bounded() {
     assert_eq!(analytics.totals.lock().since_start.len(), TENANTS_MAX + 1);
     assert_eq!(analytics.since_start()[0].1.requests, (TENANTS_MAX + 500) as u64);
 }
+
+#[test]
+fn what_comes_late_is_added_to_a_second_that_is_over() {
+    let analytics = Arc::new(Analytics::default());
+    let route = analytics.route("r", "s");
+    let recorder = analytics.recorder();
+    for second in [1_000, 2_000, 1_000] {
+        recorder.record(&sample(route, None, 200));
+        recorder.flush();
+        analytics.tick(Timestamp(second));
+    }
+    let report = analytics.report(Range::OneMinute, Timestamp(2_000), None);
+    let points = report.series.iter().map(|point| (point.at.0, point.figures.requests));
+    assert_eq!(points.collect::<Vec<_>>(), [(1_000, 2), (2_000, 1)]);
+    assert_eq!(report.total.latency_ms_p50, report.series[0].figures.latency_ms_p50);
+}
