@@ -63,13 +63,15 @@ const SHARDS: usize = 64;
 /// that still find no room share one bucket per rule.
 const SHARD_BUCKETS_MAX: usize = 16_384;
 
+/// Buckets by the digest of their key, which takes a third of the key's room.
+type Shard = HashMap<u128, Arc<Bucket>, RandomState>;
+
 /// Every limit of the node.
 #[derive(Debug)]
 pub struct Limits {
     rules: ArcSwap<Vec<Active>>,
     generation: AtomicU64,
-    shards: Vec<Mutex<HashMap<BucketKey, Arc<Bucket>, RandomState>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<Shard>>,
     shared: Arc<Shared>,
 }
 
@@ -122,7 +124,6 @@ impl Limits {
             rules: ArcSwap::from_pointee(Active::all(rules, &[])),
             generation: AtomicU64::new(1),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
         }
     }
 
@@ -179,9 +180,9 @@ impl Limits {
     /// Who counts `key`.
     fn counter(&self, rule: &Rule, key: BucketKey, rate: Rate) -> Counter {
         if !self.is_shared(rule) {
-            return Counter::Here(self.bucket(key));
+            return Counter::Here(self.bucket(&key));
         }
-        let crowd = BucketKey { subject: SubjectKey::Crowd, ..key.clone() }.digest();
+        let crowd = key.crowd().digest();
         Counter::Shared(match &key.pace {
             Pace::Rate(_) => self.shared.bucket(key.digest(), crowd, rate),
             Pace::Quota(calendar) => {
@@ -221,21 +222,18 @@ impl Limits {
         reports.collect()
     }
 
-    fn shard(&self, key: &BucketKey) -> &Mutex<HashMap<BucketKey, Arc<Bucket>, RandomState>> {
-        &self.shards[(self.hasher.hash_one(key) as usize) % SHARDS]
+    fn shard(&self, digest: u128) -> &Mutex<Shard> {
+        &self.shards[(digest as usize) % SHARDS]
     }
 
-    fn bucket(&self, key: BucketKey) -> Arc<Bucket> {
-        let mut buckets = self.shard(&key).lock();
-        if let Some(bucket) = buckets.get(&key) {
+    fn bucket(&self, key: &BucketKey) -> Arc<Bucket> {
+        let digest = key.digest();
+        let mut buckets = self.shard(digest).lock();
+        if let Some(bucket) = buckets.get(&digest) {
             return bucket.clone();
         }
-        let key = if buckets.len() >= SHARD_BUCKETS_MAX {
-            BucketKey { subject: SubjectKey::Crowd, ..key }
-        } else {
-            key
-        };
-        buckets.entry(key).or_default().clone()
+        let digest = if buckets.len() >= SHARD_BUCKETS_MAX { key.crowd().digest() } else { digest };
+        buckets.entry(digest).or_default().clone()
     }
 
     /// Forgets buckets that are full again and that nobody holds. Call it every few seconds.

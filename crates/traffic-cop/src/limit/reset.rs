@@ -59,8 +59,11 @@ impl Limits {
                 tracing::warn!(limit = rule, why, "a limit could not be reset");
                 return Err(ResetError::Away);
             }
-        } else if let Some(bucket) = self.shard(&key).lock().get(&key) {
-            bucket.reset();
+        } else {
+            let digest = key.digest();
+            if let Some(bucket) = self.shard(digest).lock().get(&digest) {
+                bucket.reset();
+            }
         }
         let Named { tenant, kind, principal, session, ip, route } = named;
         tracing::info!(

@@ -74,6 +74,11 @@ pub(super) enum SubjectKey {
 }
 
 impl BucketKey {
+    /// The key of those for whom there is no room.
+    pub(super) fn crowd(&self) -> Self {
+        Self { subject: SubjectKey::Crowd, ..self.clone() }
+    }
+
     /// The same on every node; nobody can choose a subject that falls on another's.
     pub(super) fn digest(&self) -> u128 {
         let mut hash = Sha256::new();
