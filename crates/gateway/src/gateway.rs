@@ -10,7 +10,7 @@ use crate::{
     explain::{Explanation, Question, explain},
     load::CoreLoad,
     mount::{CoreId, MakeMounts},
-    route::Table,
+    route::{Routes, Table},
     tls::{EdgeTls, TlsStatus},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -35,6 +35,8 @@ use traffic_cop::{analytics::Analytics, identity::Identity, limit::Limits};
 
 /// Connections that were accepted and wait for a core; more are refused.
 const WAITING_MAX: usize = 1024;
+/// By when every core has taken over a new configuration: it looks several times a second.
+const TAKEN_OVER: Duration = Duration::from_secs(1);
 /// How long it takes to notice, after a reload, that there are files of TLS to look at.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -112,8 +114,7 @@ impl Gateway {
     /// [`ConfigError`] says in one line what to change.
     pub fn check(config: &Config, services: &soa::Config) -> Result<(), ConfigError> {
         config.check()?;
-        let services = Services::compile(services, None)?;
-        Table::compile(config, &services, &Analytics::default())?;
+        Routes::compile(config, services)?;
         open_tls(config, None).map(|_| ())
     }
 
@@ -307,9 +308,15 @@ impl Gateway {
         let snapshot = self.compile(config, services)?;
         self.registry.attach(&snapshot.services);
         self.node.canary.store(None);
-        self.node.snapshot.store(Arc::new(snapshot));
+        let before = self.node.snapshot.swap(Arc::new(snapshot));
         self.node.generation.fetch_add(1, Ordering::Release);
         *checks = start_checks(&self.node);
+        // To take thousands of routes apart is no work for a core, which the last one to let go
+        // of them would have.
+        self.node.control.spawn(async move {
+            tokio::time::sleep(TAKEN_OVER).await;
+            drop(before);
+        });
         Ok(())
     }
 

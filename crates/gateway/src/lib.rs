@@ -71,6 +71,6 @@ pub use load::CoreLoad;
 pub use mirror::MirrorConfig;
 pub use mount::{CoreId, LocalBoxFuture, MakeMounts, Mount, MountPoint};
 pub use reshape::ReshapeConfig;
-pub use route::Considered;
+pub use route::{Considered, Routes};
 pub use soa::{Body, BoxError};
 pub use tls::{ClientAuth, HostCertificate, TlsConfig, TlsStatus};

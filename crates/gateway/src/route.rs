@@ -233,6 +233,32 @@ impl Table {
     }
 }
 
+/// The routes of a configuration, without anything that serves them.
+#[derive(Debug)]
+pub struct Routes(Table);
+
+impl Routes {
+    /// Compiles them, as a start and a reload do.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says in one line what to change.
+    pub fn compile(config: &Config, services: &soa::Config) -> Result<Self, ConfigError> {
+        let services = Services::compile(services, None)?;
+        Table::compile(config, &services, &Analytics::default()).map(Self)
+    }
+
+    /// The name of the route for a request without header fields, a query and a caller. `host` is
+    /// lowercase and without a port, `path` in its normal form.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Option<&str> {
+        let whose = Whose::Known(None);
+        match self.0.find(host, path, method, None, &HeaderMap::new(), whose) {
+            Match::Route(route) => Some(&route.name),
+            Match::Tenant | Match::Method | Match::None => None,
+        }
+    }
+}
+
 /// Whether each of the parameters is in the query, with its value.
 fn query_matches(wanted: &[(String, String)], query: Option<&str>) -> bool {
     wanted.iter().all(|(name, value)| {

@@ -288,25 +288,32 @@ impl Service {
         }
     }
 
-    /// What the choice of an instance would rest on, with `key` and any number: what another call
-    /// costs at each, in units that only its rule knows, and which would be chosen now. The turn
-    /// of nobody is used up.
+    /// The instance that a call would go to, with `key` and any number. The turn of nobody is used
+    /// up.
     #[must_use]
-    pub fn scores(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Vec<Score> {
-        let members = self.members();
+    pub fn next(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Option<Arc<Instance>> {
         let turn = Turn { elapsed, random, key, count: self.turn.load(Relaxed) };
+        let members = self.members();
         let chosen = match &*members {
             [only] => (only.instance.condition(elapsed) != Condition::Unfit).then_some(only),
             members => self.rule.choose(members, &[], &turn),
         };
-        let chosen = chosen.map(|member| member.instance.id);
+        chosen.map(|member| Arc::clone(&member.instance))
+    }
+
+    /// What the choice of an instance would rest on, as for [`Self::next`]: what another call
+    /// costs at each, in units that only its rule knows, and which would be chosen now.
+    #[must_use]
+    pub fn scores(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Vec<Score> {
+        let turn = Turn { elapsed, random, key, count: self.turn.load(Relaxed) };
+        let chosen = self.next(key, random, elapsed).map(|instance| instance.id);
         let score = |member: &Member| Score {
             instance: Arc::clone(&member.instance),
             weight: member.weight,
             cost: self.rule.cost(member, &turn),
             chosen: chosen == Some(member.instance.id),
         };
-        members.iter().map(score).collect()
+        self.members().iter().map(score).collect()
     }
 
     /// An instance of `members` other than those `tried`, by the service's rule.

@@ -192,3 +192,26 @@ fn a_query_parameter_may_decide() {
         assert_eq!(find(other), "api", "{other}");
     }
 }
+
+#[test]
+fn a_route_is_found_without_anything_that_serves_it() {
+    let services = soa::Config::from([(
+        "s".to_owned(),
+        soa::ServiceConfig::at(["http://127.0.0.1:1".to_owned()]),
+    )]);
+    let route = |name: &str, route: RouteConfig| RouteConfig {
+        name: name.into(),
+        service: "s".into(),
+        ..route
+    };
+    let acme = RouteConfig { tenants: vec!["acme".parse().unwrap()], ..path("/acme") };
+    let routes = vec![route("a", prefix("/a")), route("b", path("/b/{id}")), route("acme", acme)];
+    let config = Config { routes, ..Config::default() };
+    let routes = Routes::compile(&config, &services).unwrap();
+    for (path, expected) in
+        [("/a/x", Some("a")), ("/b/7", Some("b")), ("/b", None), ("/acme", None)]
+    {
+        assert_eq!(routes.find("h", path, &Method::GET), expected, "{path}");
+    }
+    assert!(Routes::compile(&config, &soa::Config::new()).is_err());
+}

@@ -47,6 +47,23 @@ impl Service {
 }
 
 #[test]
+fn who_would_be_next_is_who_is_called() {
+    for balance in [Balance::LeastLoaded, Balance::Random, Balance::ConsistentHash] {
+        let service = service(balance, &[1, 2, 3, 4]);
+        for random in (0..100_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let next = service.next(Some(random), random, SECOND).unwrap();
+            let turn = Turn { elapsed: SECOND, random, key: Some(random), count: 0 };
+            let called = service.choose(&service.fixed, &[], turn).unwrap();
+            assert_eq!(next.id, called.id, "{balance:?} {random}");
+            let scores = service.scores(Some(random), random, SECOND);
+            let chosen = scores.iter().filter(|score| score.chosen);
+            let chosen: Vec<u64> = chosen.map(|score| score.instance.id).collect();
+            assert_eq!(chosen, [called.id], "{balance:?} {random}");
+        }
+    }
+}
+
+#[test]
 fn round_robin_takes_each_in_turn_and_by_weight() {
     let equal = service(Balance::RoundRobin, &[1, 1, 1]);
     assert_eq!(equal.taken(9, SECOND, |_| None), [3, 3, 3]);
