@@ -3,6 +3,8 @@
 mod engines;
 mod floods;
 mod gateway;
+mod numbers;
+mod origin;
 mod sockets;
 
 use crate::command::{output, root, run as run_command, target};

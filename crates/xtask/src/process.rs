@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command},
     time::{Duration, Instant},
 };
@@ -66,6 +67,18 @@ pub(crate) fn resident(pid: u32) -> Result<u64, String> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| format!("process {pid} tells no memory"))
+}
+
+/// A command for a program that runs on one `core` only, if that is given.
+pub(crate) fn on_core(core: Option<u8>, program: &Path) -> Command {
+    match core {
+        None => Command::new(program),
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.arg("-c").arg(core.to_string()).arg(program);
+            command
+        }
+    }
 }
 
 /// A process that ends when dropped.

@@ -8,7 +8,7 @@ mod stalled;
 mod storm;
 
 use crate::{
-    bench::{folder, print_circumstances, release},
+    bench::{folder, numbers::median, print_circumstances, release},
     command::output,
     install,
 };
@@ -77,11 +77,4 @@ pub(super) fn run(only: Option<&str>) -> Result<(), String> {
     }
     println!("{}", Json::Object(figures));
     if failed == 0 { Ok(()) } else { Err(format!("{failed} errors were counted")) }
-}
-
-/// The middle of some numbers.
-fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -3,7 +3,9 @@
 use crate::{
     bench::{
         engines::far::{Calls, Servers, between, requests, transactions},
-        filled, gateway, write,
+        filled, gateway,
+        origin::Origin,
+        write,
     },
     command::output,
     process::{Cpu, Server, cpu_of_tree, free_ports},
@@ -26,8 +28,7 @@ pub(super) struct Ground {
     redis: Servers,
     postgres: Postgres,
     folder: PathBuf,
-    _backend: Server,
-    backend: u16,
+    origin: Origin,
 }
 
 /// A node.
@@ -67,16 +68,8 @@ impl Ground {
         let told = |error: std::io::Error| error.to_string();
         let redis = Redis::start(RedisOptions::appending(Appends::Always)).map_err(told)?;
         let postgres = Postgres::start(PostgresOptions::default()).map_err(told)?;
-        let [backend] = free_ports()?;
-        let values = [
-            ("DIR", folder.display().to_string()),
-            ("BACKEND", backend.to_string()),
-            ("BODY", "x".repeat(1024)),
-        ];
-        let file = folder.join("backend.conf");
-        write(&file, &filled("gateway/backend.conf", &values)?)?;
-        let server = Server::start(Command::new("nginx").arg("-c").arg(&file), backend)?;
-        Ok(Self { redis: Servers::Redis(redis), postgres, folder, _backend: server, backend })
+        let origin = Origin::start(&folder, None)?;
+        Ok(Self { redis: Servers::Redis(redis), postgres, folder, origin })
     }
 
     /// Starts `count` nodes on a database of their own, and waits until they have shared the
@@ -103,7 +96,7 @@ impl Ground {
                 ("DIR", folder.display().to_string()),
                 ("PORT", port.to_string()),
                 ("ADMIN", admin.to_string()),
-                ("BACKEND", self.backend.to_string()),
+                ("BACKEND", self.origin.port.to_string()),
                 ("RATE", RATE.to_string()),
                 ("BURST", BURST.to_string()),
             ];
@@ -159,7 +152,7 @@ impl Ground {
         let script = self.folder.join("paced.lua");
         write(&script, &filled("engines/paced.lua", &[("PACE", pace.to_string())])?)?;
         let each = (connections / nodes.nodes.len()).to_string();
-        let before = gateway::counted(self.backend)?;
+        let before = self.origin.counted()?;
         let mut running = Vec::new();
         for node in &nodes.nodes {
             let load = Command::new("wrk")
@@ -184,7 +177,7 @@ impl Ground {
         // What was in flight when wrk stopped is answered within this time.
         std::thread::sleep(Duration::from_millis(50));
         // The question for the count is a request itself.
-        all.served = gateway::counted(self.backend)? - before - 1;
+        all.served = self.origin.counted()? - before - 1;
         Ok(all)
     }
 }

@@ -1,6 +1,6 @@
 //! Rounds that took turns, and what they come to.
 
-use crate::process::Cpu;
+use crate::{bench::numbers::median, process::Cpu};
 
 /// One turn of one side.
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,13 +78,6 @@ impl Ratio {
             median_of_pairs: median(pairs.map(|(ours, theirs)| ours.micros() / theirs.micros())),
         }
     }
-}
-
-/// The middle one; of two in the middle the larger.
-pub(super) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
