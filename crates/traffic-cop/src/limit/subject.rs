@@ -46,7 +46,7 @@ pub struct Named {
     pub route: Option<Box<str>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(super) struct BucketKey {
     pub(super) rule: Arc<str>,
     pub(super) pace: Pace,
