@@ -220,16 +220,19 @@ async fn the_less_urgent_is_refused_and_the_rest_goes_on() {
     };
     timeout(Duration::from_secs(20), counted).await.unwrap();
     // All is as before once the load is gone.
-    timeout(Duration::from_secs(30), async {
+    timeout(Duration::from_secs(60), async {
         let mut in_a_row = 0;
-        while in_a_row < 20 {
+        loop {
             let tally = Tally::default();
             Node::ask(node.server.edge(), "low", &tally).await;
             in_a_row = if tally.served() == 1 { in_a_row + 1 } else { 0 };
+            let health = node.others_are_served(&mut ann).await;
+            let refuses = &health["cores"][0]["refuses"];
+            if in_a_row >= 20 && health["status"] == "ok" && refuses == 0.0 {
+                return;
+            }
         }
     })
     .await
     .unwrap();
-    let health = node.others_are_served(&mut ann).await;
-    assert_eq!((&health["status"], &health["cores"][0]["refuses"]), (&json!("ok"), &json!(0.0)));
 }
