@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     header_bytes_max: usize,
 ) -> hyper::Result<()> {
     let (core, watch) = (Rc::clone(&conn.core), Rc::clone(&conn.watch));
-    let turn = Rc::new(Turn::default());
+    let turn = Rc::new(Turn::new(core.node.clock.clone()));
     let io = Io {
         stream: TokioIo::new(stream),
         first,

@@ -6,6 +6,7 @@
 
 mod authority;
 mod dns;
+mod nginx;
 mod ports;
 mod postgres;
 mod process;
@@ -15,6 +16,7 @@ mod shared;
 
 pub use authority::{Authority, Issued};
 pub use dns::{Dns, Told};
+pub use nginx::Nginx;
 pub use ports::free_ports;
 pub use postgres::{PASSWORD, PgBouncer, Postgres, PostgresOptions, ROLE};
 pub use process::Process;

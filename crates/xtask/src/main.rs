@@ -4,7 +4,7 @@
 //! cargo xtask install        what the tests need: Debian, npm and PyPI packages
 //! cargo xtask check          format, lints, docs, layers, error pages
 //! cargo xtask test [--long]  everything; the last line counts
-//! cargo xtask bench NAME     engines, gateway or sockets, against a named peer
+//! cargo xtask bench NAME     engines, floods, gateway or sockets, against a named peer
 //! cargo xtask bench engines PART   rows of its table by `engine/operation`, or limits or nodes
 //! cargo xtask bench sockets PART   idle, fanout, rooms, storm or stalled
 //! ```

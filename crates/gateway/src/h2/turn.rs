@@ -5,10 +5,11 @@
 //! round robin (Shreedhar and Varghese, 1995). Where nobody else has anything to do, a turn that
 //! is passed takes no time.
 
+use clock::SharedClock;
 use std::{
     cell::Cell,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// What a connection may use of its core before the others have their turn.
@@ -19,13 +20,17 @@ const TURN: Duration = Duration::from_micros(100);
 const DEBT_MAX: Duration = Duration::from_millis(5);
 
 /// What a connection has used.
-#[derive(Debug, Default)]
 pub(super) struct Turn {
-    began: Cell<Option<Instant>>,
+    clock: SharedClock,
+    began: Cell<Option<Duration>>,
     debt: Cell<Duration>,
 }
 
 impl Turn {
+    pub(super) fn new(clock: SharedClock) -> Self {
+        Self { clock, began: Cell::default(), debt: Cell::default() }
+    }
+
     /// Polls within a turn, unless this one has to be passed.
     pub(super) fn take<T>(
         &self,
@@ -35,17 +40,17 @@ impl Turn {
         if self.passes() {
             return later(cx);
         }
-        let began = Instant::now();
+        let began = self.clock.elapsed();
         self.began.set(Some(began));
         let polled = poll(cx);
         self.began.set(None);
-        self.used(began.elapsed());
+        self.used(self.clock.elapsed().saturating_sub(began));
         polled
     }
 
     /// Whether the turn that is being taken is over; what was not read waits for the next.
     pub(super) fn is_over(&self) -> bool {
-        self.began.get().is_some_and(|began| began.elapsed() >= TURN)
+        self.began.get().is_some_and(|began| self.clock.elapsed().saturating_sub(began) >= TURN)
     }
 
     /// Whether an earlier turn took so long that this one is not taken.
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn who_took_ten_turns_at_once_passes_nine() {
-        let turn = Turn::default();
+        let turn = Turn::new(clock::SystemClock::shared());
         assert!(!turn.passes());
         turn.used(TURN * 10);
         let passed = std::iter::from_fn(|| turn.passes().then_some(())).count();

@@ -4,7 +4,7 @@ mod nginx;
 
 use crate::support::{Answer, Client, Edge, Origin, config, services, soon};
 use futures_util::FutureExt;
-use nginx::Nginx;
+use nginx::Reader;
 use std::{panic::AssertUnwindSafe, time::Duration};
 use tokio::io::AsyncReadExt;
 
@@ -200,7 +200,7 @@ async fn the_table_holds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx_reads_what_is_sent_on_in_the_same_way() {
     let cases = cases();
-    let nginx = Nginx::start(cases.len());
+    let nginx = Reader::start(cases.len());
     judge(&cases, async |number, case| {
         drive(case, Edge::start(config(), &services(&[&nginx.instance(number)]))).await
     })

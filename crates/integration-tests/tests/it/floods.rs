@@ -16,7 +16,7 @@ use std::{
     },
     time::Duration,
 };
-use test_servers::{Process, free_ports};
+use test_servers::{Nginx, Process, free_ports};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -36,7 +36,7 @@ fn length() -> Duration {
 struct Target {
     server: Server,
     /// One that is attacked, and one that others ask.
-    _services: [Process; 2],
+    _services: (Process, Nginx),
     _folder: tempfile::TempDir,
 }
 
@@ -67,32 +67,20 @@ impl Target {
         command.current_dir(folder.path());
         let log = folder.path().join("attacked");
         let attacked = Process::start(&mut command, attacked, &log).unwrap();
-        let here = folder.path().display();
-        let config = folder.path().join("nginx.conf");
-        let text = format!(
-            "daemon off; master_process off; pid {here}/pid; error_log {here}/errors;\n\
-             events {{}}\n\
-             http {{ access_log off; client_body_temp_path {here}/b; proxy_temp_path {here}/p;\n\
-             fastcgi_temp_path {here}/f; uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
-             server {{ listen 127.0.0.1:{asked}; return 200 small; }} }}"
-        );
-        fs::write(&config, text).unwrap();
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(config).arg("-e").arg(folder.path().join("errors"));
-        let log = folder.path().join("asked");
-        let services = [attacked, Process::start(&mut command, asked, &log).unwrap()];
-        let [attacked, asked] = services.each_ref().map(Process::address);
+        let answers = format!("server {{ listen 127.0.0.1:{asked}; return 200 small; }}");
+        let nginx = Nginx::start(asked, |_| answers).unwrap();
+        let (at, asked) = (attacked.address(), nginx.process().address());
         let server = Server::start_with(
             "header_timeout = \"2s\"\nbody_timeout = \"2s\"\nwrite_timeout = \"2s\"\n\
              idle_timeout = \"5s\"\nbody_rate_min = 1000000\n",
             &format!(
-                "[services.attacked]\ninstances = [\"http://{attacked}\"]\n\
+                "[services.attacked]\ninstances = [\"http://{at}\"]\n\
                  [services.asked]\ninstances = [\"http://{asked}\"]\n\
                  [[routes]]\nname = \"r\"\nservice = \"attacked\"\nauth = \"none\"\n\
                  [[routes]]\nname = \"o\"\nservice = \"asked\"\nauth = \"none\"\npath = \"/small\"\n"
             ),
         );
-        Self { server, _services: services, _folder: folder }
+        Self { server, _services: (attacked, nginx), _folder: folder }
     }
 
     /// Bytes of the node's memory.

@@ -1,14 +1,10 @@
 //! nginx as a service that writes down what it was asked.
 
 use serde::Deserialize;
-use std::{collections::HashMap, fmt::Write, path::PathBuf, process::Command};
-use tempfile::TempDir;
-use test_servers::{Process, free_ports};
+use std::{collections::HashMap, fmt::Write, fs};
+use test_servers::{Nginx, free_ports};
 
-pub(super) struct Nginx {
-    process: Process,
-    folder: TempDir,
-}
+pub(super) struct Reader(Nginx);
 
 /// A line of its log.
 #[derive(Deserialize)]
@@ -19,57 +15,44 @@ struct Line {
     body: String,
 }
 
-impl Nginx {
+impl Reader {
     /// With an address for each of `cases`.
     pub(super) fn start(cases: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let [port] = free_ports().unwrap();
         let listen = (0..cases).fold(String::new(), |mut all, number| {
             writeln!(all, "listen {}:{port};", address(number)).unwrap();
             all
         });
         // The body is read for the sake of whoever answers, and so it can be written down.
-        let config = format!(
-            r#"
-            daemon off; master_process off; pid {0}/pid; error_log {0}/errors;
-            events {{ worker_connections 4096; }}
-            http {{
-                log_format line escape=json '{{"address":"$server_addr","status":"$status",'
+        let http = |folder: &std::path::Path| {
+            let folder = folder.display();
+            format!(
+                r#"log_format line escape=json '{{"address":"$server_addr","status":"$status",'
                     '"request":"$request_method $request_uri","body":"$request_body"}}';
-                access_log {0}/log line;
-                client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f;
-                uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;
                 client_max_body_size 4m; client_body_buffer_size 4m;
                 client_body_in_single_buffer on;
                 large_client_header_buffers 4 64k;
                 merge_slashes off; underscores_in_headers on;
                 server {{
+                    access_log {folder}/log line;
                     listen 127.0.0.1:{port}; {listen}
-                    location / {{ proxy_pass http://unix:{0}/answers; }}
+                    location / {{ proxy_pass http://unix:{folder}/answers; }}
                 }}
-                server {{ listen unix:{0}/answers; access_log off; return 200 "yes"; }}
-            }}"#,
-            folder.path().display()
-        );
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, config).unwrap();
-        let log = folder.path().join("output");
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(file).arg("-e").arg(folder.path().join("errors"));
-        let process = Process::start(&mut command, port, &log).unwrap();
-        Self { process, folder }
+                server {{ listen unix:{folder}/answers; return 200 "yes"; }}"#
+            )
+        };
+        Self(Nginx::start(port, http).unwrap())
     }
 
     pub(super) fn instance(&self, case: usize) -> String {
-        format!("{}:{}", address(case), self.process.address().port())
+        format!("{}:{}", address(case), self.0.process().address().port())
     }
 
     /// The requests that it has answered, by the number of the case.
     pub(super) fn stop(self) -> HashMap<usize, Vec<String>> {
-        drop(self.process);
-        let log: PathBuf = self.folder.path().join("log");
+        let folder = self.0.stop();
         let mut read: HashMap<usize, Vec<String>> = HashMap::new();
-        for line in std::fs::read_to_string(log).unwrap().lines() {
+        for line in fs::read_to_string(folder.path().join("log")).unwrap().lines() {
             let line: Line = serde_json::from_str(line).unwrap();
             if line.status == "200" {
                 let said = format!("{} {}", line.request, line.body).trim_end().to_owned();
