@@ -4,19 +4,22 @@
 //! Web Token). [`Client::document`] names a state document; [`Follower`] tells its changes in
 //! the order of their revisions, resumes by itself after an interruption, and hands out a
 //! fresh snapshot where it cannot resume without a gap. [`Client::register`] makes a service an
-//! instance that others reach, for as long as its [`Registration`] is held.
+//! instance that others reach, for as long as its [`Registration`] is held. [`Client::service`]
+//! calls services of realms.
 
 mod document;
 mod registration;
+mod service;
 
 pub use document::{
     Applied, Change, Document, Entry, Event, Follower, Snapshot, Synced, Transacted,
 };
 
 pub use registration::{InstanceOptions, Registration};
+pub use service::Service;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
@@ -86,7 +89,7 @@ pub struct Answer {
     /// The status.
     pub status: StatusCode,
     /// The header fields.
-    pub headers: http::HeaderMap,
+    pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
 }
@@ -124,10 +127,20 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Error> {
-        let first = self.send(method.clone(), path, body.clone()).await;
+        self.call_with(method, path, &HeaderMap::new(), body).await
+    }
+
+    async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        fields: &HeaderMap,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Error> {
+        let first = self.send(method.clone(), path, fields, body.clone()).await;
         match first {
             Err(Error::Unreachable { .. }) if method == Method::GET => {
-                self.send(method, path, body).await
+                self.send(method, path, fields, body).await
             }
             Ok(_) | Err(_) => first,
         }
@@ -137,6 +150,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        fields: &HeaderMap,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Error> {
         let unreachable =
@@ -147,6 +161,9 @@ impl Client {
             .header(header::AUTHORIZATION, &self.authorization);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in fields {
+            request = request.header(name, value);
         }
         let request = request
             .body(Full::from(body.unwrap_or_default()))

@@ -80,9 +80,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
     match cli.command {
         Command::Serve(args) => node::serve(args.config.as_deref(), args.load()?),
         Command::Check(args) => {
-            let config = args.load()?;
-            node::check(&config)?;
-            print!("{}", config.printed());
+            let mut config = args.load()?;
+            let printed = config.printed();
+            node::check(&mut config)?;
+            print!("{printed}");
             Ok(ExitCode::SUCCESS)
         }
         Command::Token(args) => token::run(&args),

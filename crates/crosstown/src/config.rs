@@ -26,6 +26,10 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<gateway::RouteConfig>,
     /// Where the services run.
     pub(crate) services: soa::Config,
+    /// Which services belong together, and who speaks for them.
+    pub(crate) realms: bridge::Config,
+    /// Which realm may call what of which other.
+    pub(crate) bridges: Vec<bridge::BridgeConfig>,
     /// Whose credentials are taken.
     pub(crate) identity: identity::Config,
     /// Bounds of sessions.
@@ -190,13 +194,24 @@ impl Config {
                 ));
             }
         }
+        for (realm, config) in &self.realms {
+            let mut services = config.services.keys();
+            if let Some(service) = services.find(|name| !self.services.contains_key(*name)) {
+                return Err(format!(
+                    "the realm `{realm}` has the service `{service}`, which is not configured; \
+                     add `[services.{service}]`"
+                ));
+            }
+        }
         for (at, limit) in self.limits.iter().enumerate() {
             if self.limits[..at].iter().any(|other| other.name == limit.name) {
                 return Err(format!("two limits are named `{}`; rename one", limit.name));
             }
             let mut named = limit.routes.iter().chain(limit.costs.keys());
-            let unknown =
-                named.find(|name| !self.edge.routes.iter().any(|route| route.name == **name));
+            let unknown = named.find(|name| {
+                let is_route = self.edge.routes.iter().any(|route| route.name == **name);
+                !is_route && !self.is_operation(name)
+            });
             if let Some(route) = unknown.filter(|name| !name.starts_with('_')) {
                 return Err(format!(
                     "the limit `{}` covers the route `{route}`, which is not configured",
@@ -223,6 +238,18 @@ impl Config {
             return Err("`state.depth_max` must be 1 to 64".into());
         }
         Ok(())
+    }
+
+    /// Whether a route's name is of the form that those of operations have, `service.operation`.
+    /// Which there are, documents tell that may yet come.
+    fn is_operation(&self, route: &str) -> bool {
+        let of = |realm: &bridge::RealmConfig| {
+            realm.services.iter().any(|(service, member)| {
+                let rest = route.strip_prefix(service.as_str());
+                member.openapi.is_some() && rest.is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
+        self.realms.values().any(of)
     }
 
     /// The configuration as it came out, secrets redacted.
@@ -289,6 +316,11 @@ mod tests {
         refused("[identity]\ncopies_for = \"2h\"", "`identity.copies_for` must be at most 1h");
         refused("[stores]\nhot = \"oracle://x\"", "`redis://HOST` or `memory:`");
         refused("[[routes]]\nname = \"r\"\nservice = \"s\"", "[services.s]");
+        refused("[realms.r.services]\ns = {}", "[services.s]");
+        let limit = "[services.s]\n[realms.r.services]\ns = { openapi = \"s.yaml\" }\n[[limits]]\n\
+            name = \"l\"\nper = \"ip\"\nrequests = 1\nperiod = \"1s\"\nroutes = [\"s.get\"]\n";
+        assert!(Config::parse(limit, "c.toml").is_ok());
+        refused(&limit.replace("s.get", "t.get"), "the route `t.get`");
         refused("[[state.rules]]\ndocument = \"x:y\"", "the state rule for `x:y`");
         let rule = "[[identity.certificates]]\nuri = \"s://{tenant}/{name}\"";
         refused(rule, "set `edge.tls.client_auth`");

@@ -9,6 +9,7 @@ mod keeping;
 mod members;
 mod mounts;
 mod peers;
+mod realms;
 mod run;
 mod stores;
 

@@ -1,6 +1,8 @@
 //! The demo's services: small programs of their own, such as a team would write. They know
 //! Crosstown by HTTP and by the `client` crate only.
 
+mod realms;
+
 use crate::{
     cli::runtime,
     node::{CONNECTIONS_MAX, serve_routes},
@@ -26,8 +28,19 @@ pub(crate) enum Example {
     Web(ServiceArgs),
     /// Answers what is for sale.
     Shop(ServiceArgs),
+    /// Keeps plans: of the realm `solution` in `examples/realms`.
+    Plans(ListenArgs),
+    /// Shows journeys by plans: of the realm `experience` there.
+    Journeys(ServiceArgs),
     /// Follows what visitors write, and writes a summary beside it.
     Summary(NodeArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ListenArgs {
+    /// Where it listens.
+    #[arg(long)]
+    listen: SocketAddr,
 }
 
 #[derive(Args)]
@@ -61,6 +74,10 @@ pub(crate) fn run(example: Example) -> Result<ExitCode, String> {
         match example {
             Example::Web(args) => listen(args.listen, web(args.node.client()?)).await?,
             Example::Shop(args) => listen(args.listen, shop()).await?,
+            Example::Plans(args) => listen(args.listen, realms::plans()).await?,
+            Example::Journeys(args) => {
+                listen(args.listen, realms::journeys(&args.node.client()?)).await?;
+            }
             Example::Summary(args) => summarise(&args.client()?).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -4,17 +4,19 @@ use crate::{
     cache::CacheConfig, compress::CompressConfig, cors::CorsConfig, edit::EditConfig,
     forward_auth::ForwardAuthConfig, mirror::MirrorConfig, reshape::ReshapeConfig, tls::TlsConfig,
 };
+use bridge::Realms;
 use serde::{Deserialize, Serialize};
 use soa::{HashKey, Priority};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 use types::{Cidr, Role, TenantId};
 
 /// The edge listener and its routes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where it listens. Default `127.0.0.1:8080`: nothing is open to the network unasked.
@@ -88,6 +90,9 @@ pub struct Config {
     pub explain_roles: Vec<Role>,
     /// The routes, first the more specific, then the earlier.
     pub routes: Vec<RouteConfig>,
+    /// The realms, with the documents that there are. Not read from the listener's section.
+    #[serde(skip)]
+    pub realms: Arc<Realms>,
 }
 
 impl Default for Config {
@@ -115,6 +120,7 @@ impl Default for Config {
             cache_bytes_max: 64 * 1024 * 1024,
             explain_roles: Vec::new(),
             routes: Vec::new(),
+            realms: Arc::default(),
         }
     }
 }
@@ -201,6 +207,10 @@ pub struct RouteConfig {
     pub cache: Option<CacheConfig>,
     /// Removes `prefix` from the path that the service sees. Default false.
     pub strip_prefix: bool,
+    /// Takes the operations of the service's OpenAPI document below `prefix`, and nothing else:
+    /// with their methods, and held to the document. The service belongs to a realm. Default
+    /// false.
+    pub openapi: bool,
     /// Time to the head of the answer, instead of the service's `response_timeout`.
     #[serde(
         deserialize_with = "types::duration::optional",

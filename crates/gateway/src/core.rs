@@ -2,6 +2,7 @@
 
 use crate::{
     admission::{Admission, Permit},
+    bridged::{Calls, Violations},
     cache::Cache,
     canary::{Canary, Side},
     config::Config,
@@ -52,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) draining: AtomicBool,
     pub(crate) admission: Arc<Admission>,
     pub(crate) cache: Arc<Cache>,
+    /// How documents of realms were broken.
+    pub(crate) violations: Violations,
     /// Where the platform's own handlers are, and their names; the same on each core.
     pub(crate) mounts: OnceLock<Vec<(String, &'static str)>>,
     pub(crate) in_flight: Box<[AtomicUsize]>,
@@ -67,6 +70,7 @@ pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) services: Services,
     pub(crate) table: Table,
+    pub(crate) calls: Calls,
     pub(crate) tls: Option<Arc<EdgeTls>>,
 }
 

@@ -1,6 +1,7 @@
 //! One request and its answer.
 
 use crate::{
+    bridged::{self, From},
     charge::{charge, limited, settled},
     config::Auth,
     connection::Conn,
@@ -32,6 +33,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use traffic_cop::limit::Decision;
+use types::Caller;
 
 /// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
@@ -46,7 +48,7 @@ pub(crate) async fn serve(
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
     let form = if is_h2 { Form::of(&head) } else { Form::Http };
-    let asked = Asked { trace, noted, switching, form, client: None };
+    let asked = Asked { trace, noted, switching, form, client: None, call: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
         Err(problem) => form.refused(&problem),
@@ -131,6 +133,8 @@ pub(crate) struct Asked {
     pub(crate) form: Form,
     /// Whom a trusted proxy speaks for.
     pub(crate) client: Option<Box<Client>>,
+    /// Of a call between services: who calls, and for whom.
+    pub(crate) call: Option<Box<(From, Arc<Caller>)>>,
 }
 
 impl Asked {
@@ -175,7 +179,7 @@ async fn handle(
             let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
             choose(conn, snapshot, asked.noted.host.as_ref(), &head, whose)?
         }
-        chosen @ (Chosen::Mount(_) | Chosen::Route(..)) => chosen,
+        chosen @ (Chosen::Mount(_) | Chosen::Route(..) | Chosen::Call) => chosen,
     };
     let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
@@ -185,6 +189,7 @@ async fn handle(
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
+        Chosen::Call => return Box::pin(bridged::serve(conn, head, body, asked, ticket)).await,
         Chosen::ByTenant => return Err(no_route()),
     };
     ticket.route = route.id;
@@ -206,6 +211,8 @@ enum Chosen<'a> {
     Mount(&'a Mounted),
     /// A route, and the target to send on if it is not the one that came.
     Route(Arc<Route>, Option<Uri>),
+    /// A service, which another one calls.
+    Call,
     /// It depends on whose request it is.
     ByTenant,
 }
@@ -221,7 +228,7 @@ fn choose<'a>(
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
     if let Some(mounted) = conn.core.mounts.iter().find(|mounted| mounted.point.takes(&path)) {
-        return Ok(Chosen::Mount(mounted));
+        return Ok(if bridged::is_call(&path) { Chosen::Call } else { Chosen::Mount(mounted) });
     }
     let host = host_of(host);
     let (query, headers) = (head.uri.query(), &head.headers);

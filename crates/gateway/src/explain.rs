@@ -2,6 +2,7 @@
 //! which instance. Nothing is charged, and nobody is called.
 
 use crate::{
+    bridged::{self, BridgeTold},
     config::Auth,
     core::{Node, Snapshot},
     identify::check_roles,
@@ -50,6 +51,9 @@ pub struct Explanation {
     pub forward_auth: Option<String>,
     /// What is left of the limits that it is charged to.
     pub limits: Vec<LimitTold>,
+    /// The bridge between realms that it has to pass, if the service belongs to one and its caller
+    /// speaks for one.
+    pub bridge: Option<BridgeTold>,
     /// The services of the route, with their shares.
     pub split: Vec<ShareTold>,
     /// What the service would be asked for.
@@ -160,6 +164,9 @@ fn decided(
     let normal = path::normalise(target.path())
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
+    if bridged::is_call(&path) {
+        return called(node, snapshot, question, random, told);
+    }
     let mounts = node.mounts.get().map_or(&[][..], Vec::as_slice);
     let mounted = mounts.iter().find(|(prefix, _)| mount::takes(prefix, &path));
     if let Some((prefix, name)) = mounted {
@@ -187,7 +194,38 @@ fn decided(
     let caller = caller.as_deref().filter(|_| route.auth != Auth::None);
     check_roles(caller, &route.roles)?;
     limits(node, question, &route.name, told)?;
-    forwarded(node, question, (&route, &normal), random, told)
+    crosses(&route, caller, told)?;
+    let changed = *normal != *target.path();
+    let new = new_target(&route, &normal, changed, target)?;
+    forwarded(node, question, (&route, new), random, told)
+}
+
+/// Follows a call between services.
+fn called(
+    node: &Node,
+    snapshot: &Snapshot,
+    question: &Question,
+    random: u64,
+    told: &mut Explanation,
+) -> Result<(&'static str, String), Problem> {
+    let Question { method, target, headers, caller, .. } = question;
+    let Some(caller) = caller.as_deref() else {
+        return Err(Problem::new(Code::Unauthenticated, "a credential is needed here"));
+    };
+    bridged::speaks_for(&snapshot.config.realms, caller)?;
+    let (route, new, _) = bridged::choose(snapshot, method, target, headers)?;
+    told.route = Some(route.name.clone());
+    limits(node, question, &route.name, told)?;
+    crosses(&route, Some(caller), told)?;
+    forwarded(node, question, (&route, new), random, told)
+}
+
+/// Notes which bridge a request has to pass; refuses it as that would, or as its operation's
+/// document.
+fn crosses(route: &Route, caller: Option<&Caller>, told: &mut Explanation) -> Result<(), Problem> {
+    let Some(bridged) = &route.bridged else { return Ok(()) };
+    told.bridge = bridged.told(caller);
+    bridged.may_pass(None, caller)
 }
 
 /// Notes what is left of the limits of a request; refuses it as they would.
@@ -232,7 +270,7 @@ fn limits(
 fn forwarded(
     node: &Node,
     question: &Question,
-    (route, normal): (&Route, &str),
+    (route, new): (&Route, Option<Uri>),
     random: u64,
     told: &mut Explanation,
 ) -> Result<(&'static str, String), Problem> {
@@ -253,8 +291,6 @@ fn forwarded(
         })
         .collect();
     told.timeout_ms = u64::try_from(backend.timeout.as_millis()).ok();
-    let changed = normal != question.target.path();
-    let new = new_target(route, normal, changed, &question.target)?;
     let new = new.as_ref().unwrap_or(&question.target);
     told.target = Some(new.path_and_query().map_or("/", |target| target.as_str()).to_owned());
     let elapsed = node.clock.elapsed();
@@ -319,6 +355,7 @@ impl Explanation {
             "tenant": self.caller.as_ref().map(|caller| &caller.tenant),
             "principal": self.caller.as_ref().map(|caller| &caller.principal),
             "remaining": limits,
+            "bridge": self.bridge.as_ref().and_then(|bridge| bridge.rule.as_deref()),
             "service": service,
             "instance": answered,
         });

@@ -1,6 +1,7 @@
 //! The way of a request to a service, and of the answer back.
 
 use crate::{
+    bridged::{self, From},
     cache::Scope,
     charge::{charge, limited, settled},
     connection::Conn,
@@ -49,7 +50,10 @@ pub(crate) async fn forward(
     let call_timeout = form.timeout(&head.headers)?;
     let patience = deadline::asked(asked.noted.timeout.as_ref())?;
     let patience = patience.into_iter().chain(call_timeout).min();
-    let mut caller = identify(conn, route.auth, &head.headers, asked.client.is_none()).await?;
+    let mut caller = match &asked.call {
+        Some(call) => Some(Arc::clone(&call.1)),
+        None => identify(conn, route.auth, &head.headers, asked.client.is_none()).await?,
+    };
     let mut granted = None;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| auth.identity) {
         match Box::pin(auth.ask(conn, &head, &asked, None)).await? {
@@ -74,6 +78,14 @@ pub(crate) async fn forward(
                 tell_limits(conn, &mut answer, &mut decision, ticket);
                 return Ok(answer);
             }
+        }
+    }
+    if let Some(bridged) = &route.bridged {
+        let from = asked.call.as_ref().map(|call| &call.0);
+        if let Err(problem) = bridged.admit(core, from, caller.as_deref(), &head, body.is_some()) {
+            let mut answer = form.refused(&problem);
+            tell_limits(conn, &mut answer, &mut decision, ticket);
+            return Ok(answer);
         }
     }
     let (backend, key) = {
@@ -105,6 +117,20 @@ pub(crate) async fn forward(
     }
     head.version = Version::HTTP_11;
     let mut body = inbound(body, route.body_bytes_max, ticket);
+    if let Some(bridged) = &route.bridged {
+        body = match Box::pin(bridged.read(core, &mut head, body)).await {
+            Ok(body) => body,
+            Err(Stop::Refused(problem)) => {
+                let mut answer = form.refused(&problem);
+                tell_limits(conn, &mut answer, &mut decision, ticket);
+                return Ok(answer);
+            }
+            Err(Stop::Body(source)) => {
+                let service = backend.service.name().to_owned();
+                return Err(failed(conn, ticket, &soa::Error::Body { service, source }));
+            }
+        };
+    }
     if form == Form::Grpc {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Body::Inbound(inbound) = &mut body {
@@ -166,6 +192,9 @@ pub(crate) async fn forward(
         (Ok(Reply::Switched(head, tunnel)), _) => switched(conn, head, tunnel, client),
         (Err(error), _) => return Err(failed(conn, ticket, &error)),
     };
+    if let Some(bridged) = &route.bridged {
+        answer = bridged.answered(core, answer);
+    }
     if let Some(explained) = explained {
         let answered = answer.extensions().get::<AnsweredBy>().map(|by| &*by.0);
         if let Some(field) = explained.field(backend.service.name(), answered) {
@@ -226,7 +255,7 @@ fn fit(
     let upgrades = !service.is_h2();
     let service = service.config();
     let address = asked.address(conn).clone();
-    let Asked { trace, noted, switching, client, form: _ } = asked;
+    let Asked { trace, noted, switching, client, call, form: _ } = asked;
     let (proto, host) = client.map_or((None, None), |client| (client.proto, client.host));
     let protocol = if switching && upgrades { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
@@ -249,6 +278,12 @@ fn fit(
     }
     if let Some(caller) = caller {
         caller_fields(conn, caller).add_to(&mut added);
+    }
+    if let Some(call) = call {
+        let value = |text: &str| HeaderValue::from_str(text).ok();
+        let From { realm, actor, .. } = &call.0;
+        added.extend(value(realm).map(|realm| (bridged::REALM, realm)));
+        added.extend(value(actor.principal.id.as_str()).map(|actor| (bridged::ACTOR, actor)));
     }
     if let Some(protocol) = protocol {
         headers.insert(header::UPGRADE, protocol);

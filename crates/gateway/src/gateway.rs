@@ -3,6 +3,7 @@
 use crate::{
     acceptor,
     admission::Admission,
+    bridged::{Broken, Calls, Violations},
     cache::{Cache, CacheReport},
     canary::{Canary, TrialReport},
     config::{Config, ConfigError},
@@ -14,6 +15,7 @@ use crate::{
     tls::{EdgeTls, TlsStatus},
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bridge::Realms;
 use clock::SharedClock;
 use parking_lot::Mutex;
 use soa::{Checks, GuardReport, Instance, Lookups, Origin, Registry, Services};
@@ -126,6 +128,7 @@ impl Gateway {
         config.check()?;
         let services = Services::compile(services, None).map_err(ConfigError::from)?;
         let table = Table::compile(&config, &services, &parts.analytics)?;
+        let calls = Calls::compile(&config, &services, &parts.analytics)?;
         let tls = open_tls(&config, None)?;
         parts.registry.attach(&services);
         let listener = listen(config.listen)?;
@@ -144,8 +147,9 @@ impl Gateway {
             analytics: parts.analytics,
             control: parts.control,
             cache: Cache::new(config.cache_bytes_max),
+            violations: Violations::default(),
             mounts: OnceLock::new(),
-            snapshot: ArcSwap::from_pointee(Snapshot { config, services, table, tls }),
+            snapshot: ArcSwap::from_pointee(Snapshot { config, services, table, calls, tls }),
             canary: ArcSwapOption::empty(),
             generation: AtomicU64::new(1),
             leaving: AtomicBool::new(false),
@@ -228,6 +232,18 @@ impl Gateway {
                 with(service.name(), report);
             }
         }
+    }
+
+    /// The realms in force.
+    #[must_use]
+    pub fn realms(&self) -> Arc<Realms> {
+        Arc::clone(&self.node.snapshot.load().config.realms)
+    }
+
+    /// How requests and answers broke the documents of realms.
+    #[must_use]
+    pub fn broken(&self) -> Vec<Broken> {
+        self.node.violations.all()
     }
 
     /// How TLS is, if it is spoken.
@@ -356,8 +372,9 @@ impl Gateway {
         let now = self.node.snapshot.load();
         let services = Services::compile(services, Some(&now.services))?;
         let table = Table::compile(&config, &services, &self.node.analytics)?;
+        let calls = Calls::compile(&config, &services, &self.node.analytics)?;
         let tls = open_tls(&config, now.tls.as_ref())?;
-        Ok(Snapshot { config, services, table, tls })
+        Ok(Snapshot { config, services, table, calls, tls })
     }
 
     /// Stops accepting, lets each connection finish its request, and ends when all have or

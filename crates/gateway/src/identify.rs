@@ -1,7 +1,7 @@
 //! Who calls.
 
 use crate::{certificate::is_cross_site, config::Auth, connection::Conn};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use protocol::{Code, Problem};
 use std::{cell::Cell, sync::Arc, time::Duration};
 use traffic_cop::identity::Identity;
@@ -44,10 +44,29 @@ pub(crate) async fn identify(
             }
         };
     };
+    by_token(conn, token).await.map(Some)
+}
+
+/// Whom a credential proves that is written as in `Authorization`.
+pub(crate) async fn identify_by(
+    conn: &Conn,
+    credential: &HeaderValue,
+) -> Result<Arc<Caller>, Problem> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, credential.clone());
+    match Identity::credential(&headers)? {
+        Some(token) => by_token(conn, token).await,
+        None => Err(Problem::new(Code::Unauthenticated, "a credential is needed here")),
+    }
+}
+
+async fn by_token(conn: &Conn, token: &str) -> Result<Arc<Caller>, Problem> {
+    let core = &conn.core;
+    let identity = &core.node.identity;
     let epoch = identity.epoch();
     let cached = core.callers.borrow_mut().get(token, epoch, core.node.clock.now());
     if let Some(caller) = cached {
-        return Ok(Some(caller));
+        return Ok(caller);
     }
     let _place = Place::take(&core.identifying)?;
     let token = token.to_owned();
@@ -57,7 +76,7 @@ pub(crate) async fn identify(
         Problem::new(Code::Internal, "the credential could not be checked")
     })??;
     core.callers.borrow_mut().insert(token, &identified);
-    Ok(Some(identified.caller))
+    Ok(identified.caller)
 }
 
 /// A caller whom no token had to prove, unless that one is blocked.

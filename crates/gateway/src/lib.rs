@@ -17,6 +17,7 @@
 mod acceptor;
 mod admission;
 mod backend;
+mod bridged;
 mod cache;
 mod canary;
 mod certificate;
@@ -57,6 +58,7 @@ mod trace;
 mod watch;
 
 pub use admission::Permit;
+pub use bridged::{BridgeTold, Broken, BrokenSide};
 pub use cache::{CacheConfig, CachePer, CacheReport};
 pub use canary::{TrialFigures, TrialReport};
 pub use compress::{Coding, CompressConfig};

@@ -11,6 +11,7 @@ mod pattern;
 
 use crate::{
     backend::Backends,
+    bridged::{Bridged, Expanded, expand},
     config::{Auth, Config, ConfigError, RouteConfig},
     content::Content,
     cors::Cors,
@@ -23,7 +24,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pattern::Pattern;
 pub(crate) use pattern::Rewrite;
 use soa::{Priority, Services};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use traffic_cop::analytics::{Analytics, RouteId};
 use types::{Role, TenantId};
 
@@ -47,6 +52,7 @@ pub(crate) struct Route {
     pub(crate) response_edit: Edit,
     pub(crate) cors: Option<Cors>,
     pub(crate) content: Option<Box<Content>>,
+    pub(crate) bridged: Option<Box<Bridged>>,
     pub(crate) pattern: Option<Pattern>,
     tenants: Box<[TenantId]>,
     methods: Box<[Method]>,
@@ -128,22 +134,38 @@ impl Table {
         services: &Services,
         analytics: &Analytics,
     ) -> Result<Self, ConfigError> {
-        let mut by_host: std::collections::BTreeMap<&str, Vec<(&RouteConfig, Arc<Route>)>> =
-            std::collections::BTreeMap::new();
-        let mut names = std::collections::BTreeSet::new();
-        let mut table = Self::default();
+        let mut names = BTreeSet::new();
+        let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
-            let refused =
-                |reason: String| Err(ConfigError::Route { route: route.name.clone(), reason });
+            let refused = |reason: String| ConfigError::Route { route: route.name.clone(), reason };
             let visible = route.name.bytes().all(|b| b.is_ascii_graphic());
             if route.name.is_empty() || route.name.starts_with('_') || !visible {
-                return refused("`name` is visible ASCII, and `_` is ours to begin with".into());
+                let reason = "`name` is visible ASCII, and `_` is ours to begin with";
+                return Err(refused(reason.into()));
             }
             if !names.insert(&route.name) {
-                return refused("another route has this name".into());
+                return Err(refused("another route has this name".into()));
             }
-            let compiled = compile::route(config, route, services, analytics)
+            routes.extend(expand(route, &config.realms).map_err(refused)?);
+        }
+        Self::of(config, &routes, services, analytics)
+    }
+
+    /// The table of these routes.
+    pub(crate) fn of(
+        config: &Config,
+        routes: &[Expanded<'_>],
+        services: &Services,
+        analytics: &Analytics,
+    ) -> Result<Self, ConfigError> {
+        let mut by_host: BTreeMap<&str, Vec<(&RouteConfig, Arc<Route>)>> = BTreeMap::new();
+        let mut table = Self::default();
+        for Expanded { config: route, bridged } in routes {
+            let refused =
+                |reason: String| Err(ConfigError::Route { route: route.name.clone(), reason });
+            let mut compiled = compile::route(config, route, services, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
+            compiled.bridged.clone_from(bridged);
             for backend in compiled.backends.iter() {
                 let shortest = table.timeout_min.get_or_insert(backend.timeout);
                 *shortest = backend.timeout.min(*shortest);

@@ -37,22 +37,32 @@ pub(crate) fn new_target(
     if let Some(rewrite) = &route.rewrite {
         return rewritten(rewrite, route, path, uri).map(Some);
     }
-    let stripped = if route.stripped == 0 {
+    below(route.stripped, path, changed, uri)
+}
+
+/// The target to send on, if it is not the one that came, without the first `base` bytes of the
+/// path.
+pub(crate) fn below(
+    base: usize,
+    path: &str,
+    changed: bool,
+    uri: &Uri,
+) -> Result<Option<Uri>, Problem> {
+    let stripped = if base == 0 {
         path
     } else {
         // Parameters inside the prefix would be cut in the middle.
-        let rest =
-            path.get(route.stripped..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let rest = path.get(base..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         match rest {
             Some("") => "/",
-            Some(rest) if !path[..route.stripped].contains(';') => rest,
+            Some(rest) if !path[..base].contains(';') => rest,
             Some(_) | None => {
                 let detail = "path parameters inside the route's prefix";
                 return Err(Problem::new(Code::BadRequest, detail));
             }
         }
     };
-    let same = !changed && route.stripped == 0;
+    let same = !changed && base == 0;
     if same && uri.authority().is_none() {
         return Ok(None);
     }

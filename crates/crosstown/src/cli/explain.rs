@@ -90,6 +90,13 @@ fn show(told: &Json) {
     if let Some(service) = told["forward_auth"].as_str() {
         println!("asked      {service}, which may refuse it");
     }
+    let bridge = &told["bridge"];
+    if !bridge.is_null() {
+        let passes = if bridge["allows"] == true { "passes" } else { "does not pass" };
+        let rule = bridge["rule"].as_str().map_or("within the realm".into(), |r| format!("by {r}"));
+        let (from, to) = (word(&bridge["from"]), word(&bridge["to"]));
+        println!("bridge     {from} to {to}, {rule}: {passes}");
+    }
     for one in list(&told["limits"]) {
         let name = word(&one["limit"]);
         if one["shadow"] == true {

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 /// Keys whose values nobody is shown.
 const SECRETS: [&str; 3] = ["secret", "password", "token"];
 /// What of the configuration a running node takes over; the rest needs a restart.
-const RUNNING: [&str; 4] = ["routes", "services", "limits", "edge"];
+const RUNNING: [&str; 6] = ["routes", "services", "realms", "bridges", "limits", "edge"];
 /// But not this of it.
 const AT_START: [&str; 4] =
     ["edge.listen", "edge.insecure", "edge.workers", "edge.cache_bytes_max"];

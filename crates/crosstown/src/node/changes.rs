@@ -82,8 +82,8 @@ impl Changes {
     fn parse(&self, text: &str) -> Result<Config, Problem> {
         let refused = |why: String| Problem::new(Code::BadRequest, why);
         let name = self.versions.file().display().to_string();
-        let config = Config::parse(text, &name).map_err(refused)?;
-        check(&config).map_err(|why| refused(format!("{name}: {why}")))?;
+        let mut config = Config::parse(text, &name).map_err(refused)?;
+        check(&mut config).map_err(|why| refused(format!("{name}: {why}")))?;
         Ok(config)
     }
 

@@ -10,7 +10,7 @@ use crate::{
         explains::ByGateway,
         holders::AllNodes,
         keeping::Keeping,
-        members, mounts,
+        members, mounts, realms,
         stores::{Stores, chain},
     },
 };
@@ -21,6 +21,7 @@ use api::{
     services::{GuardView, InstanceView, ServicesView, TroubleView},
 };
 use async_trait::async_trait;
+use bridge::Documents;
 use clock::{SharedClock, SystemClock};
 use gateway::{CacheReport, CoreLoad, Gateway, Parts, TlsStatus};
 use post_office::Mailboxes;
@@ -79,9 +80,11 @@ impl Node {
     /// One line that says what is wrong and what to do.
     pub(crate) fn start(
         control: &Handle,
-        config: Config,
+        mut config: Config,
         config_file: Option<&Path>,
     ) -> Result<Arc<Self>, String> {
+        let printed = config.printed();
+        let rules = realms::prepare(&mut config, &Documents::new())?;
         let clock = SystemClock::shared();
         let engines = config.stores.engines()?;
         let are_shared = engines.are_shared();
@@ -145,7 +148,7 @@ impl Node {
             None => Shared::alone(store.clone(), clock.clone()).map_err(|error| chain(&error))?,
         };
         control.spawn(shared_limits.clone().run());
-        let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits.clone()));
+        let limits = Arc::new(Limits::new(rules, shared_limits.clone()));
         let analytics = Arc::new(Analytics::default());
 
         let realtime = Realtime::new(
@@ -253,7 +256,7 @@ impl Node {
             services: node.services(&registry),
             registry: registry.clone(),
             cache: node.cache(),
-            config: config.printed().into(),
+            config: printed.into(),
             reload: node.reloader(),
             explains: Arc::new(ByGateway {
                 gateway: node.gateway.clone(),
@@ -301,12 +304,11 @@ impl Node {
     ///
     /// # Errors
     /// One line; then nothing has changed.
-    pub(super) fn take_over(&self, config: Config) -> Result<String, String> {
-        let rules = config.limits.clone();
+    pub(super) fn take_over(&self, mut config: Config) -> Result<String, String> {
+        let rules = realms::prepare(&mut config, &Documents::new())?;
         self.gateway.reload(config.edge, &config.services).map_err(|error| error.to_string())?;
         self.limits.replace(rules);
-        let done =
-            "routes, services, limits and TLS are as configured now; the rest needs a restart";
+        let done = "routes, services, realms, limits and TLS are as configured now; the rest needs a restart";
         Ok(match self.gateway.tls().and_then(|tls| tls.problem) {
             Some(problem) => format!("{done}; the certificates of before stay in use: {problem}"),
             None => done.into(),
@@ -444,8 +446,9 @@ impl Node {
 ///
 /// # Errors
 /// One line that says what is wrong and what to do.
-pub(crate) fn check(config: &Config) -> Result<(), String> {
+pub(crate) fn check(config: &mut Config) -> Result<(), String> {
     Issuers::check(&config.identity.issuers)?;
+    realms::prepare(config, &Documents::new())?;
     Gateway::check(&config.edge, &config.services).map_err(|error| error.to_string())
 }
 

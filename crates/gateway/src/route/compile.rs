@@ -136,6 +136,7 @@ pub(super) fn route(
         response_edit: Edit::compile(&route.response_headers)?,
         cors,
         content: Content::compile(route, services)?,
+        bridged: None,
         stripped: if route.strip_prefix { path.text.trim_end_matches('/').len() } else { 0 },
         rewrite: rewrite.transpose()?,
         rank: Rank {

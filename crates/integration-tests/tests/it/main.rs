@@ -18,6 +18,7 @@ mod limits;
 mod nodes;
 mod overload;
 mod proxies;
+mod realms;
 mod registration;
 mod rolling;
 mod sessions;

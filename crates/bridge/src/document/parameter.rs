@@ -1,0 +1,223 @@
+//! Parameters of an operation: read from a request as the document writes them, and checked.
+
+use crate::{
+    document::schema::{Direction, Schema, Schemas},
+    violation::{Place, Violation},
+};
+use http::HeaderMap;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+/// Violations that one parameter is told.
+const MISFITS_MAX: usize = 4;
+
+/// What a text stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Integer,
+    Number,
+    Boolean,
+    /// JSON, by `content`.
+    Json,
+    /// An object in one of the styles that are not read; only whether it is there is checked.
+    Unread,
+}
+
+impl Form {
+    fn of(schema: &Value) -> Self {
+        let kind = match schema.get("type") {
+            Some(Value::Array(kinds)) => kinds.iter().find(|kind| **kind != "null"),
+            kind => kind,
+        };
+        match kind.and_then(Value::as_str) {
+            Some("integer") => Self::Integer,
+            Some("number") => Self::Number,
+            Some("boolean") => Self::Boolean,
+            Some("object") => Self::Unread,
+            Some(_) | None => Self::Text,
+        }
+    }
+
+    fn read(self, text: &str) -> Result<Value, &'static str> {
+        let number = || {
+            let is_number = text.bytes().next().is_some_and(|b| b == b'-' || b.is_ascii_digit());
+            serde_json::from_str::<Value>(text).ok().filter(|_| is_number)
+        };
+        match self {
+            Self::Text | Self::Unread => Ok(text.into()),
+            Self::Integer => number().ok_or("it is no integer"),
+            Self::Number => number().ok_or("it is no number"),
+            Self::Boolean => match text {
+                "true" => Ok(true.into()),
+                "false" => Ok(false.into()),
+                _ => Err("it is neither `true` nor `false`"),
+            },
+            Self::Json => serde_json::from_str(text).map_err(|_| "it is no JSON"),
+        }
+    }
+}
+
+/// A parameter.
+#[derive(Debug)]
+pub(super) struct Parameter {
+    place: Place,
+    name: String,
+    required: bool,
+    form: Form,
+    /// The form of its elements, if it is an array, and what stands between them; none: each comes
+    /// under the name again.
+    array: Option<(Form, Option<char>)>,
+    schema: Schema,
+}
+
+/// What a request says, where parameters are looked for.
+pub(crate) struct Said<'a> {
+    /// The values of the path's parameters, as they stand in it.
+    pub(crate) path: &'a [(&'a str, &'a str)],
+    pub(crate) query: Option<&'a str>,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+impl Parameter {
+    /// Reads it; `None` for one that is ours to read (OpenAPI 3.1, section 4.8.12.2).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(schemas: &mut Schemas<'_>, given: &Value) -> Result<Option<Self>, String> {
+        let text = |name: &str| given.get(name).and_then(Value::as_str);
+        let name = text("name").ok_or("a parameter has no `name`")?.to_owned();
+        let wrong = |why: &str| format!("the parameter `{name}`: {why}");
+        let place = match text("in") {
+            Some("path") => Place::Path,
+            Some("query") => Place::Query,
+            Some("header") => Place::Header,
+            Some("cookie") => Place::Cookie,
+            Some(_) | None => return Err(wrong("`in` is `path`, `query`, `header` or `cookie`")),
+        };
+        let ours = ["accept", "content-type", "authorization"];
+        if place == Place::Header && ours.contains(&name.to_ascii_lowercase().as_str()) {
+            return Ok(None);
+        }
+        let required = given.get("required") == Some(&Value::Bool(true));
+        if place == Place::Path && !required {
+            return Err(wrong("one in the path says `required: true`"));
+        }
+        let any = Value::Bool(true);
+        let by_content = given.get("content").and_then(Value::as_object);
+        let schema = match by_content.and_then(|content| content.values().next()) {
+            Some(media) => media.get("schema").unwrap_or(&any),
+            None => given.get("schema").unwrap_or(&any),
+        };
+        let resolved = schemas.root.resolved(schema).map_err(|why| wrong(&why))?;
+        let is_array = Form::kind(resolved) == Some("array");
+        let items = resolved.get("items").unwrap_or(&any);
+        let items = Form::of(schemas.root.resolved(items).map_err(|why| wrong(&why))?);
+        let form = if by_content.is_some() { Form::Json } else { Form::of(resolved) };
+        let array = match (place, text("style"), given.get("explode")) {
+            _ if !is_array || by_content.is_some() => None,
+            (Place::Query, None | Some("form"), None | Some(Value::Bool(true))) => {
+                Some((items, None))
+            }
+            (Place::Query, Some("spaceDelimited"), _) => Some((items, Some(' '))),
+            (Place::Query, Some("pipeDelimited"), _) => Some((items, Some('|'))),
+            (Place::Cookie, _, None | Some(Value::Bool(true))) => Some((items, None)),
+            (_, None | Some("simple" | "form"), _) => Some((items, Some(','))),
+            (_, Some(style), _) => return Err(wrong(&format!("the style `{style}` is not read"))),
+        };
+        let schema = schemas.compile(schema, Direction::Request).map_err(|why| wrong(&why))?;
+        Ok(Some(Self { place, required, form, array, schema, name }))
+    }
+
+    /// Whether both say the same thing of the same request.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.place == other.place && self.name == other.name
+    }
+
+    pub(super) fn is_in_path(&self) -> Option<&str> {
+        (self.place == Place::Path).then_some(&self.name)
+    }
+
+    /// Adds what is wrong with it in a request.
+    pub(super) fn check(&self, said: &Said<'_>, violations: &mut Vec<Violation>) {
+        let texts = match self.texts(said) {
+            Ok(texts) => texts,
+            Err(why) => return violations.push(self.violation("", why)),
+        };
+        if texts.is_empty() {
+            if self.required {
+                violations.push(self.violation("", "it is missing"));
+            }
+            return;
+        }
+        if self.form == Form::Unread && self.array.is_none() {
+            return;
+        }
+        let value = match (&self.array, &*texts) {
+            (None, [text]) => self.form.read(text),
+            (None, _) => Err("it is there more than once"),
+            (Some((_, None)), texts) => self.elements(texts.iter().map(String::as_str)),
+            (Some((_, Some(by))), [text]) => self.elements(text.split(*by)),
+            (Some((_, Some(_))), _) => Err("it is there more than once"),
+        };
+        match value {
+            Ok(value) => {
+                let misfits = self.schema.misfits(&value, MISFITS_MAX);
+                violations.extend(misfits.iter().map(|(at, why)| self.violation(at, why)));
+            }
+            Err(why) => violations.push(self.violation("", why)),
+        }
+    }
+
+    fn elements<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Result<Value, &'static str> {
+        let form = self.array.map_or(Form::Text, |(form, _)| form);
+        texts.map(|text| form.read(text)).collect()
+    }
+
+    fn violation(&self, at: &str, why: &str) -> Violation {
+        Violation::new(self.place, &self.name, at, why)
+    }
+
+    /// Every value that the request has of it.
+    fn texts(&self, said: &Said<'_>) -> Result<Vec<String>, &'static str> {
+        let decoded = |text: &str| {
+            let text = percent_decode_str(text).decode_utf8();
+            text.map(std::borrow::Cow::into_owned).map_err(|_| "it is not in UTF-8")
+        };
+        match self.place {
+            Place::Path => {
+                let found = said.path.iter().filter(|(name, _)| *name == self.name);
+                found.map(|(_, value)| decoded(value)).collect()
+            }
+            Place::Query => {
+                let pairs = url::form_urlencoded::parse(said.query.unwrap_or_default().as_bytes());
+                let found = pairs.filter(|(name, _)| *name == self.name);
+                Ok(found.map(|(_, value)| value.into_owned()).collect())
+            }
+            Place::Header => {
+                let found = said.headers.get_all(&self.name).iter();
+                found.map(|v| v.to_str().map(str::to_owned).map_err(|_| "it is no text")).collect()
+            }
+            Place::Cookie => {
+                let fields = said.headers.get_all(http::header::COOKIE).iter();
+                let pairs =
+                    fields.filter_map(|field| field.to_str().ok()).flat_map(|f| f.split(';'));
+                let pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
+                let found = pairs.filter(|(name, _)| *name == self.name);
+                found.map(|(_, value)| decoded(value)).collect()
+            }
+            Place::Body => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Form {
+    fn kind(schema: &Value) -> Option<&str> {
+        match schema.get("type") {
+            Some(Value::Array(kinds)) => {
+                kinds.iter().find_map(|k| k.as_str().filter(|k| *k != "null"))
+            }
+            kind => kind.and_then(Value::as_str),
+        }
+    }
+}

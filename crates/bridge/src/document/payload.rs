@@ -1,0 +1,86 @@
+//! Bodies of an operation: which media types there are, and the schema of each that is JSON.
+
+use crate::{
+    document::schema::{Direction, Misfit, Schema, Schemas},
+    violation::Violation,
+};
+use serde_json::Value;
+
+/// Violations of a body that are told.
+const MISFITS_MAX: usize = 8;
+
+/// What a body may be.
+#[derive(Debug, Default)]
+pub(super) struct Payload {
+    /// By the range of media types, the more specific first.
+    media: Vec<(String, Option<Schema>)>,
+}
+
+/// What a media type means for a body.
+pub(super) enum Known<'a> {
+    /// It is checked.
+    Json(&'a Schema),
+    /// It passes unread.
+    Opaque,
+    /// It is not among those of the operation.
+    None,
+}
+
+impl Payload {
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(
+        schemas: &mut Schemas<'_>,
+        content: Option<&Value>,
+        direction: Direction,
+    ) -> Result<Self, String> {
+        let Some(content) = content else { return Ok(Self::default()) };
+        let content = content.as_object().ok_or("`content` is no object")?;
+        let mut media = Vec::with_capacity(content.len());
+        for (range, given) in content {
+            let range = essence(range);
+            let schema = given.get("schema").filter(|_| is_json(&range) || range.contains('*'));
+            let schema = schema.map(|schema| schemas.compile(schema, direction)).transpose()?;
+            media.push((range, schema));
+        }
+        media.sort_by_key(|(range, _)| range.matches('*').count());
+        Ok(Self { media })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.media.is_empty()
+    }
+
+    /// What the document says of a `Content-Type`.
+    pub(super) fn of(&self, content_type: Option<&str>) -> Known<'_> {
+        let given = essence(content_type.unwrap_or_default());
+        let found = self.media.iter().find(|(range, _)| {
+            *range == given
+                || range == "*/*"
+                || range.strip_suffix('*').is_some_and(|kind| given.starts_with(kind))
+        });
+        match found {
+            None => Known::None,
+            Some((_, Some(schema))) if is_json(&given) => Known::Json(schema),
+            Some(_) => Known::Opaque,
+        }
+    }
+}
+
+/// What is wrong with a body of JSON.
+pub(super) fn violations(schema: &Schema, body: &[u8]) -> Vec<Violation> {
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        return vec![Violation::of_body("", "it is no JSON")];
+    };
+    let misfits: Vec<Misfit> = schema.misfits(&value, MISFITS_MAX);
+    misfits.iter().map(|(at, why)| Violation::of_body(at, why)).collect()
+}
+
+/// A media type without its parameters, in lower case.
+fn essence(media: &str) -> String {
+    media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn is_json(media: &str) -> bool {
+    media == "application/json" || media.ends_with("+json")
+}

@@ -1,0 +1,207 @@
+//! What a realm's document and the bridges say of a request on its way to a service.
+
+mod answer;
+mod calls;
+mod routes;
+mod told;
+
+pub(crate) use calls::{ACTOR, Calls, REALM, choose, is_call, serve, speaks_for};
+pub(crate) use routes::{Expanded, expand};
+pub(crate) use told::Violations;
+pub use told::{BridgeTold, Broken, Side as BrokenSide};
+
+use crate::{content::Stop, core::Core, path};
+use answer::Watched;
+use bridge::{
+    Crossing, Member, Operation, Realms, ResponseValidation, Validation, Verdict, refusal,
+};
+use bytes::Bytes;
+use http::{HeaderMap, Response, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use protocol::{Code, Problem};
+use soa::Body;
+use std::{rc::Rc, sync::Arc};
+use told::Side;
+use types::Caller;
+
+/// A route of a service that belongs to a realm.
+#[derive(Debug, Clone)]
+pub(crate) struct Bridged {
+    realms: Arc<Realms>,
+    member: Arc<Member>,
+    /// The place of the operation in the document; none for a service without one.
+    operation: Option<usize>,
+    /// Nothing passes before the document has come.
+    waits: bool,
+    /// Bytes of the path before the API begins.
+    base: usize,
+}
+
+/// Who asks, if a realm does.
+#[derive(Debug, Clone)]
+pub(crate) struct From {
+    /// The realm.
+    pub(crate) realm: Arc<str>,
+    /// Who speaks for it.
+    pub(crate) actor: Arc<Caller>,
+    /// Bytes of the path before the API begins.
+    pub(crate) base: usize,
+}
+
+impl Bridged {
+    pub(crate) fn operation(&self) -> Option<&Operation> {
+        let document = self.member.document.as_ref()?;
+        document.operations().get(self.operation?)
+    }
+
+    /// The bridge that would decide of a caller, and whether it lets it pass.
+    pub(crate) fn told(&self, caller: Option<&Caller>) -> Option<BridgeTold> {
+        let from = self.realms.of_caller(caller?)?;
+        let call = self.crossing(from);
+        let Verdict { rule, allows } = self.realms.policy().verdict(&call);
+        Some(BridgeTold {
+            from: from.to_string(),
+            to: call.to.to_owned(),
+            service: call.service.to_owned(),
+            operation: call.operation.map(str::to_owned),
+            rule: rule.map(str::to_owned),
+            allows,
+        })
+    }
+
+    fn crossing<'a>(&'a self, from: &'a str) -> Crossing<'a> {
+        let Member { realm, name, .. } = &*self.member;
+        let operation = self.operation().map(Operation::id);
+        Crossing { from, to: realm, service: name, operation }
+    }
+
+    /// Lets a request pass that may cross, and whose caller has what the document asks for.
+    pub(crate) fn may_pass(
+        &self,
+        from: Option<&From>,
+        caller: Option<&Caller>,
+    ) -> Result<(), Problem> {
+        let realm = match from {
+            Some(from) => Some(&from.realm),
+            None => caller.and_then(|caller| self.realms.of_caller(caller)),
+        };
+        if let Some(realm) = realm {
+            self.realms.policy().check(&self.crossing(realm))?;
+        }
+        if self.waits {
+            let detail = format!("the document of `{}` has not come yet", self.member.name);
+            return Err(Problem::new(Code::NoInstance, detail));
+        }
+        self.operation().map_or(Ok(()), |operation| operation.permit(caller))
+    }
+
+    /// As [`Self::may_pass`], for a request whose head is also as the document says.
+    pub(crate) fn admit(
+        &self,
+        core: &Core,
+        from: Option<&From>,
+        caller: Option<&Caller>,
+        head: &Parts,
+        has_body: bool,
+    ) -> Result<(), Problem> {
+        self.may_pass(from, caller)?;
+        let Some(operation) = self.operation() else { return Ok(()) };
+        let how = self.member.config.requests;
+        if how == Validation::Off {
+            return Ok(());
+        }
+        let normal = path::normalise(head.uri.path())
+            .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
+        let base = from.map_or(self.base, |from| from.base);
+        let below = normal.get(base..).unwrap_or_default();
+        let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
+        let problem = match checked {
+            Ok(violations) if violations.is_empty() => return Ok(()),
+            Ok(violations) => refusal(operation.id(), &violations),
+            Err(problem) => problem,
+        };
+        self.broken(core, Side::Request, &problem.detail);
+        if how == Validation::Enforce { Err(problem) } else { Ok(()) }
+    }
+
+    fn broken(&self, core: &Core, side: Side, why: &str) {
+        let operation = self.operation().map(Operation::id).unwrap_or_default();
+        core.node.violations.note(&self.member.service, operation, side, why, &core.node.clock);
+    }
+
+    /// The body of a request, once it was read if the document says what it has to be.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that it broke.
+    pub(crate) async fn read(
+        &self,
+        core: &Core,
+        head: &mut Parts,
+        body: Body,
+    ) -> Result<Body, Stop> {
+        let Some(operation) = self.operation() else { return Ok(body) };
+        let how = self.member.config.requests;
+        let skipped = how == Validation::Off || body.is_end_stream();
+        if skipped || !operation.reads_body(&head.headers) {
+            return Ok(body);
+        }
+        if head.headers.contains_key(header::CONTENT_ENCODING) {
+            let detail = "a compressed body cannot be held against the API's document";
+            self.broken(core, Side::Request, detail);
+            if how == Validation::Warn {
+                return Ok(body);
+            }
+            return Err(Stop::Refused(Problem::new(Code::UnsupportedMediaType, detail)));
+        }
+        let bytes = body.collect().await.map_err(Stop::Body)?.to_bytes();
+        let violations = operation.check_body(&head.headers, &bytes);
+        if !violations.is_empty() {
+            let problem = refusal(operation.id(), &violations);
+            self.broken(core, Side::Request, &problem.detail);
+            if how == Validation::Enforce {
+                return Err(Stop::Refused(problem));
+            }
+        }
+        head.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+        Ok(Body::from(bytes))
+    }
+
+    /// Tells of the operation's end, and looks at the answer if that is wanted.
+    pub(crate) fn answered(&self, core: &Rc<Core>, mut answer: Response<Body>) -> Response<Body> {
+        let Some(operation) = self.operation() else { return answer };
+        operation.sunset().mark(answer.headers_mut());
+        if self.member.config.responses == ResponseValidation::Off {
+            return answer;
+        }
+        let status = answer.status().as_u16();
+        if !operation.knows_status(status) {
+            self.broken(core, Side::Response, &format!("the document knows no {status}"));
+        }
+        if !operation.reads_answer(status, answer.headers())
+            || answer.headers().contains_key(header::CONTENT_ENCODING)
+        {
+            return answer;
+        }
+        let (bridged, core, headers) = (self.clone(), Rc::clone(core), content_type(&answer));
+        answer.map(|body| {
+            Watched::over(body, move |bytes: &Bytes| {
+                let Some(operation) = bridged.operation() else { return };
+                let violations = operation.check_answer(status, &headers, bytes);
+                if let Some(first) = violations.first() {
+                    let why = format!("at `{}`: {}", first.at, first.why);
+                    bridged.broken(&core, Side::Response, &why);
+                }
+            })
+        })
+    }
+}
+
+/// The fields of an answer that its check needs once it has gone.
+fn content_type(answer: &Response<Body>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(media) = answer.headers().get(header::CONTENT_TYPE) {
+        headers.insert(header::CONTENT_TYPE, media.clone());
+    }
+    headers
+}
