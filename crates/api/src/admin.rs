@@ -8,7 +8,7 @@ use crate::{
     configuration::{self, Configuration},
     cores::{self, CoreView},
     explain::{self, Explains},
-    instances, limits, metrics,
+    instances, limits, metrics, realms,
     request::{Json, Wanted},
     services, traffic,
 };
@@ -117,6 +117,8 @@ pub struct Parts {
     pub services: services::See,
     /// Instances that register themselves.
     pub registry: soa::Registry,
+    /// The realms.
+    pub realms: realms::See,
     /// The answers that are kept.
     pub cache: cache::Cache,
     /// The configuration, with secrets redacted.
@@ -142,6 +144,7 @@ pub fn routes(parts: Parts) -> Router {
         .merge(limits::admin_routes(parts.limits.clone(), parts.clock.clone()))
         .merge(services::admin_routes(parts.services.clone()))
         .merge(instances::admin_routes(parts.registry.clone()))
+        .merge(realms::admin_routes(parts.realms.clone()))
         .merge(cache::admin_routes(parts.cache.clone()))
         .merge(configuration::admin_routes(parts.configuration.clone()))
         .merge(explain::admin_routes(parts.explains.clone()))

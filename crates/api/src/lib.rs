@@ -19,6 +19,7 @@ mod instances;
 mod limits;
 mod mailboxes;
 mod metrics;
+pub mod realms;
 mod request;
 pub mod services;
 mod sessions;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub blocks: Blocks,
     /// Instances that register themselves.
     pub registry: Registry,
+    /// The realms.
+    pub realms: realms::See,
     /// Whoever holds the connections.
     pub holders: Arc<dyn Holders>,
     /// Traffic.
@@ -106,6 +109,7 @@ pub fn public(parts: &Parts) -> Router {
         .merge(traces::routes(parts.holders.clone()))
         .merge(blocks::routes(parts.blocks.clone()))
         .merge(instances::routes(parts.registry.clone()))
+        .merge(realms::routes(parts.realms.clone()))
         .merge(mailboxes::routes(parts.mailboxes.clone()))
         .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
     Router::new()

@@ -5,6 +5,7 @@
 //! call it. A **bridge** is a rule that lets one realm call operations of another ([`Policy`]).
 //! Everything here is a function of values; the gateway calls it on a request's way.
 
+mod audience;
 mod config;
 mod document;
 mod merged;
@@ -12,6 +13,7 @@ mod policy;
 mod realms;
 mod violation;
 
+pub use audience::{Audience, CALLS, document_for};
 pub use config::{
     Always, BridgeConfig, Config, ConfigError, MemberConfig, RealmConfig, RegisteredSource,
     ResponseValidation, Source, UrlSource, Validation,

@@ -22,7 +22,7 @@ pub struct Part<'a> {
     /// Where its paths begin.
     pub base: String,
     /// Which of its operations.
-    pub includes: &'a dyn Fn(&Operation) -> bool,
+    pub includes: Box<dyn Fn(&Operation) -> bool + 'a>,
 }
 
 /// The merged document. `title` and `version` are those of the whole.
@@ -96,7 +96,11 @@ impl Names<'_> {
         let (item, given) = self.document.given(operation);
         let mut told = match self.rewritten(given, 0) {
             Value::Object(told) => told,
-            _ => Map::new(),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Map::new(),
         };
         let common = item.get("parameters").map(|parameters| self.rewritten(parameters, 0));
         if let Some(Value::Array(mut parameters)) = common {
@@ -208,7 +212,7 @@ mod tests {
         let part = |service: &str| Part {
             member: realms.member(service).unwrap(),
             base: format!("/call/{service}"),
-            includes: &but_drop,
+            includes: Box::new(but_drop),
         };
         let whole = merged("All", "1.0.0", &[part("bills"), part("plans")]);
         let read = Document::parse(whole.to_string().as_bytes()).unwrap();

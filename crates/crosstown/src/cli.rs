@@ -6,6 +6,7 @@ mod config;
 mod explain;
 mod limits;
 mod operator;
+mod realms;
 mod services;
 mod shown;
 mod token;
@@ -55,6 +56,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Show the services' instances, and how each is, as a running node sees them.
     Services(services::ServicesArgs),
+    /// Realms: their services, what they promise, and the documents of that.
+    #[command(subcommand)]
+    Realms(realms::RealmsCommand),
     /// Show what a running node keeps of answers, or make it forget them.
     Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
@@ -62,7 +66,7 @@ enum Command {
     /// What limits would do.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
-    /// See it work: a server, three small services and a page in your browser.
+    /// See it work: a server, small services and a page in your browser.
     Demo(demo::DemoArgs),
     /// Hold a part of Crosstown against published test vectors.
     #[command(subcommand)]
@@ -91,6 +95,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Config(command) => config::run(command),
         Command::Explain(args) => explain::run(&args),
         Command::Services(args) => services::run(&args),
+        Command::Realms(command) => realms::run(&command),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Limits(command) => limits::run(command),

@@ -1,4 +1,4 @@
-//! `crosstown demo`: a server, three small services and a page, all as processes of their own; with
+//! `crosstown demo`: a server, small services and a page, all as processes of their own; with
 //! `--once`, the same story told by clients that this process runs over loopback.
 
 mod processes;

@@ -82,16 +82,16 @@ impl Bridged {
         from: Option<&From>,
         caller: Option<&Caller>,
     ) -> Result<(), Problem> {
+        if self.waits {
+            let detail = format!("the document of `{}` has not come yet", self.member.name);
+            return Err(Problem::new(Code::NoInstance, detail));
+        }
         let realm = match from {
             Some(from) => Some(&from.realm),
             None => caller.and_then(|caller| self.realms.of_caller(caller)),
         };
         if let Some(realm) = realm {
             self.realms.policy().check(&self.crossing(realm))?;
-        }
-        if self.waits {
-            let detail = format!("the document of `{}` has not come yet", self.member.name);
-            return Err(Problem::new(Code::NoInstance, detail));
         }
         self.operation().map_or(Ok(()), |operation| operation.permit(caller))
     }

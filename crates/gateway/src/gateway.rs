@@ -6,7 +6,7 @@ use crate::{
     bridged::{Broken, Calls, Violations},
     cache::{Cache, CacheReport},
     canary::{Canary, TrialReport},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, RouteConfig},
     core::{self, Node, Order, Snapshot},
     explain::{Explanation, Question, explain},
     load::CoreLoad,
@@ -238,6 +238,44 @@ impl Gateway {
     #[must_use]
     pub fn realms(&self) -> Arc<Realms> {
         Arc::clone(&self.node.snapshot.load().config.realms)
+    }
+
+    /// The routes that take operations: the service, and the path that they begin with.
+    #[must_use]
+    pub fn doors(&self) -> Vec<(String, String)> {
+        let snapshot = self.node.snapshot.load();
+        let taking = snapshot.config.routes.iter().filter(|route| route.openapi);
+        let prefix = |route: &RouteConfig| route.prefix.clone().unwrap_or_else(|| "/".into());
+        taking.map(|route| (route.service.clone(), prefix(route))).collect()
+    }
+
+    /// Checks what [`Gateway::renew_realms`] would.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says in one line what to change.
+    pub fn check_realms(&self, realms: &Arc<Realms>) -> Result<(), ConfigError> {
+        let snapshot = self.node.snapshot.load();
+        let config = Config { realms: Arc::clone(realms), ..snapshot.config.clone() };
+        Table::compile(&config, &snapshot.services, &Analytics::default())?;
+        Calls::compile(&config, &snapshot.services, &Analytics::default()).map(|_| ())
+    }
+
+    /// Serves by these realms from the next request on, and by everything else as before. What is
+    /// being tried keeps the ones that it has.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; then nothing has changed.
+    pub fn renew_realms(&self, realms: Arc<Realms>) -> Result<(), ConfigError> {
+        let _checks = self.checks.lock();
+        let now = self.node.snapshot.load();
+        let config = Config { realms, ..now.config.clone() };
+        let (services, analytics) = (now.services.clone(), &self.node.analytics);
+        let table = Table::compile(&config, &services, analytics)?;
+        let calls = Calls::compile(&config, &services, analytics)?;
+        let tls = now.tls.clone();
+        self.node.snapshot.store(Arc::new(Snapshot { config, services, table, calls, tls }));
+        self.node.generation.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// How requests and answers broke the documents of realms.

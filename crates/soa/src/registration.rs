@@ -8,7 +8,6 @@
 mod record;
 mod registry;
 mod roster;
-mod target;
 
 pub use record::{NewInstance, Registered};
 pub use registry::Registry;

@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
 }
 
 /// Every service that can be called, compiled from the configuration. Never changes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Services(BTreeMap<String, Arc<Service>>);
 
 impl Services {

@@ -5,6 +5,7 @@ mod floods;
 mod gateway;
 mod numbers;
 mod origin;
+mod soa;
 mod sockets;
 
 use crate::command::{output, root, run as run_command, target};
@@ -19,10 +20,11 @@ pub(crate) fn run(name: &str, only: Option<&str>) -> Result<(), String> {
         "engines" => engines::run(only),
         "floods" => floods::run(),
         "gateway" => gateway::run(),
+        "soa" => soa::run(),
         "sockets" => sockets::run(only),
-        other => {
-            Err(format!("there is no benchmark `{other}`; use engines, floods, gateway or sockets"))
-        }
+        other => Err(format!(
+            "there is no benchmark `{other}`; use engines, floods, gateway, soa or sockets"
+        )),
     }
 }
 

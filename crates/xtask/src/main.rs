@@ -4,7 +4,7 @@
 //! cargo xtask install        what the tests need: Debian, npm and PyPI packages
 //! cargo xtask check          format, lints, docs, layers, error pages
 //! cargo xtask test [--long]  everything; the last line counts
-//! cargo xtask bench NAME     engines, floods, gateway or sockets, against a named peer
+//! cargo xtask bench NAME     engines, floods, gateway, soa or sockets, against a named peer
 //! cargo xtask bench engines PART   rows of its table by `engine/operation`, or limits or nodes
 //! cargo xtask bench sockets PART   idle, fanout, rooms, storm or stalled
 //! ```
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         ["bench", name] => bench::run(name, None),
         ["bench", name @ ("engines" | "sockets"), only] => bench::run(name, Some(only)),
         _ => Err("usage: cargo xtask install | check | test [--long] | \
-             bench engines [PART]|floods|gateway|sockets [PART]"
+             bench engines [PART]|floods|gateway|soa|sockets [PART]"
             .into()),
     };
     match done {

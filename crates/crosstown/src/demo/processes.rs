@@ -35,7 +35,12 @@ impl Town {
     pub(super) async fn start(port: u16, config: Option<&Path>) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("crosstown-demo-").tempdir();
         let folder = folder.map_err(|error| format!("cannot make a folder: {error}"))?;
-        let services = Services { web: free_port(0)?, shop: free_port(0)? };
+        let services = Services {
+            web: free_port(0)?,
+            shop: free_port(0)?,
+            plans: free_port(0)?,
+            journeys: free_port(0)?,
+        };
         let stores = config.map(stores_of).transpose()?;
         let mut servers = Vec::new();
         for (name, port) in
@@ -63,19 +68,23 @@ impl Town {
             _ => println!("A server runs on {} with a fresh embedded store.", town.base()),
         }
 
-        let body =
-            json!({ "tenant": town.tenant, "principal": "demo-services", "roles": ["admin"] });
-        let admin = town.servers[0].admin()?;
-        let key: Json = admin.post("/api-keys", &body).await.map_err(|e| e.to_string())?;
-        town.api_key = key["text"].as_str().unwrap_or_default().to_owned();
-        let listen = |port: u16| vec!["--listen".to_owned(), format!("127.0.0.1:{port}")];
-        town.start_service("web", &town.base(), &listen(services.web))?;
-        town.start_service("shop", &town.base(), &listen(services.shop))?;
-        town.start_service("summary", &town.other_base(), &[])?;
-        for port in [services.web, services.shop] {
+        town.api_key = town.new_key("demo-services", "admin").await?;
+        let speaker = town.new_key("journeys", "realm-experience").await?;
+        let (own, base, other) = (town.api_key.clone(), town.base(), town.other_base());
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let Services { web, shop, plans, journeys } = services;
+        town.start_service("web", &own, &["--node", &base, "--listen", &at(web)])?;
+        town.start_service("shop", &own, &["--node", &base, "--listen", &at(shop)])?;
+        town.start_service("summary", &own, &["--node", &other])?;
+        town.start_service("plans", &own, &["--listen", &at(plans)])?;
+        town.start_service("journeys", &speaker, &["--node", &base, "--listen", &at(journeys)])?;
+        for port in [web, shop, plans, journeys] {
             wait_for_port(port).await?;
         }
-        println!("Services run as processes of their own: web, shop and summary.");
+        println!(
+            "Services run as processes of their own: web, shop, summary, and of two realms: plans \
+             and journeys."
+        );
         Ok(town)
     }
 
@@ -148,16 +157,24 @@ impl Town {
         }
     }
 
+    /// An API key of the demo's tenant.
+    async fn new_key(&self, principal: &str, role: &str) -> Result<String, String> {
+        let body = json!({ "tenant": self.tenant, "principal": principal, "roles": [role] });
+        let admin = self.servers[0].admin()?;
+        let key: Json = admin.post("/api-keys", &body).await.map_err(|e| e.to_string())?;
+        Ok(key["text"].as_str().unwrap_or_default().to_owned())
+    }
+
     fn start_service(
         &mut self,
         name: &'static str,
-        node: &str,
-        args: &[String],
+        key: &str,
+        args: &[&str],
     ) -> Result<(), String> {
         let child = Command::new(this_program()?)
-            .args(["example", name, "--node", node])
+            .args(["example", name])
             .args(args)
-            .env("CROSSTOWN_API_KEY", &self.api_key)
+            .env("CROSSTOWN_API_KEY", key)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()

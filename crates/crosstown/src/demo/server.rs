@@ -23,7 +23,15 @@ pub(super) struct Server {
 pub(super) struct Services {
     pub(super) web: u16,
     pub(super) shop: u16,
+    pub(super) plans: u16,
+    pub(super) journeys: u16,
 }
+
+/// What the services of the two realms promise.
+const DOCUMENTS: [(&str, &str); 2] = [
+    ("plans.yaml", include_str!("../../../../examples/realms/plans.yaml")),
+    ("journeys.yaml", include_str!("../../../../examples/realms/journeys.yaml")),
+];
 
 impl Server {
     /// Starts a server with its edge on `edge`, or on any free port if that is 0, and waits
@@ -44,9 +52,12 @@ impl Server {
             stores.unwrap_or(&embedded).clone().into(),
         )]);
         let key_file = folder.join("data.admin-key");
-        let config = configuration(&stores.to_string(), edge, admin, &key_file, services);
+        let mut config = configuration(&stores.to_string(), edge, admin, &key_file, services);
+        config.push_str(&realms(&folder, services));
+        let write = |(name, text)| fs::write(folder.join(name), text);
         fs::create_dir_all(&folder)
             .and_then(|()| fs::write(folder.join("crosstown.toml"), config))
+            .and_then(|()| DOCUMENTS.into_iter().try_for_each(write))
             .map_err(|error| format!("cannot write the configuration: {error}"))?;
         let child = spawn(&folder)?;
         let mut server = Self { folder, edge, admin, child };
@@ -137,7 +148,7 @@ fn configuration(
     key_file: &Path,
     services: &Services,
 ) -> String {
-    let Services { web, shop } = services;
+    let Services { web, shop, .. } = services;
     let key_file = toml::Value::from(key_file.display().to_string());
     format!(
         r#"{stores}
@@ -181,6 +192,47 @@ per = "ip"
 requests = 100
 period = "1m"
 routes = ["page"]
+"#
+    )
+}
+
+/// The two realms of `examples/realms`, and the bridge between them.
+fn realms(folder: &Path, services: &Services) -> String {
+    let Services { plans, journeys, .. } = services;
+    let document = |name| toml::Value::from(folder.join(name).display().to_string());
+    let (plans_promise, journeys_promise) = (document("plans.yaml"), document("journeys.yaml"));
+    format!(
+        r#"
+[services.plans]
+instances = ["http://127.0.0.1:{plans}"]
+
+[services.journeys]
+instances = ["http://127.0.0.1:{journeys}"]
+forward_credentials = true
+
+[realms.solution]
+roles = ["realm-solution"]
+[realms.solution.services.plans]
+openapi = {plans_promise}
+
+[realms.experience]
+roles = ["realm-experience"]
+[realms.experience.services.journeys]
+openapi = {journeys_promise}
+
+# The experience reads plans; it does not drop them.
+[[bridges]]
+name = "experience-reads-plans"
+from = "experience"
+to = "solution"
+operations = ["getPlan"]
+
+[[routes]]
+name = "experience"
+service = "journeys"
+prefix = "/experience"
+strip_prefix = true
+openapi = true
 "#
     )
 }

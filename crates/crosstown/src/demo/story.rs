@@ -113,6 +113,22 @@ pub(super) async fn tell(town: &mut Town) -> Result<u32, String> {
         retry.unwrap_or("?")
     ));
 
+    let journey: Json = visitor.get("/experience/journeys/first").await.map_err(said)?;
+    let asked = &journey["plan"]["asked"];
+    expect(asked["realm"] == "experience" && asked["principal"] == session["principal"], || {
+        format!("the journey is {journey}")
+    })?;
+    let refused = visitor.delete("/experience/journeys/first").await;
+    let rule = match &refused {
+        Err(client::Error::Refused { status: 403, document, .. }) => document["rule"].clone(),
+        Ok(()) | Err(_) => Json::Null,
+    };
+    expect(rule == "no-bridge", || format!("what no bridge allows was answered {refused:?}"))?;
+    steps.tell(
+        "The realm experience reads a plan of the realm solution for the visitor; it may not drop \
+         it: 403, by the rule no-bridge",
+    );
+
     let mut traffic = Json::Null;
     for _ in 0..50 {
         traffic = visitor.get("/crosstown/v1/analytics/traffic?range=1h").await.map_err(said)?;

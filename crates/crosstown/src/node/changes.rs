@@ -6,7 +6,7 @@ mod versions;
 
 use crate::{
     config::{Config, diff},
-    node::{check, run::Node},
+    node::run::Node,
 };
 use api::configuration::{
     Applied, Configuration, Plan, Proposal, TrialTerms, Unreachable, Version,
@@ -83,7 +83,7 @@ impl Changes {
         let refused = |why: String| Problem::new(Code::BadRequest, why);
         let name = self.versions.file().display().to_string();
         let mut config = Config::parse(text, &name).map_err(refused)?;
-        check(&mut config).map_err(|why| refused(format!("{name}: {why}")))?;
+        self.node()?.check(&mut config).map_err(|why| refused(format!("{name}: {why}")))?;
         Ok(config)
     }
 

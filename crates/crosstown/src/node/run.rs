@@ -10,7 +10,8 @@ use crate::{
         explains::ByGateway,
         holders::AllNodes,
         keeping::Keeping,
-        members, mounts, realms,
+        members, mounts,
+        realms::{self, Library},
         stores::{Stores, chain},
     },
 };
@@ -21,7 +22,7 @@ use api::{
     services::{GuardView, InstanceView, ServicesView, TroubleView},
 };
 use async_trait::async_trait;
-use bridge::Documents;
+use bridge::{Documents, Realms};
 use clock::{SharedClock, SystemClock};
 use gateway::{CacheReport, CoreLoad, Gateway, Parts, TlsStatus};
 use post_office::Mailboxes;
@@ -32,7 +33,7 @@ use soa::{Origin, Registry};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use store::{BUCKETS, Bucket, SharedStore};
@@ -42,7 +43,7 @@ use traffic_cop::{
     analytics::{Analytics, History},
     genesis::Genesis,
     identity::{Blocks, Identity, Revocations, api_key::ApiKeys, issuer::Issuers},
-    limit::{Limits, Shared},
+    limit::{Limits, Rule, Shared},
     session::Sessions,
     state::{
         Applied, Operation, SharedStates, States,
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     gateway: Arc<Gateway>,
     realtime: Arc<Realtime>,
     limits: Arc<Limits>,
+    library: Arc<Library>,
     admin: SocketAddr,
     config_file: Option<PathBuf>,
     shutdown: ShutdownConfig,
@@ -84,7 +86,6 @@ impl Node {
         config_file: Option<&Path>,
     ) -> Result<Arc<Self>, String> {
         let printed = config.printed();
-        let rules = realms::prepare(&mut config, &Documents::new())?;
         let clock = SystemClock::shared();
         let engines = config.stores.engines()?;
         let are_shared = engines.are_shared();
@@ -103,6 +104,10 @@ impl Node {
             Some(places) => places.clone(),
             None => stores.all.clone(),
         };
+
+        let library = Library::new(store.clone(), clock.clone());
+        control.block_on(library.learn(&config));
+        let rules = realms::prepare(&mut config, &library.documents())?;
 
         let revocations = Revocations::new(store.clone());
         let sessions = Arc::new(Sessions::new(
@@ -182,7 +187,10 @@ impl Node {
         if !matches!(control.block_on(learn), Ok(Ok(()))) {
             tracing::warn!("it cannot be seen yet which instances are registered");
         }
+        let realms_view =
+            Arc::new(realms::ByHttp { library: library.clone(), node: OnceLock::new() });
         let public = api::public(&api::Parts {
+            realms: realms_view.clone(),
             sessions,
             states: states.clone(),
             channels: Arc::new(Channels {
@@ -233,6 +241,7 @@ impl Node {
             gateway: Arc::new(gateway),
             realtime,
             limits: limits.clone(),
+            library: library.clone(),
             admin,
             config_file: config_file.map(Path::to_owned),
             shutdown: config.shutdown.clone(),
@@ -241,6 +250,8 @@ impl Node {
             alone,
             embedded: stores.embedded(),
         });
+        library.serve(&node);
+        let _ = realms_view.node.set(Arc::downgrade(&node));
         stores.tell();
         control.spawn(stores.tend());
         let admin_parts = api::admin::Parts {
@@ -255,6 +266,7 @@ impl Node {
             vitals: node.vitals(),
             services: node.services(&registry),
             registry: registry.clone(),
+            realms: realms_view,
             cache: node.cache(),
             config: printed.into(),
             reload: node.reloader(),
@@ -271,6 +283,7 @@ impl Node {
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
         control.spawn(registry.run());
+        control.spawn(library.run());
         control.spawn(async move { states.promote_by_policy().await });
         control.spawn(sweep(store, clock, shared_limits));
         Ok(node)
@@ -305,14 +318,32 @@ impl Node {
     /// # Errors
     /// One line; then nothing has changed.
     pub(super) fn take_over(&self, mut config: Config) -> Result<String, String> {
-        let rules = realms::prepare(&mut config, &Documents::new())?;
-        self.gateway.reload(config.edge, &config.services).map_err(|error| error.to_string())?;
+        let rules = realms::prepare(&mut config, &self.library.documents())?;
+        let edge = std::mem::take(&mut config.edge);
+        self.gateway.reload(edge, &config.services).map_err(|error| error.to_string())?;
+        self.library.attach(&config);
         self.limits.replace(rules);
         let done = "routes, services, realms, limits and TLS are as configured now; the rest needs a restart";
         Ok(match self.gateway.tls().and_then(|tls| tls.problem) {
             Some(problem) => format!("{done}; the certificates of before stay in use: {problem}"),
             None => done.into(),
         })
+    }
+
+    /// Serves by other realms, and these limits.
+    pub(super) fn renew_realms(&self, realms: Arc<Realms>, limits: Vec<Rule>) {
+        match self.gateway.renew_realms(realms) {
+            Ok(()) => self.limits.replace(limits),
+            Err(error) => tracing::error!(%error, "the realms stay as they were"),
+        }
+    }
+
+    /// What a start would check of a configuration, with the documents that have come.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do.
+    pub(super) fn check(&self, config: &mut Config) -> Result<(), String> {
+        check_with(config, &self.library.documents())
     }
 
     /// Sends clients elsewhere for the time that is configured, while everything is served.
@@ -447,8 +478,12 @@ impl Node {
 /// # Errors
 /// One line that says what is wrong and what to do.
 pub(crate) fn check(config: &mut Config) -> Result<(), String> {
+    check_with(config, &Documents::new())
+}
+
+fn check_with(config: &mut Config, documents: &Documents) -> Result<(), String> {
     Issuers::check(&config.identity.issuers)?;
-    realms::prepare(config, &Documents::new())?;
+    realms::prepare(config, documents)?;
     Gateway::check(&config.edge, &config.services).map_err(|error| error.to_string())
 }
 

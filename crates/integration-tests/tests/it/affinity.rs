@@ -72,6 +72,10 @@ impl Bound {
         assert_eq!(changed["pillars"], json!(pillars));
     }
 
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The instance that answers.
     pub(crate) async fn comes_to(&self, node: &Server) -> String {
         comes_to(node, &self.token).await

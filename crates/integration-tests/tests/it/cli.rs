@@ -24,7 +24,7 @@ fn the_demo_tells_its_story() {
     let output = run(&["demo", "--once"]);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("9 steps, all as promised"), "{told}");
+    assert!(told.contains("10 steps, all as promised"), "{told}");
 }
 
 /// Two nodes behind it, with nothing changed but the file.
@@ -47,7 +47,7 @@ fn the_demo_tells_its_story_on_redis_and_postgres() {
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("Two servers run on") && told.contains("one by each server"), "{told}");
-    assert!(told.contains("9 steps, all as promised"), "{told}");
+    assert!(told.contains("10 steps, all as promised"), "{told}");
     let whole = file.with_file_name("whole.toml");
     for (text, why) in [
         ("[stores]\nhot = \"memory:\"", "must be Redis or PostgreSQL"),

@@ -67,6 +67,11 @@ fn registration() {
 }
 
 #[test]
+fn realms() {
+    run("docs/guides/realms.md");
+}
+
+#[test]
 fn resilience() {
     run("docs/guides/resilience.md");
 }

@@ -1,11 +1,13 @@
 //! Two nodes on the same stores.
 
 mod affinity;
+mod realms;
 mod registration;
 mod sockets;
 mod stores;
 
 use affinity::*;
+use realms::*;
 use registration::*;
 use sockets::*;
 use stores::{Stores, cluster_and_postgres, postgres, redis, valkey_and_postgres};
@@ -64,6 +66,7 @@ on_each! {
     what_a_session_is_bound_to_leads_both_nodes
     both_nodes_report_the_traffic_of_both
     who_registers_on_one_node_is_called_by_both
+    what_a_realm_publishes_on_one_node_holds_on_both
 }
 
 async fn what_one_node_is_told_the_other_knows(stores: Stores) {

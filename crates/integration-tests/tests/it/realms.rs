@@ -3,6 +3,7 @@
 
 mod calls;
 mod documents;
+mod published;
 
 use client::{Client, Service};
 use http::Method;

@@ -1,6 +1,6 @@
 //! Instances that register themselves.
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, target::Reach};
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
 use types::{Caller, Cidr, PrincipalKind, Role, TenantId};
@@ -54,6 +54,11 @@ impl RegistrationConfig {
         caller.principal.kind == PrincipalKind::Service
             && self.tenants.contains(&caller.tenant)
             && self.roles.iter().any(|role| caller.has_role(role.as_str()))
+    }
+
+    /// Where instances may be.
+    pub(crate) fn reach(&self) -> Reach<'_> {
+        Reach { networks: &self.networks, loopback: self.loopback }
     }
 
     pub(crate) fn check(&self, service: &str) -> Result<(), ConfigError> {

@@ -2,14 +2,13 @@
 
 use crate::{
     config::{Config, RegistrationConfig, Scheme},
-    dns,
     found::Found,
     registration::{
         NewInstance, Registered,
         roster::{Roster, Seen},
-        target::{Target, judge},
     },
     service::{Service, Services},
+    target::{Target, judge, locate},
 };
 use clock::SharedClock;
 use parking_lot::Mutex;
@@ -17,7 +16,6 @@ use protocol::{Code, Problem};
 use sha2::Digest;
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -141,10 +139,11 @@ impl Registry {
             let detail = format!("`{service}` is not called by TLS: it has no `tls`");
             return Err(Problem::new(Code::BadRequest, detail));
         }
-        let address = locate(&target, &config).await.inspect_err(|problem| {
-            tracing::warn!(service, tenant = %by.tenant, by = %by.principal.id, url = new.url,
+        let address =
+            locate(&target, &config.reach(), config.server).await.inspect_err(|problem| {
+                tracing::warn!(service, tenant = %by.tenant, by = %by.principal.id, url = new.url,
                 why = problem.detail, "a registration is refused");
-        })?;
+            })?;
         let (partition, id) = (partition(service)?, id(&new.url));
         let key = key(&id)?;
         let _turn = self.0.turn.lock().await;
@@ -475,30 +474,11 @@ async fn pages(
     }
 }
 
-/// Where the target is: every address that its name stands for has to be allowed.
-async fn locate(target: &Target, config: &RegistrationConfig) -> Result<SocketAddr, Problem> {
-    let ips: Vec<IpAddr> = match &target.host {
-        Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
-        Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
-        Host::Domain(name) => dns::resolve(name, config.server).await.map_err(|why| {
-            Problem::new(Code::BadRequest, format!("it is not known where `{name}` is: {why}"))
-        })?,
-    };
-    for ip in &ips {
-        judge(*ip, config).map_err(|why| {
-            Problem::new(Code::Forbidden, format!("an instance may not be at {ip}: {why}"))
-        })?;
-    }
-    let ip =
-        ips.first().ok_or_else(|| Problem::new(Code::BadRequest, "the name has no address"))?;
-    Ok(SocketAddr::new(*ip, target.port))
-}
-
 /// A registration as an instance, if the service's terms of now allow it.
 fn admit(service: &Service, registered: &Registered) -> Option<Found> {
     let config = service.config().registration.as_ref()?;
     let target = Target::parse(&registered.url).ok()?;
-    let is_allowed = judge(registered.address.ip(), config).is_ok()
+    let is_allowed = judge(registered.address.ip(), &config.reach()).is_ok()
         && config.tenants.contains(&registered.tenant)
         && (target.scheme == Scheme::Http || service.tls.is_some());
     let host = match target.host {

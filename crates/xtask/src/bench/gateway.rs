@@ -6,10 +6,10 @@ mod in_process;
 mod memory;
 mod ours;
 mod peers;
-mod ratios;
+pub(super) mod ratios;
 mod reload;
-mod report;
-mod rounds;
+pub(super) mod report;
+pub(super) mod rounds;
 mod routes;
 
 use crate::{
@@ -17,26 +17,25 @@ use crate::{
     command::output,
     install,
 };
-use ours::Node;
-pub(super) use ours::make_key;
-use peers::Peer;
+pub(super) use ours::{Node, make_key};
+pub(super) use peers::Peer;
 use report::Report;
 use rounds::Subject;
 use std::path::PathBuf;
 
 /// The core of the proxies.
-const PROXIES: u8 = 0;
+pub(super) const PROXIES: u8 = 0;
 /// The core of the service and of the load.
-const LOAD: u8 = 1;
+pub(super) const LOAD: u8 = 1;
 /// The shortest and the longest table of routes.
 const FEW: usize = 10;
 const MANY: usize = 10_000;
 
 /// What every part of the benchmark stands on.
-struct Ground {
-    folder: PathBuf,
-    crosstown: PathBuf,
-    origin: Origin,
+pub(super) struct Ground {
+    pub(super) folder: PathBuf,
+    pub(super) crosstown: PathBuf,
+    pub(super) origin: Origin,
 }
 
 /// Runs all of it.
@@ -78,13 +77,14 @@ fn beside_each_other(
     report: &mut Report,
 ) -> Result<u64, String> {
     let instances = [("INSTANCES", ground.origin.instances())];
-    let ours = Node::start(ground, Some(PROXIES), "crosstown", "crosstown.toml", &instances)?;
+    let ours =
+        Node::start(ground, Some(PROXIES), "crosstown", "gateway/crosstown.toml", &instances)?;
     let key = make_key(&ground.crosstown, &ours.config)?;
     let token = ours::make_token(&ground.crosstown, &ours.config)?;
     let socket = reload::service().map_err(|error| error.to_string())?;
     let table = |name: &str, count| {
         let more = [("ROUTES", routes::table(count)), ("SOCKET", socket.to_string())];
-        Node::start(ground, Some(PROXIES), name, "many-routes.toml", &more)
+        Node::start(ground, Some(PROXIES), name, "gateway/many-routes.toml", &more)
     };
     let (few, many) = (table("few", FEW)?, table("many", MANY)?);
     let nginx_plain = Peer::nginx(ground, "plain", &[])?;
@@ -110,7 +110,7 @@ fn beside_each_other(
         peer("nginx_loaded", &nginx_loaded, "/loaded").with(format!("X-API-Key: {key}")),
     ];
     rounds::run(&mut subjects, &ground.origin)?;
-    ratios::tell(&subjects, report)?;
+    ratios::tell(&subjects, ratios::COMPARISONS, report)?;
     reload::run(&many, MANY, report)?;
     Ok(subjects.iter().map(Subject::errors).sum())
 }

@@ -1,9 +1,12 @@
 //! Calls between services.
 
 use super::{Realms, told};
+use crate::affinity::{Bound, Instances};
 use client::Client;
 use http::Method;
+use integration_tests::Server;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn what_a_bridge_lets_pass_passes_and_nothing_else() {
@@ -180,4 +183,27 @@ async fn the_bridge_of_a_call_is_explained() {
     let told = ask("DELETE", &["realm-solution", "planner"]).await;
     assert_eq!((&told["outcome"], &told["bridge"]["rule"]), (&json!("forwarded"), &Json::Null));
     assert_eq!(ask("GET", &[]).await["outcome"], "forbidden");
+}
+
+#[tokio::test]
+async fn a_call_goes_where_the_session_of_its_user_is_bound() {
+    let instances = Instances::start();
+    let config = format!(
+        "{}[realms.own]\nroles = [\"own\"]\n[realms.own.services]\nrooms = {{}}\n",
+        instances.config()
+    );
+    let node = Server::start(&config);
+    let key = Client::new(&node.base(), &node.api_key("acme", "binder").await).unwrap();
+    let speaker = node.token_with("acme", "speaker", json!({ "roles": ["own"] }));
+    let rooms = Client::new(&node.base(), &speaker).unwrap().service("own", "rooms");
+    let mut seen = BTreeSet::new();
+    for number in 0..8 {
+        let room = format!("content:room-{number}");
+        let session = Bound::new(&key, &format!("user-{number}"), &[&room]).await;
+        let direct = session.comes_to(&node).await;
+        let called: String = rooms.on_behalf_of(session.token()).get("/who").await.unwrap();
+        assert_eq!(called, direct, "{room}");
+        seen.insert(called);
+    }
+    assert!(seen.len() > 1, "{seen:?}");
 }

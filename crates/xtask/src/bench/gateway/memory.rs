@@ -17,7 +17,7 @@ const BAR_MB: f64 = 60.0;
 /// Asks once from each of many addresses, by all of the routes in turn.
 pub(super) fn run(ground: &Ground, report: &mut Report) -> Result<(), String> {
     let table = [("ROUTES", routes::table(ROUTES))];
-    let node = Node::start(ground, None, "memory", "memory.toml", &table)?;
+    let node = Node::start(ground, None, "memory", "gateway/memory.toml", &table)?;
     let megabytes = || resident(node.server.pid()).map(|bytes| bytes as f64 / 1e6);
     let (idle, began) = (megabytes()?, Instant::now());
     let each = BUCKETS / CLIENTS;

@@ -11,18 +11,18 @@ use std::{
     process::Command,
 };
 
-pub(super) struct Node {
-    pub(super) server: Server,
-    pub(super) port: u16,
+pub(in crate::bench) struct Node {
+    pub(in crate::bench) server: Server,
+    pub(in crate::bench) port: u16,
     pub(super) admin: u16,
     pub(super) config: PathBuf,
     key_file: PathBuf,
 }
 
 impl Node {
-    /// Starts the node `name` by a file of `bench/gateway`, filled in with `more` besides what
+    /// Starts the node `name` by a file of `bench`, filled in with `more` besides what
     /// each node has, on one `core` if that is given.
-    pub(super) fn start(
+    pub(in crate::bench) fn start(
         ground: &Ground,
         core: Option<u8>,
         name: &str,
@@ -39,7 +39,7 @@ impl Node {
         ];
         values.extend_from_slice(more);
         let config = ground.folder.join(format!("{name}.toml"));
-        write(&config, &filled(&format!("gateway/{file}"), &values)?)?;
+        write(&config, &filled(file, &values)?)?;
         let log = ground.folder.join(format!("{name}.log"));
         let log = File::create(log).map_err(|error| error.to_string())?;
         let mut command = on_core(core, &ground.crosstown);
@@ -47,6 +47,13 @@ impl Node {
         let server = Server::start(command, port)?;
         let key_file = ground.folder.join(format!("{name}-data.admin-key"));
         Ok(Self { server, port, admin, config, key_file })
+    }
+
+    /// An API key with a role.
+    pub(in crate::bench) fn key_of(&self, crosstown: &Path, role: &str) -> Result<String, String> {
+        let args =
+            ["api-key", "create", "--tenant", "acme", "--principal", "bench", "--role", role];
+        made(crosstown, &self.config, &args)
     }
 
     /// The header field by which the operator is known.

@@ -9,14 +9,14 @@ use crate::{
 use std::{fs::File, path::Path};
 
 /// A proxy that runs.
-pub(super) struct Peer {
-    pub(super) server: Server,
-    pub(super) port: u16,
+pub(in crate::bench) struct Peer {
+    pub(in crate::bench) server: Server,
+    pub(in crate::bench) port: u16,
 }
 
 impl Peer {
     /// nginx by `{name}.conf`.
-    pub(super) fn nginx(
+    pub(in crate::bench) fn nginx(
         ground: &Ground,
         name: &str,
         more: &[(&str, String)],

@@ -7,17 +7,17 @@ use super::{
 use crate::bench::numbers::{Interval, median};
 
 /// Two that are compared.
-struct Comparison {
+pub(in crate::bench) struct Comparison {
     /// Of the headline.
-    name: &'static str,
+    pub(in crate::bench) name: &'static str,
     /// Of the other readings.
-    short: &'static str,
-    ours: &'static str,
-    theirs: &'static str,
-    bar: Option<f64>,
+    pub(in crate::bench) short: &'static str,
+    pub(in crate::bench) ours: &'static str,
+    pub(in crate::bench) theirs: &'static str,
+    pub(in crate::bench) bar: Option<f64>,
 }
 
-const COMPARISONS: &[Comparison] = &[
+pub(super) const COMPARISONS: &[Comparison] = &[
     Comparison {
         name: "cpu_per_request_vs_nginx_plain",
         short: "plain",
@@ -103,7 +103,11 @@ impl Ratio {
 ///
 /// # Errors
 /// That a subject of a comparison is missing.
-pub(super) fn tell(subjects: &[Subject], report: &mut Report) -> Result<(), String> {
+pub(in crate::bench) fn tell(
+    subjects: &[Subject],
+    comparisons: &[Comparison],
+    report: &mut Report,
+) -> Result<(), String> {
     println!(
         "\n{:<14} {:>10} {:>9} {:>9} {:>7}   µs/request, median (range)",
         "", "requests", "user", "system", "errors"
@@ -127,7 +131,7 @@ pub(super) fn tell(subjects: &[Subject], report: &mut Report) -> Result<(), Stri
         "\n{:<33} {:>10} {:>9} {:>8}   95 % interval",
         "ratio", "of medians", "of totals", "of pairs"
     );
-    for Comparison { name, short, ours, theirs, bar } in COMPARISONS {
+    for Comparison { name, short, ours, theirs, bar } in comparisons {
         let named = |name: &str| {
             let found = subjects.iter().find(|subject| subject.name == name);
             found.ok_or_else(|| format!("nobody measured `{name}`"))
@@ -177,11 +181,11 @@ mod tests {
         let all = COMPARISONS.iter().flat_map(|comparison| [comparison.ours, comparison.theirs]);
         let subjects: Vec<Subject> = all.map(|name| subject(name, &[10, 11])).collect();
         let mut report = Report::default();
-        assert_eq!(tell(&subjects, &mut report), Ok(()));
+        assert_eq!(tell(&subjects, COMPARISONS, &mut report), Ok(()));
         // Everybody cost the same: above the bars below 1, for certain.
         assert!(report.end().unwrap_err().ends_with(
             "haproxy_plain, cpu_per_request_vs_envoy_plain, cpu_per_request_vs_traefik_plain"
         ));
-        assert!(tell(&subjects[..1], &mut Report::default()).is_err());
+        assert!(tell(&subjects[..1], COMPARISONS, &mut Report::default()).is_err());
     }
 }

@@ -26,7 +26,7 @@ impl Verdict {
 }
 
 #[derive(Default)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     figures: Map<String, Json>,
     failed: Vec<String>,
 }
@@ -54,7 +54,7 @@ impl Report {
     ///
     /// # Errors
     /// The bars that were failed.
-    pub(super) fn end(self) -> Result<(), String> {
+    pub(in crate::bench) fn end(self) -> Result<(), String> {
         println!("{}", Json::Object(self.figures));
         match self.failed.as_slice() {
             [] => Ok(()),

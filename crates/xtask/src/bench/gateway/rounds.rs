@@ -1,11 +1,14 @@
 //! Rounds in which the proxies take turns.
 
 use crate::{
-    bench::{numbers::median, origin::Origin},
+    bench::{numbers::median, origin::Origin, write},
     command::output,
     process::{Cpu, Server, cpu_of_tree},
 };
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const ROUNDS: usize = 11;
 const SECONDS: u64 = 4;
@@ -14,13 +17,15 @@ const CONNECTIONS: u64 = 64;
 const STALLS_MAX: u64 = 3;
 
 /// One of those that are compared.
-pub(super) struct Subject {
+pub(in crate::bench) struct Subject {
     /// As its figures are called.
     pub(super) name: &'static str,
     pid: u32,
     url: String,
     /// A header field that each request carries.
     field: Option<String>,
+    /// What wrk is told to send, if that is more than a `GET`.
+    script: Option<PathBuf>,
     pub(super) rounds: Vec<Round>,
     /// Rounds in which no request was answered, and which were run again.
     stalls: u64,
@@ -40,20 +45,36 @@ impl Round {
 }
 
 impl Subject {
-    pub(super) fn new(name: &'static str, server: &Server, port: u16, path: &str) -> Self {
+    pub(in crate::bench) fn new(
+        name: &'static str,
+        server: &Server,
+        port: u16,
+        path: &str,
+    ) -> Self {
         let url = format!("http://127.0.0.1:{port}{path}");
-        Self { name, pid: server.pid(), url, field: None, rounds: Vec::new(), stalls: 0 }
+        let (pid, rounds) = (server.pid(), Vec::new());
+        Self { name, pid, url, field: None, script: None, rounds, stalls: 0 }
     }
 
-    pub(super) fn with(self, field: String) -> Self {
+    pub(in crate::bench) fn with(self, field: String) -> Self {
         Self { field: Some(field), ..self }
+    }
+
+    /// One that posts JSON, by a script at `file`.
+    pub(in crate::bench) fn posting(self, file: &Path, json: &str) -> Result<Self, String> {
+        let script = format!(
+            "wrk.method = \"POST\"\nwrk.body = [[{json}]]\n\
+             wrk.headers[\"Content-Type\"] = \"application/json\"\n"
+        );
+        write(file, &script)?;
+        Ok(Self { script: Some(file.to_owned()), ..self })
     }
 
     pub(super) fn requests(&self) -> u64 {
         self.rounds.iter().map(|round| round.requests).sum()
     }
 
-    pub(super) fn errors(&self) -> u64 {
+    pub(in crate::bench) fn errors(&self) -> u64 {
         self.rounds.iter().map(|round| round.errors).sum::<u64>() + self.stalls
     }
 
@@ -80,6 +101,10 @@ impl Subject {
         if let Some(field) = &self.field {
             args.extend(["-H", field]);
         }
+        let script = self.script.as_ref().map(|script| script.display().to_string());
+        if let Some(script) = &script {
+            args.extend(["-s", script]);
+        }
         args.push(&self.url);
         let said = output("taskset", &args)?;
         // What was in flight when wrk stopped is answered within this time.
@@ -105,7 +130,7 @@ fn turn(subject: &mut Subject, origin: &Origin) -> Result<Round, String> {
 
 /// Lets all of them take turns, after a second each to warm up. Every other round goes backwards,
 /// so that nobody always follows the same one.
-pub(super) fn run(subjects: &mut [Subject], origin: &Origin) -> Result<(), String> {
+pub(in crate::bench) fn run(subjects: &mut [Subject], origin: &Origin) -> Result<(), String> {
     for subject in &*subjects {
         subject.load(origin, 1)?;
     }
@@ -134,7 +159,8 @@ fn errors(said: &str) -> u64 {
 impl Subject {
     /// One that has had these rounds.
     pub(super) fn that_had(name: &'static str, rounds: Vec<Round>) -> Self {
-        Self { name, pid: 0, url: String::new(), field: None, rounds, stalls: 0 }
+        let (url, field) = (String::new(), None);
+        Self { name, pid: 0, url, field, script: None, rounds, stalls: 0 }
     }
 }
 

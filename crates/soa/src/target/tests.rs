@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::RegistrationConfig;
 
 fn config(text: &str) -> RegistrationConfig {
     toml::from_str(&format!("tenants = [\"acme\"]\nroles = [\"registrar\"]\n{text}")).unwrap()
@@ -12,11 +13,11 @@ fn decide(text: &str, config: &RegistrationConfig) -> Result<Option<IpAddr>, Str
         Host::Ipv6(ip) => IpAddr::V6(ip),
         Host::Domain(_) => return Ok(None),
     };
-    judge(ip, config).map(|()| Some(ip)).map_err(str::to_owned)
+    judge(ip, &config.reach()).map(|()| Some(ip)).map_err(str::to_owned)
 }
 
 /// Each leads, for some reader or other, to where a registrar has no business.
-const REFUSED: &[&str] = &[
+pub(crate) const REFUSED: &[&str] = &[
     // This machine, in all spellings.
     "http://127.0.0.1:80",
     "http://127.1:80",

@@ -1,8 +1,10 @@
-//! Which addresses may be registered: rules against requests that a service is not to make for
-//! somebody else (OWASP API Security 2023, API7).
+//! Which addresses somebody else may name: rules against requests that a node is not to make for
+//! others (OWASP API Security 2023, API7).
 
-use crate::config::{RegistrationConfig, Scheme};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use crate::{config::Scheme, dns};
+use protocol::{Code, Problem};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use types::Cidr;
 use url::{Host, Url};
 
 /// Bytes of a URL.
@@ -17,12 +19,21 @@ const METADATA: [IpAddr; 6] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Where an instance says it is.
+/// Where an operator lets others lead a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach<'a> {
+    /// The networks; none: wherever it is public.
+    pub networks: &'a [Cidr],
+    /// Whether to this machine, too.
+    pub loopback: bool,
+}
+
+/// Where somebody says that something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) scheme: Scheme,
-    pub(super) host: Host,
-    pub(super) port: u16,
+pub(crate) struct Target {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: Host,
+    pub(crate) port: u16,
 }
 
 impl Target {
@@ -31,7 +42,7 @@ impl Target {
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             "`url` must be of the form `http://host:port` or `https://host:port`, with an address \
              or a name in lower case, and nothing else"
@@ -60,11 +71,35 @@ impl Target {
     }
 }
 
-/// Whether an instance may be at `ip`.
+/// Where the target is: every address that its name stands for has to be allowed. `server` is the
+/// DNS server that is asked; none: those of the machine.
+pub(crate) async fn locate(
+    target: &Target,
+    reach: &Reach<'_>,
+    server: Option<SocketAddr>,
+) -> Result<SocketAddr, Problem> {
+    let ips: Vec<IpAddr> = match &target.host {
+        Host::Ipv4(ip) => vec![IpAddr::V4(*ip)],
+        Host::Ipv6(ip) => vec![IpAddr::V6(*ip)],
+        Host::Domain(name) => dns::resolve(name, server).await.map_err(|why| {
+            Problem::new(Code::BadRequest, format!("it is not known where `{name}` is: {why}"))
+        })?,
+    };
+    for ip in &ips {
+        judge(*ip, reach).map_err(|why| {
+            Problem::new(Code::Forbidden, format!("nothing may be at {ip}: {why}"))
+        })?;
+    }
+    let ip =
+        ips.first().ok_or_else(|| Problem::new(Code::BadRequest, "the name has no address"))?;
+    Ok(SocketAddr::new(*ip, target.port))
+}
+
+/// Whether somebody may lead a node to `ip`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn judge(ip: IpAddr, config: &RegistrationConfig) -> Result<(), &'static str> {
+pub(crate) fn judge(ip: IpAddr, config: &Reach<'_>) -> Result<(), &'static str> {
     let ip = ip.to_canonical();
     if METADATA.contains(&ip) {
         return Err("it hands out credentials of machines");
@@ -125,4 +160,4 @@ fn is_public(ip: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

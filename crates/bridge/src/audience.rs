@@ -1,0 +1,67 @@
+//! What an audience can call, and where.
+
+use crate::{
+    document::Operation,
+    merged::{Part, merged},
+    policy::Crossing,
+    realms::{Member, Realms, Wanted},
+};
+use serde_json::Value;
+
+/// Where calls between services begin.
+pub const CALLS: &str = "/crosstown/v1/call";
+
+/// Whom a document is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// Whoever comes from outside, by routes that take the operations of a service.
+    Public,
+    /// Who speaks for a realm.
+    Realm(&'a str),
+}
+
+/// The OpenAPI document of what `audience` can call. `doors` are the routes from outside: services,
+/// and the paths that they begin with.
+#[must_use]
+pub fn document_for<'r>(
+    realms: &'r Realms,
+    audience: Audience<'r>,
+    doors: &[(&str, &str)],
+) -> Value {
+    let includes = |member: &Member, operation: &Operation| match audience {
+        Audience::Public => true,
+        Audience::Realm(from) => {
+            let Member { realm, name, .. } = member;
+            let operation = Some(operation.id());
+            let call = Crossing { from, to: realm, service: name, operation };
+            realms.policy().verdict(&call).allows
+        }
+    };
+    let part = |member: &'r Member, base: String| Part {
+        member,
+        base,
+        includes: Box::new(move |operation: &Operation| includes(member, operation)),
+    };
+    let mut parts: Vec<Part<'_>> = match audience {
+        Audience::Public => {
+            let found = doors.iter().filter_map(|(service, prefix)| {
+                Some(part(realms.member(service)?, prefix.trim_end_matches('/').to_owned()))
+            });
+            found.collect()
+        }
+        Audience::Realm(_) => {
+            // Of several versions, the one that is called unless another is asked for.
+            let newest = realms.members().filter(|member| {
+                let found = realms.find(&member.realm, &member.name, &Wanted::default());
+                found.is_some_and(|found| found.service == member.service)
+            });
+            newest.map(|m| part(m, format!("{CALLS}/{}/{}", m.realm, m.name))).collect()
+        }
+    };
+    parts.sort_by(|a, b| a.base.cmp(&b.base));
+    let title = match audience {
+        Audience::Public => "What can be called from outside".to_owned(),
+        Audience::Realm(realm) => format!("What the realm {realm} can call"),
+    };
+    merged(&title, "1.0.0", &parts)
+}
