@@ -265,11 +265,13 @@ fn what_cannot_be_kept_is_refused_with_its_place() {
     let schema = "/components/schemas/Plan";
     let set = |pointer: &'static str, value: serde_json::Value| {
         let (parent, name) = pointer.rsplit_once('/').unwrap();
-        with(&move |json| match json.pointer_mut(parent).unwrap() {
-            serde_json::Value::Object(members) => {
-                members.insert(name.replace("~1", "/"), value.clone());
+        with(&move |json| {
+            let parent = json.pointer_mut(parent).unwrap();
+            let index: Option<usize> = name.parse().ok();
+            match index.filter(|_| parent.is_array()) {
+                Some(index) => parent[index] = value.clone(),
+                None => parent[name.replace("~1", "/")] = value.clone(),
             }
-            other => *other.pointer_mut(&format!("/{name}")).unwrap() = value.clone(),
         })
     };
     let limit = "/paths/~1plans/get/parameters/0/schema";
