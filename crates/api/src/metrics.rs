@@ -2,7 +2,7 @@
 
 use crate::{
     admin::{Parts, TlsView, Vitals},
-    cache, cores, services,
+    cache, cores, realms, services,
 };
 use std::{
     fmt::{Display, Write},
@@ -58,6 +58,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
     services::metrics(&mut text, &(parts.services)().guards);
     cache::metrics(&mut text, (parts.cache.see)());
+    realms::metrics(&mut text, &parts.realms.broken());
     shadows(&mut text, parts);
     costs(&mut text, &parts.limits);
     shared_limits(&mut text, &parts.limits);

@@ -20,7 +20,7 @@ use http::{HeaderValue, StatusCode, header};
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json as object};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use types::{Caller, Timestamp};
 
 /// A document that was taken.
@@ -68,6 +68,9 @@ pub trait RealmsView: Send + Sync {
 
     /// The routes from outside to operations.
     fn doors(&self) -> Vec<Door>;
+
+    /// How many instances a service has that are fit, and how many in all.
+    fn instances(&self) -> BTreeMap<String, (usize, usize)>;
 
     /// How documents were broken.
     fn broken(&self) -> Vec<BrokenView>;
@@ -117,6 +120,10 @@ struct ServiceTold<'a> {
     operations: Option<Vec<OperationTold<'a>>>,
     /// Whether its document has yet to come.
     waits_for_document: bool,
+    /// Its instances that are fit, as this node sees them.
+    instances_fit: usize,
+    /// All of its instances.
+    instances: usize,
 }
 
 #[derive(Serialize)]
@@ -129,7 +136,11 @@ struct OperationTold<'a> {
 }
 
 /// The services of each realm, with what `from` may call of them; all of it for the operator.
-fn listing<'a>(realms: &'a Realms, from: Option<&str>) -> BTreeMap<&'a str, Vec<ServiceTold<'a>>> {
+fn listing<'a>(
+    realms: &'a Realms,
+    instances: &BTreeMap<String, (usize, usize)>,
+    from: Option<&str>,
+) -> BTreeMap<&'a str, Vec<ServiceTold<'a>>> {
     let mut told: BTreeMap<&str, Vec<ServiceTold<'_>>> =
         realms.iter().map(|realm| (realm.name(), Vec::new())).collect();
     let allows = |member: &Member, operation: Option<&str>| {
@@ -164,6 +175,8 @@ fn listing<'a>(realms: &'a Realms, from: Option<&str>) -> BTreeMap<&'a str, Vec<
                 title: member.document.as_ref().map(|document| document.title()),
                 operations,
                 waits_for_document: member.waits_for_document(),
+                instances_fit: instances.get(&member.service).map_or(0, |(fit, _)| *fit),
+                instances: instances.get(&member.service).map_or(0, |(_, all)| *all),
             });
         }
     }
@@ -196,7 +209,7 @@ async fn of_caller(State(see): State<See>, by: By, Wanted(asked): Wanted<Discove
             Err(_) => return refuse(Code::BadRequest, format!("`{text}` is no version")),
         },
     };
-    let mut told = listing(&realms, Some(own));
+    let mut told = listing(&realms, &see.instances(), Some(own));
     let fits = |service: &ServiceTold<'_>| {
         let version = || service.version.parse::<semver::Version>().ok();
         asked.service.as_ref().is_none_or(|name| name == service.name)
@@ -212,7 +225,7 @@ async fn of_caller(State(see): State<See>, by: By, Wanted(asked): Wanted<Discove
 
 async fn all(State(see): State<See>) -> Answer {
     let realms = see.realms();
-    let told = listing(&realms, None);
+    let told = listing(&realms, &see.instances(), None);
     json(object!({ "realms": told, "doors": see.doors(), "broken": see.broken() }))
 }
 
@@ -275,6 +288,18 @@ fn html(document: &Value) -> Response {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
+}
+
+/// Writes for Prometheus how documents were broken: as many lines as there are operations.
+pub(crate) fn metrics(text: &mut String, broken: &[BrokenView]) {
+    let name = "crosstown_document_violations_total";
+    let help = "Requests and answers that broke an OpenAPI document.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for one in broken {
+        let BrokenView { service, operation, by, count, .. } = one;
+        let labels = format!("service=\"{service}\",operation=\"{operation}\",by=\"{by}\"");
+        let _ = writeln!(text, "{name}{{{labels}}} {count}");
+    }
 }
 
 async fn publish(

@@ -65,3 +65,35 @@ pub fn document_for<'r>(
     };
     merged(&title, "1.0.0", &parts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Document, Documents};
+    use std::sync::Arc;
+
+    #[test]
+    fn of_several_versions_the_one_that_is_called_is_shown() {
+        let config: Config = toml::from_str(
+            "[own.services]\none = { name = \"plans\" }\ntwo = { name = \"plans\", version = \"2.0.0\" }\n\
+             three = { name = \"plans\", version = \"3.0.0\", preview = true }\n",
+        )
+        .unwrap();
+        let document = |title: &str| {
+            let text = format!(
+                "openapi: 3.1.0\ninfo: {{ title: {title}, version: '1' }}\n\
+                 paths: {{ /{title}: {{ get: {{}} }} }}\n"
+            );
+            (title.to_owned(), Arc::new(Document::parse(text.as_bytes()).unwrap()))
+        };
+        let documents = Documents::from(["one", "two", "three"].map(document));
+        let realms = Realms::compile(&config, &[], &documents).unwrap();
+        let paths = |audience, doors: &[(&str, &str)]| -> Vec<String> {
+            let document = document_for(&realms, audience, doors);
+            document["paths"].as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(paths(Audience::Realm("own"), &[]), ["/crosstown/v1/call/own/plans/two"]);
+        assert!(paths(Audience::Realm("other"), &[]).is_empty());
+        assert_eq!(paths(Audience::Public, &[("one", "/v1/"), ("none", "/")]), ["/v1/one"]);
+    }
+}

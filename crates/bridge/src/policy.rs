@@ -133,6 +133,8 @@ mod tests {
             (there, "bills", Some("getPlan"), Some(NO_BRIDGE), false),
             (there, "plans", None, Some(NO_BRIDGE), false),
             (("solution", "experience"), "plans", Some("getPlan"), Some(NO_BRIDGE), false),
+            (("experience", "bank"), "plans", Some("getPlan"), Some(NO_BRIDGE), false),
+            (("journey", "solution"), "plans", Some("getPlan"), Some(NO_BRIDGE), false),
             (("solution", "solution"), "plans", Some("deletePlan"), None, true),
         ] {
             let expected = (rule.map(str::to_owned), allows);

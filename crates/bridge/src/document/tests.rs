@@ -24,6 +24,8 @@ paths:
       responses: { 200: { content: { application/json: { schema: { type: array } } } } }
     post:
       operationId: addPlan
+      parameters:
+        - { name: X-Trace, in: header, schema: { type: string, maxLength: 8 } }
       requestBody: { required: true, content: { application/json: { schema: { $ref: "#/components/schemas/Plan" } } } }
       responses:
         "201": { content: { application/json: { schema: { $ref: "#/components/schemas/Plan" } } } }
@@ -131,6 +133,9 @@ fn parameters_are_checked_where_they_stand() {
         assert_eq!(check(query, &[]), expected, "{query}");
     }
     assert_eq!(check("", &[("x-trace", "abcde")]), "Header X-Trace ");
+    let longer = fields(&[("x-trace", "abcde"), ("content-type", "application/json")]);
+    let add = operation(&document, "addPlan");
+    assert!(add.check_head("/plans", None, &longer, true).unwrap().is_empty(), "its own is meant");
     assert_eq!(check("", &[("cookie", "a=b; seen=x")]), "Cookie seen ");
     assert_eq!(check("", &[("cookie", "a=b; seen=7")]), "");
     let step = &document.operations()[2];
@@ -169,6 +174,13 @@ fn bodies_are_checked_by_their_media_type() {
         operation.check_head("/plans", None, &fields(&[("content-type", media)]), true).is_ok()
     };
     assert!(media(add, "application/json") && !media(add, "text/plain") && !media(add, ""));
+    let any = json!({ "*/*": {}, "application/json": { "schema": { "type": "integer" } } });
+    let mut json = document.json().clone();
+    json["paths"]["/plans"]["post"]["requestBody"]["content"] = any;
+    let document = Document::of(json).unwrap();
+    let add = operation(&document, "addPlan");
+    assert!(add.reads_body(&json_fields), "what is more specific is meant");
+    assert!(media(add, "text/plain"));
     let step = &document.operations()[2];
     let typed = |media: &str| {
         let headers = fields(&[("content-type", media)]);
@@ -336,6 +348,19 @@ fn what_cannot_be_kept_is_refused_with_its_place() {
         let why = Document::parse(text.as_bytes()).map(|_| ()).unwrap_err();
         assert!(why.contains(expected), "{why}");
     }
+    // Many operations, each with a schema of its own that refers to a large one.
+    let operation = |number: usize| {
+        let schema = json!({ "allOf": [{ "$ref": "#/components/schemas/Large" }], "title": number.to_string() });
+        let content = json!({ "application/json": { "schema": schema } });
+        (format!("/{number}"), json!({ "get": { "requestBody": { "content": content } } }))
+    };
+    let large = json!({
+        "openapi": "3.1.0",
+        "info": { "title": "t", "version": "1" },
+        "paths": (0..100).map(operation).collect::<serde_json::Map<_, _>>(),
+        "components": { "schemas": { "Large": { "description": "x".repeat(400_000) } } },
+    });
+    assert!(Document::of(large).unwrap_err().contains("its schemas have more than"));
     let long = vec![b' '; DOCUMENT_BYTES_MAX + 1];
     assert!(Document::parse(&long).unwrap_err().contains("at most"));
 }

@@ -73,7 +73,10 @@ fn show(args: &ListArgs) -> Result<(), String> {
         println!("There is no realm. Add `[realms.NAME]` to the configuration.");
         return Ok(());
     }
-    println!("{:<16} {:<20} {:<10} {:<14} title", "realm", "service", "version", "operations");
+    println!(
+        "{:<16} {:<20} {:<10} {:<10} {:>9} title",
+        "realm", "service", "version", "operations", "instances"
+    );
     for (realm, services) in realms.into_iter().flatten() {
         for one in list(services) {
             let operations = match one["operations"].as_array() {
@@ -82,9 +85,10 @@ fn show(args: &ListArgs) -> Result<(), String> {
                 None => "any path".to_owned(),
             };
             let (name, version) = (word(&one["name"]), word(&one["version"]));
+            let instances = format!("{} of {}", one["instances_fit"], one["instances"]);
+            let title = word(&one["title"]);
             println!(
-                "{realm:<16} {name:<20} {version:<10} {operations:<14} {}",
-                word(&one["title"])
+                "{realm:<16} {name:<20} {version:<10} {operations:<10} {instances:>9} {title}"
             );
         }
     }

@@ -58,6 +58,11 @@ impl Realms {
         self.processes.push(Process::start(&mut command, self.journeys, &log).unwrap());
     }
 
+    /// Ends the service `plans` at once.
+    pub(crate) fn stop_plans(&mut self) {
+        self.processes.remove(0);
+    }
+
     /// Whoever speaks for a realm.
     pub(crate) fn speaker(&self, realm: &str) -> Client {
         self.with_roles("speaker", &[&format!("realm-{realm}")])

@@ -5,7 +5,11 @@ use api::realms::{BrokenView, Door, Published, RealmsView};
 use async_trait::async_trait;
 use bridge::{Document, Realms};
 use protocol::Problem;
-use std::sync::{Arc, OnceLock, Weak};
+use soa::Condition;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, Weak},
+};
 use types::Caller;
 
 /// The realms of a node, which may not run yet.
@@ -37,6 +41,18 @@ impl RealmsView for ByHttp {
     fn doors(&self) -> Vec<Door> {
         let doors = self.node().map(|node| node.gateway().doors()).unwrap_or_default();
         doors.into_iter().map(|(service, prefix)| Door { service, prefix }).collect()
+    }
+
+    fn instances(&self) -> BTreeMap<String, (usize, usize)> {
+        let mut found: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        if let Some(node) = self.node() {
+            node.gateway().instances(|service, instance, _, _, elapsed| {
+                let (fit, all) = found.entry(service.to_owned()).or_default();
+                *fit += usize::from(instance.condition(elapsed) == Condition::Fit);
+                *all += 1;
+            });
+        }
+        found
     }
 
     fn broken(&self) -> Vec<BrokenView> {

@@ -117,6 +117,20 @@ async fn the_version_that_is_asked_for_answers() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_gone_is_told_as_gone() {
+    let mut realms = Realms::as_it_is();
+    let plans = realms.plans();
+    assert_eq!(told(&plans, Method::GET, "/plans/first", None).await.0, 200);
+    // Its connection is kept, and dies between the choice and the call.
+    realms.stop_plans();
+    let (status, refused) = told(&plans, Method::GET, "/plans/first", None).await;
+    assert_eq!((status, &refused["code"]), (502, &json!("upstream_unreachable")), "{refused}");
+    assert_eq!(refused["retry"], "later");
+    let (status, refused) = told(&plans, Method::DELETE, "/plans/first", None).await;
+    assert_eq!((status, &refused["rule"]), (403, &json!("no-bridge")), "that did not change");
+}
+
+#[tokio::test]
 async fn a_call_is_charged_once() {
     let limit = "[[limits]]\nname = \"each\"\nper = \"user\"\nrequests = 3\nperiod = \"1h\"\n";
     let realms = Realms::start(|config| config, limit);

@@ -113,6 +113,8 @@ async fn an_audience_sees_what_it_can_call() {
         operations.map(|operation| operation["id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(ids(&listed["realms"]["solution"][0]), ["getPlan", "addStep"]);
+    let plans = &listed["realms"]["solution"][0];
+    assert_eq!((&plans["instances_fit"], &plans["instances"]), (&json!(1), &json!(1)));
     assert_eq!(ids(&listed["realms"]["experience"][0]).len(), 2);
     for (query, found) in [
         ("?service=plans&version=2", true),
@@ -210,4 +212,7 @@ async fn answers_that_break_the_document_pass_and_are_told() {
     assert_eq!(broken[0]["operation"], "getPlan", "{broken}");
     assert_eq!(broken[0]["by"], "response");
     assert!(broken[0]["last"].as_str().unwrap().contains("/steps/0/title"), "{broken}");
+    let labels = "service=\"plans\",operation=\"getPlan\",by=\"response\"";
+    let name = format!("crosstown_document_violations_total{{{labels}}}");
+    assert_eq!(realms.node.metric(&name).await, 1);
 }
