@@ -2,7 +2,7 @@
 
 use crate::config::BridgeConfig;
 use protocol::{Code, Problem};
-use types::pattern::is_named;
+use types::pattern::fits;
 
 /// What those are told whom no bridge lets pass.
 pub const NO_BRIDGE: &str = "no-bridge";
@@ -31,11 +31,43 @@ pub struct Verdict<'a> {
 
 /// The bridges, in their order.
 #[derive(Debug, Default)]
-pub struct Policy(Vec<BridgeConfig>);
+pub struct Policy(Vec<Bridge>);
+
+/// A bridge, ready to decide.
+#[derive(Debug)]
+struct Bridge {
+    config: BridgeConfig,
+    services: Vec<Pattern>,
+    operations: Vec<Pattern>,
+}
+
+/// The parts of a pattern, between which anything may stand.
+type Pattern = Vec<String>;
+
+impl Bridge {
+    fn new(config: BridgeConfig) -> Self {
+        let parts = |pattern: &String| pattern.split('*').map(str::to_owned).collect();
+        let services = config.services.iter().map(parts).collect();
+        let operations = config.operations.iter().map(parts).collect();
+        Self { config, services, operations }
+    }
+
+    fn concerns(&self, call: &Crossing<'_>) -> bool {
+        let named =
+            |patterns: &[Pattern], name| patterns.iter().any(|parts| fits(parts, name, |_| true));
+        self.config.from == call.from
+            && self.config.to == call.to
+            && named(&self.services, call.service)
+            && match call.operation {
+                Some(operation) => named(&self.operations, operation),
+                None => self.config.operations.iter().any(|pattern| pattern == "*"),
+            }
+    }
+}
 
 impl Policy {
     pub(crate) fn new(bridges: Vec<BridgeConfig>) -> Self {
-        Self(bridges)
+        Self(bridges.into_iter().map(Bridge::new).collect())
     }
 
     /// What the first bridge says that concerns a call; without one it does not pass. Within a
@@ -45,8 +77,10 @@ impl Policy {
         if call.from == call.to {
             return Verdict { rule: None, allows: true };
         }
-        match self.0.iter().find(|bridge| concerns(bridge, call)) {
-            Some(bridge) => Verdict { rule: Some(&bridge.name), allows: bridge.allow },
+        match self.0.iter().find(|bridge| bridge.concerns(call)) {
+            Some(Bridge { config, .. }) => {
+                Verdict { rule: Some(&config.name), allows: config.allow }
+            }
             None => Verdict { rule: Some(NO_BRIDGE), allows: false },
         }
     }
@@ -80,17 +114,6 @@ impl Policy {
             None => problem,
         })
     }
-}
-
-fn concerns(bridge: &BridgeConfig, call: &Crossing<'_>) -> bool {
-    let named = |patterns: &[String], name| patterns.iter().any(|pattern| is_named(pattern, name));
-    bridge.from == call.from
-        && bridge.to == call.to
-        && named(&bridge.services, call.service)
-        && match call.operation {
-            Some(operation) => named(&bridge.operations, operation),
-            None => bridge.operations.iter().any(|pattern| pattern == "*"),
-        }
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn check(args: &CheckArgs) -> Result<(), String> {
     println!("{} {}: it can be kept", document.title(), document.version());
     for operation in operations {
         let summary = operation.summary().unwrap_or_default();
-        let (method, path) = (operation.method(), operation.path());
+        let (method, path) = (operation.method().as_str(), operation.path());
         println!("{:<24} {method:<7} {path:<32} {summary}", operation.id());
     }
     Ok(())

@@ -20,11 +20,12 @@ use crate::{
     target::below,
     ticket::Ticket,
 };
+use ahash::AHashMap;
 use bridge::{Realms, Wanted};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, request::Parts};
 use protocol::{Code, Problem};
 use soa::{Body, LocalBody, Services};
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 use traffic_cop::analytics::Analytics;
 use types::Caller;
 
@@ -48,7 +49,7 @@ pub(crate) fn is_call(path: &str) -> bool {
 
 /// What can be called: for each service of a realm, its operations or every path of it.
 #[derive(Debug, Default)]
-pub(crate) struct Calls(HashMap<String, Table>);
+pub(crate) struct Calls(AHashMap<String, Table>);
 
 impl Calls {
     pub(crate) fn compile(
@@ -56,7 +57,7 @@ impl Calls {
         services: &Services,
         analytics: &Analytics,
     ) -> Result<Self, ConfigError> {
-        let mut calls = HashMap::new();
+        let mut calls = AHashMap::new();
         for member in config.realms.members() {
             let common = RouteConfig {
                 name: format!("_call.{}", member.service),
