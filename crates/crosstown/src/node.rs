@@ -11,6 +11,7 @@ mod mounts;
 mod peers;
 mod run;
 mod stores;
+mod witness;
 
 pub(crate) use admin::{CONNECTIONS_MAX, serve as serve_routes};
 pub(crate) use run::{Node, check};

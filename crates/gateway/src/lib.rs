@@ -55,6 +55,7 @@ mod ticket;
 mod tls;
 mod trace;
 mod watch;
+mod witness;
 
 pub use admission::Permit;
 pub use cache::{CacheConfig, CachePer, CacheReport};
@@ -74,3 +75,4 @@ pub use reshape::ReshapeConfig;
 pub use route::{Considered, Routes};
 pub use soa::{Body, BoxError};
 pub use tls::{ClientAuth, HostCertificate, TlsConfig, TlsStatus};
+pub use witness::{Witness, Witnessed};

@@ -271,9 +271,20 @@ impl Realtime {
 }
 
 impl Connections for Realtime {
-    fn close(&self, tenant: &TenantId, session: SessionId) {
+    fn close(&self, tenant: &TenantId, session: SessionId, why: &str) {
+        let (tenant, why) = (tenant.clone(), Arc::<str>::from(why));
+        self.tell_cores(move || {
+            let (tenant, why) = (tenant.clone(), why.clone());
+            hub::ToCore::CloseSession { tenant, session, why }
+        });
+    }
+
+    fn close_former(&self, tenant: &TenantId, session: SessionId, handed: u64) {
         let tenant = tenant.clone();
-        self.tell_cores(move || hub::ToCore::CloseSession { tenant: tenant.clone(), session });
+        self.tell_cores(move || {
+            let tenant = tenant.clone();
+            hub::ToCore::CloseFormer { tenant, session, handed }
+        });
     }
 
     fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {
