@@ -52,7 +52,7 @@ pub(crate) enum ToCore {
     /// Publications were lost: subscribers have to start again.
     Lost { channel: Channel },
     /// A session has ended.
-    CloseSession { tenant: TenantId, session: SessionId, why: Arc<str> },
+    CloseSession { tenant: TenantId, session: SessionId, why: Disconnect, reason: Arc<str> },
     /// A session has changed hands: this is the how-manieth time.
     CloseFormer { tenant: TenantId, session: SessionId, handed: u64 },
     /// A session works in other pillars.
@@ -214,10 +214,8 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     sockets.forget(ended).await;
                 }
             }
-            ToCore::CloseSession { tenant, session, why } => {
-                hub.close(Disconnect::ForceNoReconnect, &why, |connection| {
-                    connection.is_bound_to(&tenant, session)
-                });
+            ToCore::CloseSession { tenant, session, why, reason } => {
+                hub.close(why, &reason, |connection| connection.is_bound_to(&tenant, session));
             }
             ToCore::CloseFormer { tenant, session, handed } => {
                 hub.close(Disconnect::ForceNoReconnect, "session handed over", |connection| {

@@ -265,6 +265,14 @@ impl Realtime {
         });
     }
 
+    fn close_session(&self, of: &TenantId, session: SessionId, why: Disconnect, reason: &str) {
+        let (tenant, reason) = (of.clone(), Arc::<str>::from(reason));
+        self.tell_cores(move || {
+            let (tenant, reason) = (tenant.clone(), reason.clone());
+            hub::ToCore::CloseSession { tenant, session, why, reason }
+        });
+    }
+
     fn connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
@@ -272,11 +280,11 @@ impl Realtime {
 
 impl Connections for Realtime {
     fn close(&self, tenant: &TenantId, session: SessionId, why: &str) {
-        let (tenant, why) = (tenant.clone(), Arc::<str>::from(why));
-        self.tell_cores(move || {
-            let (tenant, why) = (tenant.clone(), why.clone());
-            hub::ToCore::CloseSession { tenant, session, why }
-        });
+        self.close_session(tenant, session, Disconnect::ForceNoReconnect, why);
+    }
+
+    fn close_expired(&self, tenant: &TenantId, session: SessionId, why: &str) {
+        self.close_session(tenant, session, Disconnect::Expired, why);
     }
 
     fn close_former(&self, tenant: &TenantId, session: SessionId, handed: u64) {

@@ -20,7 +20,7 @@ mod standing;
 pub use blocks::{Block, Blocks, NewBlock};
 pub use cache::{CallerCache, Identified};
 pub use revocations::{Connections, Hold, Revocations};
-pub(crate) use standing::{Looked, Standing};
+pub(crate) use standing::{Epitaph, Looked, Standing};
 
 use crate::{
     identity::{

@@ -2,7 +2,7 @@
 //! deleted, a principal that is blocked, by this node or another. And what changes: the pillars of
 //! a session.
 
-use crate::identity::{Looked, Standing, blocks};
+use crate::identity::{Epitaph, Looked, Standing, blocks};
 use ahash::RandomState;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +33,9 @@ pub trait Connections: Send + Sync {
     /// Asks every connection of `session` to close, for a reason that its client is told; empty:
     /// for none in particular. None being there is no error.
     fn close(&self, tenant: &TenantId, session: SessionId, why: &str);
+
+    /// The same, since the session's time is over.
+    fn close_expired(&self, tenant: &TenantId, session: SessionId, why: &str);
 
     /// The same for those whose credential is of before the session was handed over so often.
     fn close_former(&self, tenant: &TenantId, session: SessionId, handed: u64);
@@ -72,8 +75,8 @@ struct HeldByPartition {
     fresh: Vec<(Partition, Position)>,
 }
 
-/// Reads what is left of a record: what those are told whom it let in.
-pub(crate) type Epitaph = fn(&[u8]) -> Option<Box<str>>;
+/// Reads why a record is no more from what is left of it.
+pub(crate) type ReadEpitaph = fn(&[u8]) -> Option<Epitaph>;
 
 /// The record that a credential rests on.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ pub(crate) struct Basis {
     pub(crate) partition: Partition,
     pub(crate) key: Key,
     /// Where it is told why it is no more, and how that is read, if it is.
-    pub(crate) left: Option<(Key, Epitaph)>,
+    pub(crate) left: Option<(Key, ReadEpitaph)>,
     /// Whose connections close with it.
     pub(crate) session: Option<SessionId>,
     /// What the record says.
@@ -162,6 +165,19 @@ impl Revocations {
         self.0.epoch.fetch_add(1, Ordering::Release);
         if let (Some(session), Some(connections)) = (session, &*self.0.connections.read()) {
             connections.close(tenant, session, why);
+        }
+    }
+
+    /// The same, as it was found.
+    fn ended(&self, tenant: &TenantId, session: Option<SessionId>, why: Option<&Epitaph>) {
+        match (session, why) {
+            (Some(session), Some(Epitaph { told, is_expiry: true })) => {
+                self.0.epoch.fetch_add(1, Ordering::Release);
+                if let Some(connections) = &*self.0.connections.read() {
+                    connections.close_expired(tenant, session, told);
+                }
+            }
+            (session, why) => self.revoke(tenant, session, why.map_or("", |why| &why.told)),
         }
     }
 
@@ -266,7 +282,7 @@ impl Revocations {
                 if let Some(held) = self.0.held.lock().held.get_mut(partition) {
                     held.retain(|weak| weak.as_ptr() != Arc::as_ptr(basis));
                 }
-                self.revoke(partition.tenant(), basis.session, why.as_deref().unwrap_or_default());
+                self.ended(partition.tenant(), basis.session, why.as_ref());
                 return Ok(());
             }
         };

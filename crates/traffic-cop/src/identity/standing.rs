@@ -22,5 +22,14 @@ pub(crate) enum Looked {
     /// It lets somebody in.
     Stands(Standing),
     /// It does not any more, for this reason if it is known.
-    Ended(Option<Box<str>>),
+    Ended(Option<Epitaph>),
+}
+
+/// Why a record lets nobody in any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Epitaph {
+    /// What those are told whom it let in.
+    pub(crate) told: Box<str>,
+    /// Whether its time was over, and nobody ended it.
+    pub(crate) is_expiry: bool,
 }

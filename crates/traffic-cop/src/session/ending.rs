@@ -141,7 +141,7 @@ impl Sessions {
             Err(_) => None,
         };
         let told = left.and_then(|left| epitaph(&left.value));
-        told.map_or_else(|| "session ended".to_owned(), String::from)
+        told.map_or_else(|| "session ended".to_owned(), |why| why.told.into())
     }
 
     /// A commit that ends a session, too.

@@ -1,7 +1,7 @@
 //! A session as it is stored, asked for and shown.
 
 use crate::{
-    identity::{Looked, Standing},
+    identity::{Epitaph, Looked, Standing},
     session::{Device, NewDevice, event::named},
     storage::{self, Stored},
 };
@@ -294,15 +294,18 @@ pub(super) fn stands(stored: &[u8]) -> Looked {
     let Ok(record) = storage::decode::<SessionRecord>(stored) else { return Looked::Ended(None) };
     match record.status {
         Status::Active => Looked::Stands(record.standing()),
-        Status::Suspended => Looked::Ended(Some(SUSPENDED.into())),
+        Status::Suspended => {
+            Looked::Ended(Some(Epitaph { told: SUSPENDED.into(), is_expiry: false }))
+        }
     }
 }
 
 /// What the client of a socket is told whose session is over, as what is left of that says.
-pub(super) fn epitaph(stored: &[u8]) -> Option<Box<str>> {
+pub(super) fn epitaph(stored: &[u8]) -> Option<Epitaph> {
     let over = storage::decode::<SessionRecord>(stored).ok()?.over?;
     let own = if over.idle { "idle" } else { "absolute" };
-    Some(parting(over.why.as_deref().unwrap_or(own)).into())
+    let told = parting(over.why.as_deref().unwrap_or(own)).into();
+    Some(Epitaph { told, is_expiry: over.why.is_none() })
 }
 
 /// What the client of a suspended session's socket is told.
@@ -449,7 +452,8 @@ pub(super) mod tests {
             assert!(matches!(stands(&storage::encode(&left)), Looked::Ended(_)));
             epitaph(&storage::encode(&left)).unwrap()
         };
-        assert_eq!(&*told(Some("limit")), "session ended: limit");
-        assert_eq!(&*told(None), "session ended: absolute");
+        let expected = |told: &str, is_expiry| Epitaph { told: told.into(), is_expiry };
+        assert_eq!(told(Some("limit")), expected("session ended: limit", false));
+        assert_eq!(told(None), expected("session ended: absolute", true));
     }
 }

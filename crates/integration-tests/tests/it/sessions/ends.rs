@@ -72,8 +72,10 @@ async fn sockets_close_when_their_session_is_over_and_say_of_what() {
         }
     };
     let [first, second] = &mut sockets;
-    let (first_code, second_code, ()) =
-        tokio::join!(first.close_code(), second.close_code(), using);
+    let closing = async { tokio::join!(first.close_code(), second.close_code(), using) };
+    // Pings come as long as a socket is open.
+    let closed = tokio::time::timeout(Duration::from_secs(60), closing).await;
+    let (first_code, second_code, ()) = closed.expect("both close");
     assert_eq!((first_code, second_code), (3005, 3005));
     let reasons = sockets.map(|socket| socket.closed.unwrap().1);
     assert_eq!(reasons, ["session ended: idle", "session ended: absolute"]);
