@@ -8,7 +8,7 @@ use axum::{
 use http::{HeaderMap, header, request::Parts};
 use protocol::{Code, Problem};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{ops::Deref, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, ops::Deref, sync::Arc};
 use traffic_cop::state::Operation;
 use types::{
     Caller, CredentialKind, Pillars, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
@@ -24,6 +24,28 @@ impl By {
             true => Ok(()),
             false => refuse(Code::Forbidden, "only services and admins see what others do"),
         }
+    }
+}
+
+/// Who calls, where nobody has to say so.
+pub(crate) struct MayBe(pub(crate) Option<Arc<Caller>>);
+
+impl<S: Sync> FromRequestParts<S> for MayBe {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get::<Arc<Caller>>().cloned()))
+    }
+}
+
+/// From where, as the gateway found.
+pub(crate) struct Address(pub(crate) Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for Address {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get::<IpAddr>().copied()))
     }
 }
 

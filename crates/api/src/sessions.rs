@@ -1,26 +1,38 @@
 //! `/crosstown/v1/sessions`.
 
+mod devices;
+mod hands;
+mod past;
+mod routing;
+
 use crate::{
     answer::{Answer, Refusal, json, json_with, no_content, refuse},
-    request::{By, Json, JsonOrDefault, Wanted},
+    request::{Address, By, Json, JsonOrDefault, Wanted},
 };
 use axum::{
     Router,
     extract::{Path, State},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use http::StatusCode;
 use protocol::Code;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use traffic_cop::session::{KeptSubscription, NewSession, Session, Sessions, Update};
+use traffic_cop::session::{End, KeptSubscription, NewSession, Session, Sessions, Update};
 use types::{Principal, PrincipalId, PrincipalKind, SessionId};
 
 pub(crate) fn routes(sessions: Arc<Sessions>) -> Router {
     Router::new()
-        .route("/sessions", post(create).get(list))
+        .route("/sessions", post(create).get(list).delete(devices::end))
+        .route("/sessions/devices", get(devices::list))
+        .route("/sessions/handover", post(hands::redeem))
         .route("/sessions/{id}", get(read).patch(update).delete(destroy))
         .route("/sessions/{id}/refresh", post(refresh))
+        .route("/sessions/{id}/events", get(past::events))
+        .route("/sessions/{id}/timeline", get(past::timeline))
+        .route("/sessions/{id}/handover", post(hands::offer))
+        .route("/sessions/{id}/route", put(routing::route))
+        .route("/sessions/{id}/move", post(routing::move_to))
         .with_state(sessions)
 }
 
@@ -38,11 +50,13 @@ struct Created {
 struct Whose {
     user: Option<PrincipalId>,
     kind: Option<PrincipalKind>,
+    /// Those on this device alone, by its id.
+    device: Option<String>,
 }
 
 impl Whose {
-    fn principal(self, by: &By) -> Result<Principal, Refusal> {
-        let Some(id) = self.user else { return Ok(by.principal.clone()) };
+    fn principal(&self, by: &By) -> Result<Principal, Refusal> {
+        let Some(id) = self.user.clone() else { return Ok(by.principal.clone()) };
         let principal = Principal { kind: self.kind.unwrap_or(PrincipalKind::User), id };
         if principal != by.principal && !by.is_trusted() {
             return refuse(Code::Forbidden, "only services and admins act for another user");
@@ -54,19 +68,28 @@ impl Whose {
 async fn create(
     State(sessions): State<Arc<Sessions>>,
     by: By,
+    Address(address): Address,
     Wanted(whose): Wanted<Whose>,
     JsonOrDefault(new): JsonOrDefault<NewSession>,
 ) -> Answer {
     let principal = whose.principal(&by)?;
-    may_name_pillars(&by, !new.pillars.is_empty())?;
+    may_steer(&by, !new.pillars.is_empty())?;
+    // From where a service asks says nothing of the user.
+    let address = address.filter(|_| principal == by.principal);
+    let new = NewSession { by: Some(by.principal.clone()), address, ..new };
     let (session, token) = sessions.create(&by.tenant, &principal, new).await?;
     json_with(StatusCode::CREATED, Created { session, token })
 }
 
-/// Pillars open channels and documents, so that nobody gives them to himself.
-fn may_name_pillars(by: &By, names: bool) -> Result<(), Refusal> {
-    match names && !by.is_trusted() {
-        true => refuse(Code::Forbidden, "only services and admins say what a session works in"),
+/// Pillars open channels and documents, and whose requests go first others wait for: nobody gives
+/// either to himself.
+fn may_steer(by: &By, steers: bool) -> Result<(), Refusal> {
+    match steers && !by.is_trusted() {
+        true => {
+            let detail =
+                "only services and admins say what a session works in, and how it is served";
+            refuse(Code::Forbidden, detail)
+        }
         false => Ok(()),
     }
 }
@@ -103,6 +126,10 @@ async fn list(
     let principal = whose.principal(&by)?;
     let mut listed = Vec::new();
     for session in sessions.list(&by.tenant, &principal).await? {
+        let on = session.device.as_ref().map(|device| &device.id);
+        if whose.device.is_some() && on != whose.device.as_ref() {
+            continue;
+        }
         listed.push(Shown::of(&sessions, session).await?);
     }
     json(Listed { sessions: listed })
@@ -119,19 +146,27 @@ async fn update(
     Path(id): Path<String>,
     Json(update): Json<Update>,
 ) -> Answer {
-    may_name_pillars(&by, update.pillars.is_some())?;
+    may_steer(&by, update.pillars.is_some() || update.priority.is_some())?;
     let session = own(&sessions, &by, &id).await?;
+    let update = Update { by: Some(by.principal.clone()), ..update };
     json(sessions.update(&by.tenant, session.id, update).await?)
 }
 
-async fn refresh(State(sessions): State<Arc<Sessions>>, by: By, Path(id): Path<String>) -> Answer {
+async fn refresh(
+    State(sessions): State<Arc<Sessions>>,
+    by: By,
+    Address(address): Address,
+    Path(id): Path<String>,
+) -> Answer {
     let session = own(&sessions, &by, &id).await?;
-    json(sessions.refresh(&by.tenant, session.id).await?)
+    let address = address.filter(|_| by.session == Some(session.id));
+    json(sessions.refresh(&by.tenant, session.id, address).await?)
 }
 
 async fn destroy(State(sessions): State<Arc<Sessions>>, by: By, Path(id): Path<String>) -> Answer {
     let session = own(&sessions, &by, &id).await?;
-    sessions.destroy(&by.tenant, session.id).await?;
+    let end = End { why: "destroyed", by: Some(&by.principal) };
+    sessions.destroy(&by.tenant, session.id, end).await?;
     no_content()
 }
 
@@ -141,9 +176,7 @@ async fn own(sessions: &Sessions, by: &By, id: &str) -> Result<Session, Refusal>
         Ok(id) => sessions.get(&by.tenant, id).await?,
         Err(_) => None,
     };
-    let theirs = |session: &Session| {
-        session.principal == by.principal.id && session.principal_kind == by.principal.kind
-    };
+    let theirs = |session: &Session| session.is_of(&by.principal);
     match found {
         Some(session) if theirs(&session) || by.is_trusted() => Ok(session),
         Some(_) | None => refuse(Code::NotFound, "there is no such session"),

@@ -8,6 +8,7 @@ mod limits;
 mod operator;
 mod realms;
 mod services;
+mod sessions;
 mod shown;
 mod token;
 mod trace;
@@ -63,6 +64,9 @@ enum Command {
     Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
     Trace(trace::TraceArgs),
+    /// See, route, hand over and end sessions.
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
     /// What limits would do.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -98,6 +102,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Realms(command) => realms::run(&command),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Sessions(command) => sessions::run(command),
         Command::Limits(command) => limits::run(command),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),

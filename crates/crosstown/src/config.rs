@@ -225,6 +225,7 @@ impl Config {
         if !(1..=1_000).contains(&self.sessions.per_user_max) {
             return Err("`sessions.per_user_max` must be 1 to 1000".into());
         }
+        self.sessions.check()?;
         if self.sessions.metadata_bytes_max > 64 * 1024 {
             return Err("`sessions.metadata_bytes_max` must be at most 65536".into());
         }

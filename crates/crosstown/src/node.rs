@@ -12,6 +12,7 @@ mod peers;
 mod realms;
 mod run;
 mod stores;
+mod witness;
 
 pub(crate) use admin::{CONNECTIONS_MAX, serve as serve_routes};
 pub(crate) use run::{Node, check};

@@ -12,6 +12,7 @@ use crate::{
     route::Table,
     tls::EdgeTls,
     watch::{CoarseClock, Watch, millis},
+    witness::Witness,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use clock::SharedClock;
@@ -44,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) limits: Arc<Limits>,
     pub(crate) analytics: Arc<Analytics>,
     pub(crate) control: Handle,
+    pub(crate) witness: Arc<dyn Witness>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) canary: ArcSwapOption<Canary>,
     pub(crate) generation: AtomicU64,

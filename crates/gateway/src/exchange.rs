@@ -290,6 +290,7 @@ async fn mount(
     check_length(asked.noted.length, point.body_bytes_max)?;
     let caller = identify(conn, point.auth, request.headers(), asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
+    ticket.witness(request.method(), request.uri(), &asked.trace.parent, point.name);
     let ip = asked.ip(conn);
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
     let mut decision = settled(conn, decision).await;

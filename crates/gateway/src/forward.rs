@@ -13,7 +13,7 @@ use crate::{
     forward_auth::Verdict,
     grpc::Form,
     h1::Upgrade,
-    identify::{check_roles, identify},
+    identify::{check_roles, identify, known},
     route::Route,
     sticky,
     ticket::Ticket,
@@ -40,7 +40,15 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
     let is_h2 = head.version == Version::HTTP_2;
-    if let Err(problem) = core.load.admit(ticket.started, route.priority, || core.random()) {
+    let priority = |caller: Option<&Arc<Caller>>| {
+        let steering = caller.and_then(|caller| caller.steering.as_ref());
+        steering.map_or(route.priority, |steering| route.priority.in_session(steering.priority))
+    };
+    // Who is not known yet is not asked for then: that would be work, too.
+    let known = if core.load.refuses_some() { known(conn, &head.headers) } else { None };
+    if let Err(problem) =
+        core.load.admit(ticket.started, priority(known.as_ref()), || core.random())
+    {
         // It says nothing of a configuration.
         ticket.trial = None;
         return Err(problem);
@@ -62,6 +70,7 @@ pub(crate) async fn forward(
         }
     }
     ticket.caller.clone_from(&caller);
+    ticket.witness(&head.method, &head.uri, &asked.trace.parent, &route.name);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
     let mut decision = settled(conn, decision).await;
@@ -88,13 +97,20 @@ pub(crate) async fn forward(
             return Ok(answer);
         }
     }
-    let (backend, key) = {
+    let (backend, mut key) = {
         let address = asked.address(conn);
         let asked = sticky::Asked { address, head: &head, caller: caller.as_deref() };
         let backend = route.backends.choose(&asked, || core.random());
         (backend, sticky::key_of(&asked, &backend.service).map(|key| key.hash()))
     };
     ticket.route = backend.id;
+    if let Some(witnessed) = &mut ticket.witnessed {
+        witnessed.service = backend.service.name().into();
+    }
+    let bound = caller.as_deref().and_then(|caller| bound_instance(caller, backend.service.name()));
+    if let (Some(_), Some(session)) = (bound, caller.as_ref().and_then(|caller| caller.session)) {
+        key = Some(sticky::Key::Session(session).hash());
+    }
     let explained = match asked.noted.explain {
         true => explained(conn, ticket, &asked, &head, caller.as_ref()),
         false => None,
@@ -140,9 +156,10 @@ pub(crate) async fn forward(
     let spent = || core.node.clock.elapsed().saturating_sub(ticket.started);
     let terms = Terms {
         key,
+        bound: bound.map(Into::into),
         repeatable: route.idempotent,
-        priority: route.priority,
-        explained: explained.is_some(),
+        priority: priority(caller.as_ref()),
+        explained: explained.is_some() || bound.is_some() || ticket.witnessed.is_some(),
         timeout: deadline::left(backend.timeout, patience, spent)?,
         added,
     };
@@ -179,6 +196,7 @@ pub(crate) async fn forward(
     // The sweeper looks often enough for the routes' own timeouts only.
     let late = conn.late(terms.timeout, is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
+    note_instance(conn, ticket, &reply, backend.service.name());
     let mut answer = match (reply, pending) {
         (Ok(Reply::Answer(answer)), Some((content, known))) => {
             let patience = backend.timeout;
@@ -203,6 +221,32 @@ pub(crate) async fn forward(
     }
     tell_limits(conn, &mut answer, &mut decision, ticket);
     Ok(answer)
+}
+
+/// The instance of a service that the caller's session is bound to.
+fn bound_instance<'a>(caller: &'a Caller, service: &str) -> Option<&'a str> {
+    caller.steering.as_ref()?.instances.get(service).map(|instance| &**instance)
+}
+
+/// Tells which instance answered those who want to know, and that it was not the one that the
+/// session is bound to.
+fn note_instance(
+    conn: &Conn,
+    ticket: &mut Ticket,
+    reply: &Result<Reply, soa::Error>,
+    service: &str,
+) {
+    let Ok(Reply::Answer(answer)) = reply else { return };
+    let Some(AnsweredBy(instance)) = answer.extensions().get::<AnsweredBy>() else { return };
+    if let Some(witnessed) = &mut ticket.witnessed {
+        witnessed.instance = Some(Arc::clone(instance));
+    }
+    if let Some(caller) = ticket.caller.as_deref()
+        && let Some(bound) = bound_instance(caller, service)
+        && *bound != **instance
+    {
+        conn.core.node.witness.strayed(caller, service, bound, instance);
+    }
 }
 
 /// Which way a request goes, if its caller may know.

@@ -123,6 +123,7 @@ impl ForwardAuth {
         }
         let terms = Terms {
             key: None,
+            bound: None,
             repeatable: None,
             // Nothing of the route goes on without it.
             priority: Priority::High,

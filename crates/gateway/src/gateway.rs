@@ -13,6 +13,7 @@ use crate::{
     mount::{CoreId, MakeMounts},
     route::{Routes, Table},
     tls::{EdgeTls, TlsStatus},
+    witness::Witness,
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bridge::Realms;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub control: Handle,
     /// Makes the handlers of each core.
     pub make_mounts: MakeMounts,
+    /// Who wants to know what sessions do.
+    pub witness: Arc<dyn Witness>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -146,6 +149,7 @@ impl Gateway {
             misframed: parts.analytics.route("_framing", "crosstown"),
             analytics: parts.analytics,
             control: parts.control,
+            witness: parts.witness,
             cache: Cache::new(config.cache_bytes_max),
             violations: Violations::default(),
             mounts: OnceLock::new(),

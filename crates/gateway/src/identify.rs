@@ -79,6 +79,14 @@ async fn by_token(conn: &Conn, token: &str) -> Result<Arc<Caller>, Problem> {
     Ok(identified.caller)
 }
 
+/// The caller, if this core has seen the credential of late.
+pub(crate) fn known(conn: &Conn, headers: &HeaderMap) -> Option<Arc<Caller>> {
+    let core = &conn.core;
+    let token = Identity::credential(headers).ok().flatten()?;
+    let now = core.node.clock.now();
+    core.callers.borrow_mut().get(token, core.node.identity.epoch(), now)
+}
+
 /// A caller whom no token had to prove, unless that one is blocked.
 pub(crate) async fn unless_blocked(
     conn: &Conn,

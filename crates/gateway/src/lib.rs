@@ -56,6 +56,7 @@ mod ticket;
 mod tls;
 mod trace;
 mod watch;
+mod witness;
 
 pub use admission::Permit;
 pub use bridged::{BridgeTold, Broken, BrokenSide};
@@ -76,3 +77,4 @@ pub use reshape::ReshapeConfig;
 pub use route::{Considered, Routes};
 pub use soa::{Body, BoxError};
 pub use tls::{ClientAuth, HostCertificate, TlsConfig, TlsStatus};
+pub use witness::{Witness, Witnessed};

@@ -100,6 +100,11 @@ impl Load {
         }
     }
 
+    /// Whether anything is refused at this time.
+    pub(crate) fn refuses_some(&self) -> bool {
+        self.per_mille.get() > 0
+    }
+
     #[cold]
     fn look(&self, now: Duration) {
         let (lag, passed) = (now.saturating_sub(self.due.get()), self.passed.take());

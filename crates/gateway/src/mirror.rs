@@ -90,6 +90,7 @@ async fn send(place: Place, service: Arc<Service>, head: Box<Parts>, bytes: Byte
     let timeout = service.config().response_timeout;
     let terms = Terms {
         key: None,
+        bound: None,
         repeatable: Some(false),
         // It never takes a place that an original could have.
         priority: Priority::Low,

@@ -6,8 +6,10 @@ use crate::{
     core::Snapshot,
     grpc::{self, Form},
     watch::Owed,
+    witness::Witnessed,
 };
 use bytes::Bytes;
+use http::{HeaderValue, Method, Uri};
 use http_body::{Frame, SizeHint};
 use protocol::Code;
 use soa::{Body, BoxError, Inflow, InflowFailure};
@@ -40,6 +42,8 @@ pub(crate) struct Ticket {
     pub(crate) trial: Option<(Arc<Canary>, Side)>,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
+    /// What is to be told of it, if it is of a session.
+    pub(crate) witnessed: Option<Box<Witnessed>>,
 }
 
 impl Ticket {
@@ -55,12 +59,32 @@ impl Ticket {
             bytes_out: 0,
             trial: None,
             owing: None,
+            witnessed: None,
             conn,
         }
     }
 }
 
 impl Ticket {
+    /// Has it told what became of the request, if its caller has a session.
+    pub(crate) fn witness(&mut self, method: &Method, uri: &Uri, trace: &HeaderValue, route: &str) {
+        let witness = &self.conn.core.node.witness;
+        let Some(caller) = &self.caller else { return };
+        let Some(session) = caller.session.filter(|_| witness.wants_requests()) else { return };
+        self.witnessed = Some(Box::new(Witnessed {
+            tenant: caller.tenant.clone(),
+            session,
+            method: method.clone(),
+            uri: uri.clone(),
+            route: route.into(),
+            service: "".into(),
+            instance: None,
+            status: CLIENT_LEFT,
+            latency: Duration::ZERO,
+            trace: trace.clone(),
+        }));
+    }
+
     /// What the request is served by, if that is on trial.
     pub(crate) fn tried(&self) -> Option<&Arc<Snapshot>> {
         match &self.trial {
@@ -84,6 +108,10 @@ impl Drop for Ticket {
             && self.status != CLIENT_LEFT
         {
             canary.note(*side, self.status, latency);
+        }
+        if let Some(mut witnessed) = self.witnessed.take() {
+            (witnessed.status, witnessed.latency) = (self.status, latency);
+            core.node.witness.request(*witnessed);
         }
         core.recorder.record(&Sample {
             route: self.route,

@@ -22,6 +22,7 @@ use std::time::Duration;
 use store::{Check, Commit, Key, Partition, Record, SharedStore, Write};
 use traffic_cop::{
     genesis::Genesis,
+    session::{Trail, What},
     state::{self, BEFORE_ENTRIES, CHANGES},
     store_problem,
 };
@@ -136,6 +137,8 @@ pub struct Mailboxes {
     clock: SharedClock,
     genesis: Genesis,
     config: Config,
+    /// Where it is noted what sessions send.
+    trail: Option<Trail>,
 }
 
 /// What a change is made over.
@@ -149,7 +152,13 @@ impl Mailboxes {
     /// Mailboxes kept in `store`.
     #[must_use]
     pub fn new(store: SharedStore, clock: SharedClock, genesis: Genesis, config: Config) -> Self {
-        Self { store, clock, genesis, config }
+        Self { store, clock, genesis, config, trail: None }
+    }
+
+    /// The same, noting in `trail` which letters sessions send.
+    #[must_use]
+    pub fn with_trail(self, trail: Trail) -> Self {
+        Self { trail: Some(trail), ..self }
     }
 
     /// Puts a letter into a mailbox. It is durable when this returns.
@@ -221,6 +230,10 @@ impl Mailboxes {
                 .write(remember);
             let commit = self.becomes(commit, &mut now, &name, Some(&letter), &principal.id)?;
             if self.commit(commit, now).await? {
+                if let (Some(trail), Some(session)) = (&self.trail, caller.session) {
+                    let what = What::Letter { to: to.to_string(), id: id.clone() };
+                    trail.note(&caller.tenant, session, what);
+                }
                 return Ok(Sent { letter: name, id, repeated: false });
             }
         }

@@ -12,6 +12,7 @@ mod orders;
 mod outlet;
 mod reader;
 mod resuming;
+mod session;
 mod slow;
 mod socket;
 mod stream;
@@ -161,6 +162,13 @@ impl Connection {
     pub(crate) fn is_bound_to(&self, tenant: &TenantId, session: SessionId) -> bool {
         let bound = self.bound.borrow();
         bound.as_ref().is_some_and(|b| b.session == session && b.caller.tenant == *tenant)
+    }
+
+    /// Whether its credential is of before its session was handed over for the last time.
+    pub(crate) fn is_former(&self, handed: u64) -> bool {
+        let bound = self.bound.borrow();
+        let steering = bound.as_ref().and_then(|bound| bound.caller.steering.as_ref());
+        steering.map_or(0, |steering| steering.handed) < handed
     }
 
     pub(crate) fn is_of(&self, tenant: &TenantId, principal: &Principal) -> bool {

@@ -52,7 +52,9 @@ pub(crate) enum ToCore {
     /// Publications were lost: subscribers have to start again.
     Lost { channel: Channel },
     /// A session has ended.
-    CloseSession { tenant: TenantId, session: SessionId },
+    CloseSession { tenant: TenantId, session: SessionId, why: Disconnect, reason: Arc<str> },
+    /// A session has changed hands: this is the how-manieth time.
+    CloseFormer { tenant: TenantId, session: SessionId, handed: u64 },
     /// A session works in other pillars.
     LookAtPillars { tenant: TenantId, session: SessionId },
     /// A principal is blocked.
@@ -212,14 +214,17 @@ async fn run(sockets: CoreSockets, mut inbox: mpsc::Receiver<ToCore>) {
                     sockets.forget(ended).await;
                 }
             }
-            ToCore::CloseSession { tenant, session } => {
-                hub.close(Disconnect::ForceNoReconnect, |connection| {
-                    connection.is_bound_to(&tenant, session)
+            ToCore::CloseSession { tenant, session, why, reason } => {
+                hub.close(why, &reason, |connection| connection.is_bound_to(&tenant, session));
+            }
+            ToCore::CloseFormer { tenant, session, handed } => {
+                hub.close(Disconnect::ForceNoReconnect, "session handed over", |connection| {
+                    connection.is_bound_to(&tenant, session) && connection.is_former(handed)
                 });
             }
             ToCore::LookAtPillars { tenant, session } => hub.look_at_pillars(&tenant, session),
             ToCore::CloseAllOf { tenant, principal } => {
-                hub.close(Disconnect::ForceNoReconnect, |connection| {
+                hub.close(Disconnect::ForceNoReconnect, "", |connection| {
                     connection.is_of(&tenant, &principal)
                 });
             }
@@ -421,10 +426,10 @@ impl Hub {
         }
     }
 
-    fn close(&self, why: Disconnect, which: impl Fn(&Connection) -> bool) {
+    fn close(&self, why: Disconnect, reason: &str, which: impl Fn(&Connection) -> bool) {
         for (_, connection) in &*self.connections.borrow() {
             if which(connection) {
-                connection.close(why);
+                connection.close_for(why, reason);
             }
         }
     }

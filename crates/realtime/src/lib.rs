@@ -265,15 +265,34 @@ impl Realtime {
         });
     }
 
+    fn close_session(&self, of: &TenantId, session: SessionId, why: Disconnect, reason: &str) {
+        let (tenant, reason) = (of.clone(), Arc::<str>::from(reason));
+        self.tell_cores(move || {
+            let (tenant, reason) = (tenant.clone(), reason.clone());
+            hub::ToCore::CloseSession { tenant, session, why, reason }
+        });
+    }
+
     fn connection_id(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 impl Connections for Realtime {
-    fn close(&self, tenant: &TenantId, session: SessionId) {
+    fn close(&self, tenant: &TenantId, session: SessionId, why: &str) {
+        self.close_session(tenant, session, Disconnect::ForceNoReconnect, why);
+    }
+
+    fn close_expired(&self, tenant: &TenantId, session: SessionId, why: &str) {
+        self.close_session(tenant, session, Disconnect::Expired, why);
+    }
+
+    fn close_former(&self, tenant: &TenantId, session: SessionId, handed: u64) {
         let tenant = tenant.clone();
-        self.tell_cores(move || hub::ToCore::CloseSession { tenant: tenant.clone(), session });
+        self.tell_cores(move || {
+            let tenant = tenant.clone();
+            hub::ToCore::CloseFormer { tenant, session, handed }
+        });
     }
 
     fn look_at_pillars(&self, tenant: &TenantId, session: SessionId) {

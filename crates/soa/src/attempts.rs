@@ -130,11 +130,12 @@ impl Attempts<'_> {
             let turn =
                 Turn { elapsed: inner.now(), random: inner.random(), key: terms.key, count: 0 };
             let members = service.members();
-            let mut chosen = service.choose(&members, &tried, turn);
+            let bound = terms.bound.as_deref();
+            let mut chosen = service.choose_for(bound, &members, &tried, turn);
             if chosen.is_none() && repeating {
                 // Whoever failed may do better this time.
                 tried.clear();
-                chosen = service.choose(&members, &tried, turn);
+                chosen = service.choose_for(bound, &members, &tried, turn);
             }
             repeating = false;
             let Some(instance) = chosen else { break };

@@ -60,6 +60,9 @@ pub struct Terms {
     /// What has to lead to the same instance each time, for services that care; see
     /// [`crate::key_hash`].
     pub key: Option<u64>,
+    /// The instance that the caller is bound to, host and port: as long as it is fit, the request
+    /// goes there. If it is not, those with the same key go to the same other one.
+    pub bound: Option<Box<str>>,
     /// Whether the request may be sent twice, if the service has retries or hedging. `None`: if
     /// its method is idempotent (RFC 9110, section 9.2.2), or it has an `Idempotency-Key` that
     /// the service is configured to understand.

@@ -8,7 +8,7 @@ pub(crate) use dns::Sought;
 pub use dns::{DnsConfig, Scheme};
 pub use registration::RegistrationConfig;
 pub use resilience::{
-    BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, Priority, RetryConfig,
+    BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeAfter, HedgeConfig, RetryConfig,
 };
 
 use crate::tls::TlsConfig;
@@ -16,6 +16,7 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use types::Pillar;
+pub use types::Priority;
 
 /// Services by name.
 pub type Config = BTreeMap<String, ServiceConfig>;

@@ -316,6 +316,30 @@ impl Service {
         self.members().iter().map(score).collect()
     }
 
+    /// As [`Self::choose`], for a caller that is bound to an instance: that one, as long as it is
+    /// open.
+    pub(crate) fn choose_for<'a>(
+        &self,
+        bound: Option<&str>,
+        members: &'a [Member],
+        tried: &[u64],
+        turn: Turn,
+    ) -> Option<&'a Arc<Instance>> {
+        let Some(bound) = bound else { return self.choose(members, tried, turn) };
+        let is_it = |member: &&Member| {
+            member.instance.authority() == bound
+                && !tried.contains(&member.instance.id)
+                && member.instance.is_open(turn.elapsed)
+        };
+        let own = members.iter().find(is_it).map(|member| &member.instance);
+        own.or_else(|| {
+            // Until the caller is bound anew, all that it asks for goes to the same one.
+            let rule = Rule { balance: Balance::ConsistentHash, ..self.rule };
+            rule.choose(members, tried, &turn).map(|member| &member.instance)
+        })
+        .or_else(|| self.choose(members, tried, turn))
+    }
+
     /// An instance of `members` other than those `tried`, by the service's rule.
     pub(crate) fn choose<'a>(
         &self,

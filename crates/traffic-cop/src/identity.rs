@@ -15,10 +15,12 @@ pub mod issuer;
 pub mod jws;
 pub mod membership;
 pub(crate) mod revocations;
+mod standing;
 
 pub use blocks::{Block, Blocks, NewBlock};
 pub use cache::{CallerCache, Identified};
 pub use revocations::{Connections, Hold, Revocations};
+pub(crate) use standing::{Epitaph, Looked, Standing};
 
 use crate::{
     identity::{

@@ -4,31 +4,59 @@
 //! partition, so that the limit of them is exact, and a session's id says which partition
 //! that is. A session's token, `cst_{tenant}.{session}.{secret}`, is a credential; the store
 //! holds its hash only. A durable session also keeps what its connections follow ([`Kept`]).
+//! What happened to a session is an [`Event`] of its [`Past`]; what it did is its [`Trail`].
 
+mod device;
+mod ending;
+mod event;
+mod handover;
 mod kept;
+mod past;
 mod record;
+mod room;
+mod routing;
+#[cfg(test)]
+mod tests;
+mod trail;
 
+pub use device::{Addresses, Device, DeviceSessions, NewDevice, devices};
+pub use ending::End;
+pub use event::{Event, EventKind};
+pub use handover::{NewHandover, Offered, Recipient, Redeemer};
 pub use kept::{Ground, Keeping, Kept, KeptPosition, KeptSubscription};
-pub use record::{NewSession, Session, SessionKind, Status, Update};
+pub use past::{Past, ShownEvent, WantedEvents};
+pub use record::{NewSession, Route, Session, SessionKind, Status, Update};
+pub use room::OnLimit;
+pub use routing::{Move, NewRoute};
+pub use trail::{Item, Served, TimelineEntry, Trail, WantedTimeline, What};
 
 use crate::{
-    identity::{Hold, Revocations, refused, revocations::Basis},
+    identity::{Hold, Revocations, Standing, revocations::Basis},
     secret,
-    session::record::SessionRecord,
+    session::{
+        ending::{refuse_suspended, unknown_token},
+        past::telling,
+        record::{SUSPENDED, SessionRecord},
+        room::Room,
+    },
     storage,
 };
 use clock::SharedClock;
 use protocol::{Code, Problem};
 use serde::Deserialize;
-use std::{str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore, Write};
-use types::{Caller, CredentialKind, Principal, SessionId, TenantId, Timestamp};
+use types::{Caller, CredentialKind, Principal, SessionId, Steering, TenantId, Timestamp};
 
 /// How a session token begins.
 pub const TOKEN_PREFIX: &str = "cst_";
 const KIND: Kind = Kind::new("session");
 /// How often a change is tried again when others change the same principal's sessions.
 const ATTEMPTS: usize = 32;
+/// Sessions that end for one new one; there are more only where the limit was lowered.
+const ENDED_AT_ONCE: usize = 24;
+/// What is left of sessions that are over is kept of so many of a principal.
+const LEFTOVERS_MAX: usize = 16;
 
 /// Bounds of sessions.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +72,50 @@ pub struct Config {
     pub per_user_max: usize,
     /// Bytes of a session's metadata, as JSON; at most 65536.
     pub metadata_bytes_max: usize,
+    /// What happens when a principal, or a device, has as many as it may.
+    pub on_limit: OnLimit,
+    /// Sessions on one device at a time, at most 1000; 0, the default: as many as the user may
+    /// have. Sessions that name no device do not count.
+    pub per_device_max: usize,
+    /// What is remembered of the addresses that devices and sockets come from.
+    pub addresses: Addresses,
+    /// Events that are kept of a session, 10 to 1000.
+    pub events_max: usize,
+    /// How long events can still be read once the session is over, and how long anything of a
+    /// timeline is kept; 1m to 30d.
+    #[serde(with = "types::duration")]
+    pub events_keep: Duration,
+    /// Whether the requests of sessions are noted, and what else they do.
+    pub timeline: bool,
+    /// What is kept of a session's timeline, 10 to 10000 entries.
+    pub timeline_events_max: usize,
+    /// What may wait in memory to be written to timelines, 100 to 1000000 entries. What is beyond
+    /// is counted, and told as a gap.
+    pub timeline_buffer_max: usize,
+}
+
+impl Config {
+    /// Refuses what cannot work.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("events_max", self.events_max, 10..=1_000),
+            ("timeline_events_max", self.timeline_events_max, 10..=10_000),
+            ("timeline_buffer_max", self.timeline_buffer_max, 100..=1_000_000),
+            ("per_device_max", self.per_device_max, 0..=1_000),
+        ];
+        if let Some((name, _, bounds)) = counts.iter().find(|(_, n, bounds)| !bounds.contains(n)) {
+            let (least, most) = (bounds.start(), bounds.end());
+            return Err(format!("`sessions.{name}` must be {least} to {most}"));
+        }
+        let (least, most) = (Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600));
+        if !(least..=most).contains(&self.events_keep) {
+            return Err("`sessions.events_keep` must be 1m to 30d".into());
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -53,6 +125,14 @@ impl Default for Config {
             ttl_max: Duration::from_secs(30 * 24 * 3600),
             per_user_max: 16,
             metadata_bytes_max: 16 * 1024,
+            on_limit: OnLimit::default(),
+            per_device_max: 0,
+            addresses: Addresses::default(),
+            events_max: 200,
+            events_keep: Duration::from_secs(24 * 3600),
+            timeline: false,
+            timeline_events_max: 1_000,
+            timeline_buffer_max: 16_384,
         }
     }
 }
@@ -63,6 +143,7 @@ pub struct Sessions {
     clock: SharedClock,
     config: Config,
     revocations: Revocations,
+    trail: Trail,
 }
 
 impl Sessions {
@@ -74,7 +155,20 @@ impl Sessions {
         config: Config,
         revocations: Revocations,
     ) -> Self {
-        Self { store, clock, config, revocations }
+        let trail = Trail::new(store.clone(), clock.clone(), &config);
+        Self { store, clock, config, revocations, trail }
+    }
+
+    /// Where it is noted what sessions do.
+    #[must_use]
+    pub fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// What is remembered of an address.
+    #[must_use]
+    pub fn shown_address(&self, address: IpAddr) -> Option<String> {
+        self.config.addresses.shown(address)
     }
 
     /// Makes a session for `principal` and its token, which is shown this once.
@@ -114,25 +208,61 @@ impl Sessions {
             metadata,
             implicit: new.implicit,
             token_hash: secret::hash(&secret),
+            device: self.met(new.device, new.address)?,
+            priority: Default::default(),
+            routes: Default::default(),
+            handed: 0,
+            holder: None,
+            offer: None,
+            former: None,
+            spent: None,
+            keeps: false,
+            over: None,
         };
+        let room = Room {
+            per_user_max: self.config.per_user_max,
+            per_device_max: self.config.per_device_max,
+            on_limit: self.config.on_limit,
+        };
+        let device = record.device.as_ref().map(|device| device.id.as_str());
+        let by = new.by.as_ref().unwrap_or(principal);
+        let created = Event::new(now, EventKind::Created, Some(by))
+            .with("session_kind", serde_json::to_value(new.kind).unwrap_or_default())
+            .with_some("device", record.device.as_ref().map(|device| device.name.clone()))
+            .with_some("address", new.address.and_then(|address| self.shown_address(address)));
         let partition = partition(tenant, shelf)?;
         for _ in 0..ATTEMPTS {
-            let (position, held) = self.of_principal(&partition, principal).await?;
+            let Held { position, living, left } = self.of_principal(&partition, principal).await?;
             if new.implicit
-                && let Some(known) = held.iter().find(|held| held.implicit && held.kind == new.kind)
+                && let Some(known) =
+                    living.iter().find(|held| held.implicit && held.kind == new.kind)
             {
                 return Ok((known.shown(tenant), String::new()));
             }
-            if held.len() >= self.config.per_user_max {
-                let most = self.config.per_user_max;
+            let ending = room.make(&living, device).map_err(|most| {
                 let detail = format!("there are {most} sessions already, which is the limit");
-                return Err(Problem::new(Code::SessionLimit, detail));
-            }
+                Problem::new(Code::SessionLimit, detail)
+            })?;
+            let end = End { why: "limit", by: Some(by) };
+            let ended = || living.iter().filter(|record| ending.contains(&record.id));
             let commit = Commit::new(partition.clone())
                 .check(Check::Position(position))
-                .write(put(&record, now));
-            match self.store.commit(commit).await {
+                .write(self.put(&record, now))
+                .write(self.left(&record, None, now));
+            let commit = telling(commit, &record, [created.clone()], self.config.events_keep);
+            let commit = ended()
+                .take(ENDED_AT_ONCE)
+                .fold(commit, |commit, record| self.ending(commit, record, end));
+            let commit = match ending.is_empty() {
+                true => self.clearing(commit, left),
+                // One after the other: a commit has bounds.
+                false => commit,
+            };
+            match self.commit(commit).await {
                 Ok(_) => {
+                    for record in ended().take(ENDED_AT_ONCE) {
+                        self.is_ended(tenant, record, end.why).await;
+                    }
                     let token = format!("{TOKEN_PREFIX}{tenant}.{id}.{}", secret);
                     return Ok((record.shown(tenant), token));
                 }
@@ -161,7 +291,7 @@ impl Sessions {
         principal: &Principal,
     ) -> Result<Vec<Session>, Problem> {
         let partition = partition(tenant, record::shelf(principal))?;
-        let (_, mut held) = self.of_principal(&partition, principal).await?;
+        let mut held = self.of_principal(&partition, principal).await?.living;
         held.sort_by_key(|record| (record.created, record.id));
         Ok(held.iter().map(|record| record.shown(tenant)).collect())
     }
@@ -180,63 +310,82 @@ impl Sessions {
     ) -> Result<Session, Problem> {
         let metadata =
             update.metadata.map(|metadata| self.checked_metadata(metadata)).transpose()?;
+        let by = update.by.as_ref();
         let changed = self
-            .change(tenant, id, |record, _| {
+            .change(tenant, id, |record, now| {
+                let mut events = Vec::new();
+                let mut tell = |kind, name: &str, value: serde_json::Value| {
+                    events.push(Event::new(now, kind, by).with(name, value));
+                };
                 if let Some(metadata) = &metadata {
                     record.metadata = metadata.clone();
+                    let names = metadata.keys().take(32).cloned().collect::<Vec<_>>();
+                    tell(EventKind::Updated, "metadata", names.into());
                 }
-                if let Some(status) = update.status {
+                if let Some(status) = update.status
+                    && status != record.status
+                {
                     record.status = status;
+                    let kind = match status {
+                        Status::Active => EventKind::Resumed,
+                        Status::Suspended => EventKind::Suspended,
+                    };
+                    events.push(Event::new(now, kind, by));
                 }
-                if let Some(pillars) = &update.pillars {
+                let mut tell = |kind, name: &str, value: serde_json::Value| {
+                    events.push(Event::new(now, kind, by).with(name, value));
+                };
+                if let Some(pillars) = &update.pillars
+                    && *pillars != record.pillars
+                {
                     record.pillars = pillars.clone();
+                    let pillars = serde_json::to_value(pillars).unwrap_or_default();
+                    tell(EventKind::Bound, "pillars", pillars);
                 }
+                if let Some(priority) = update.priority
+                    && priority != record.priority
+                {
+                    record.priority = priority;
+                    let priority = serde_json::to_value(priority).unwrap_or_default();
+                    tell(EventKind::Prioritised, "priority", priority);
+                }
+                Ok(events)
             })
             .await?;
-        if update.pillars.is_some() {
-            let looked = self.revocations.look_at(&partition(tenant, id.shelf())?, &key(id)).await;
-            if let Err(error) = looked {
-                // It is changed. That it is, is seen as it is seen of other nodes.
-                tracing::warn!(%error, "the pillars of a session are looked at later");
-            }
+        if update.pillars.is_some() || update.priority.is_some() {
+            self.look(tenant, id).await;
         }
         if changed.status == Status::Suspended {
-            self.revocations.revoke(tenant, Some(id));
+            self.revocations.revoke(tenant, Some(id), SUSPENDED);
         }
         Ok(changed)
     }
 
-    /// Counts as a use: a sliding session lives on for its whole `ttl` from now.
+    /// Counts as a use: a sliding session lives on for its whole `ttl` from now. `address`: from
+    /// where, if that is to be remembered with its device.
     ///
     /// # Errors
     /// `not_found`, or those of the store.
-    pub async fn refresh(&self, tenant: &TenantId, id: SessionId) -> Result<Session, Problem> {
-        self.change(tenant, id, |record, now| record.last_used = now).await
-    }
-
-    /// Ends a session. Its token is refused, its connections close, and what it kept is
-    /// forgotten.
-    ///
-    /// # Errors
-    /// `not_found`, or those of the store.
-    pub async fn destroy(&self, tenant: &TenantId, id: SessionId) -> Result<(), Problem> {
-        let (record, _) = self.read(tenant, id).await?.ok_or_else(unknown)?;
-        let commit =
-            Commit::new(partition(tenant, id.shelf())?).write(Write::Delete { key: key(id) });
-        self.store.commit(commit).await.map_err(storage::problem)?;
-        self.revocations.revoke(tenant, Some(id));
-        if record.durable
-            && let Err(problem) = self.forget_kept(tenant, id).await
-        {
-            // Nobody reads it any more, and it expires.
-            tracing::warn!(problem.detail, "what an ended session kept stays until it expires");
-        }
-        Ok(())
+    pub async fn refresh(
+        &self,
+        tenant: &TenantId,
+        id: SessionId,
+        address: Option<IpAddr>,
+    ) -> Result<Session, Problem> {
+        self.change(tenant, id, |record, now| {
+            // A clock that was set back makes no session older.
+            record.last_used = record.last_used.max(now);
+            if let (Some(device), Some(address)) = (&mut record.device, address) {
+                device.address = self.shown_address(address);
+            }
+            Ok(Vec::new())
+        })
+        .await
     }
 
     /// The caller that a session token proves. Counts as a use.
     pub(crate) async fn identify(&self, token: &str) -> Result<(Caller, Hold), Problem> {
-        let unknown = || refused("the session token is not known");
+        let unknown = unknown_token;
         let mut parts = token.strip_prefix(TOKEN_PREFIX).ok_or_else(unknown)?.splitn(3, '.');
         let (Some(tenant), Some(id), Some(secret)) = (parts.next(), parts.next(), parts.next())
         else {
@@ -246,32 +395,53 @@ impl Sessions {
         let id = SessionId::from_str(id).map_err(|_| unknown())?;
         let hold = self.revocations.hold(basis(&tenant, id)?);
         let (record, _) = self.read(&tenant, id).await?.ok_or_else(unknown)?;
-        if !secret::matches(secret, &record.token_hash) {
-            return Err(unknown());
-        }
-        if record.status == Status::Suspended {
-            return Err(Problem::new(Code::Forbidden, "the session is suspended"));
-        }
         let now = self.clock.now();
-        let record = if record.wants_touch(now) {
-            match self.refresh(&tenant, id).await {
-                Ok(_) => SessionRecord { last_used: now, ..record },
-                // The session stands; that it lives on for longer is what cannot be written.
-                Err(problem) if is_about_the_store(problem.code) => record,
-                Err(problem) => return Err(problem),
-            }
-        } else {
-            record
+        let former = match secret::matches(secret, &record.token_hash) {
+            true => None,
+            false => Some(handover::former(&record, secret, now).ok_or_else(unknown)?),
         };
-        self.revocations.note(&hold, &record.pillars);
-        let principal = Principal { kind: record.principal_kind, id: record.principal.clone() };
+        refuse_suspended(&record)?;
+        let mut standing = record.standing();
+        self.revocations.note(&hold, standing.clone());
+        let (principal, expires) = match former {
+            Some((former, whose)) => {
+                // Its sockets, too, are those of before.
+                let steering =
+                    Steering { handed: record.handed - 1, ..(*standing.steering).clone() };
+                standing.steering = Arc::new(steering);
+                (whose, former.until.min(record.expires()))
+            }
+            None => {
+                let record = self.touched(&tenant, &record, now).await?;
+                (record.user(), record.expires())
+            }
+        };
         let caller = Caller {
             session: Some(id),
             pillars: record.pillars.clone(),
-            expires: Some(record.expires()),
+            expires: Some(expires),
+            steering: (*standing.steering != Steering::default()).then_some(standing.steering),
             ..Caller::new(tenant, principal, CredentialKind::SessionToken)
         };
         Ok((caller, hold))
+    }
+
+    /// The session after a use of it, which is written now and then.
+    async fn touched(
+        &self,
+        tenant: &TenantId,
+        record: &SessionRecord,
+        now: Timestamp,
+    ) -> Result<SessionRecord, Problem> {
+        if !record.wants_touch(now) {
+            return Ok(record.clone());
+        }
+        match self.refresh(tenant, record.id, None).await {
+            Ok(_) => Ok(SessionRecord { last_used: now, ..record.clone() }),
+            // The session stands; that it lives on for longer is what cannot be written.
+            Err(problem) if is_about_the_store(problem.code) => Ok(record.clone()),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Looks out for the end of a session by whichever node, and for other pillars, for as long as
@@ -283,7 +453,7 @@ impl Sessions {
         Ok(self.revocations.hold_and_look(basis(tenant, id)?))
     }
 
-    /// Reads the pillars of a session that is held.
+    /// Reads what a session that is held says.
     ///
     /// # Errors
     /// Those of the store.
@@ -294,14 +464,20 @@ impl Sessions {
         hold: &Hold,
     ) -> Result<(), Problem> {
         if let Some((record, _)) = self.read(tenant, id).await? {
-            self.revocations.note(hold, &record.pillars);
+            self.revocations.note(hold, record.standing());
         }
         Ok(())
     }
 
-    /// Takes over the pillars of a session that is held and was just read.
+    /// Takes over what a session that is held and was just made says.
     pub fn note(&self, hold: &Hold, session: &Session) {
-        self.revocations.note(hold, &session.pillars);
+        let instances = session.routes.iter();
+        let instances = instances
+            .map(|(service, route)| (service.as_str().into(), route.instance.as_str().into()));
+        let (priority, handed) = (session.priority, session.handed);
+        let steering = Arc::new(Steering { priority, instances: instances.collect(), handed });
+        let (pillars, expires) = (session.pillars.clone(), Some(session.expires));
+        self.revocations.note(hold, Standing { pillars, steering, keeps: false, expires });
     }
 
     fn checked_metadata(
@@ -336,16 +512,18 @@ impl Sessions {
         &self,
         tenant: &TenantId,
         id: SessionId,
-        change: impl Fn(&mut SessionRecord, Timestamp),
+        change: impl Fn(&mut SessionRecord, Timestamp) -> Result<Vec<Event>, Problem>,
     ) -> Result<Session, Problem> {
         for _ in 0..ATTEMPTS {
             let (mut record, revision) = self.read(tenant, id).await?.ok_or_else(unknown)?;
             let now = self.clock.now();
-            change(&mut record, now);
+            let events = change(&mut record, now)?;
             let commit = Commit::new(partition(tenant, id.shelf())?)
                 .check(Check::Revision { key: key(id), revision })
-                .write(put(&record, now));
-            match self.store.commit(commit).await {
+                .write(self.put(&record, now))
+                .write(self.left(&record, None, now));
+            let commit = telling(commit, &record, events, self.config.events_keep);
+            match self.commit(commit).await {
                 Ok(_) => return Ok(record.shown(tenant)),
                 Err(store::Error::Conflict { .. }) => {}
                 Err(error) => return Err(storage::problem(error)),
@@ -354,14 +532,29 @@ impl Sessions {
         Err(Problem::new(Code::Conflict, "the session is changed by too many at once"))
     }
 
-    /// The living sessions of a principal and the position at which they were read.
+    /// Writes a session. It is no more once its time is over by the store's clock as well, which
+    /// nobody sets back.
+    fn put(&self, record: &SessionRecord, now: Timestamp) -> Write {
+        let expires = Some(record.expires().since(now));
+        Write::Put { key: key(record.id), value: storage::encode(record), expires }
+    }
+
+    /// Writes what is left of a session once it is over, for those who ask what happened to it.
+    fn left(&self, record: &SessionRecord, why: Option<&str>, now: Timestamp) -> Write {
+        let lives = if why.is_none() { record.expires().since(now) } else { Duration::ZERO };
+        let value = storage::encode(&record.leftover(why));
+        let expires = Some(lives + self.config.events_keep);
+        Write::Put { key: left_key(record.id), value, expires }
+    }
+
+    /// The sessions of a principal, and the position at which they were read.
     async fn of_principal(
         &self,
         partition: &Partition,
         principal: &Principal,
-    ) -> Result<(store::Position, Vec<SessionRecord>), Problem> {
+    ) -> Result<Held, Problem> {
         let now = self.clock.now();
-        let mut held = Vec::new();
+        let (mut living, mut left) = (Vec::new(), Vec::new());
         let mut position = None;
         let mut after: Option<Key> = None;
         loop {
@@ -374,18 +567,32 @@ impl Sessions {
             let position = *position.get_or_insert(page.position);
             for (_, stored) in &page.records {
                 let record: SessionRecord = storage::decode(&stored.value)?;
-                let theirs =
-                    record.principal == principal.id && record.principal_kind == principal.kind;
-                if theirs && record.expires() > now {
-                    held.push(record);
+                if !record.is_of(principal) {
+                    continue;
+                }
+                if record.over.is_some() {
+                    left.push(record);
+                } else if record.expires() > now {
+                    living.push(record);
                 }
             }
             match page.records.last() {
                 Some((last, _)) if page.more => after = Some(last.clone()),
-                Some(_) | None => return Ok((position, held)),
+                Some(_) | None => {
+                    left.retain(|left: &SessionRecord| living.iter().all(|one| one.id != left.id));
+                    return Ok(Held { position, living, left });
+                }
             }
         }
     }
+}
+
+/// The sessions of a principal.
+struct Held {
+    position: store::Position,
+    living: Vec<SessionRecord>,
+    /// What is left of others.
+    left: Vec<SessionRecord>,
 }
 
 fn is_about_the_store(code: Code) -> bool {
@@ -394,11 +601,6 @@ fn is_about_the_store(code: Code) -> bool {
 
 fn unknown() -> Problem {
     Problem::new(Code::NotFound, "there is no such session")
-}
-
-fn put(record: &SessionRecord, now: Timestamp) -> Write {
-    let expires = Some(record.expires().since(now));
-    Write::Put { key: key(record.id), value: storage::encode(record), expires }
 }
 
 fn partition(tenant: &TenantId, shelf: u64) -> Result<Partition, Problem> {
@@ -410,10 +612,16 @@ fn basis(tenant: &TenantId, id: SessionId) -> Result<Basis, Problem> {
     Ok(Basis {
         partition,
         key: key(id),
+        left: Some((left_key(id), record::epitaph)),
         session: Some(id),
         stands: record::stands,
-        pillars: Default::default(),
+        known: Default::default(),
     })
+}
+
+/// Where what is left of a session is.
+fn left_key(id: SessionId) -> Key {
+    Key::new(format!("{id}~")).expect("an id is short")
 }
 
 fn key(id: SessionId) -> Key {

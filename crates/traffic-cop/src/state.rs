@@ -44,6 +44,7 @@ pub use who::{Those, Who};
 
 use crate::{
     genesis::Genesis,
+    session::{Trail, What},
     state::{
         change::{Asked, NewValue},
         expiry::Life,
@@ -120,6 +121,8 @@ pub struct States {
     /// nodes the checks decide.
     locks: Vec<tokio::sync::Mutex<Memory>>,
     hasher: ahash::RandomState,
+    /// Where it is noted what sessions change.
+    trail: Option<Trail>,
 }
 
 /// An entry of a document.
@@ -257,7 +260,13 @@ impl States {
         let rules = Rules::new(std::mem::take(&mut config.rules));
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
         let hasher = ahash::RandomState::new();
-        Self { store, clock, config, rules, genesis, places: None, locks, hasher }
+        Self { store, clock, config, rules, genesis, places: None, locks, hasher, trail: None }
+    }
+
+    /// The same, noting in `trail` what sessions change.
+    #[must_use]
+    pub fn with_trail(self, trail: Trail) -> Self {
+        Self { trail: Some(trail), ..self }
     }
 
     /// The whole document, atomically, but for what the caller may not read. One that was never written is empty, at revision 0.
@@ -380,6 +389,8 @@ impl States {
             commit = commit.write(self.genesis.begin(partition).await?);
         }
         let at = self.clock.now();
+        let keys = self.traced(caller).then(|| entries.iter().map(|(key, _)| (*key).to_owned()));
+        let keys: Option<Vec<String>> = keys.map(Iterator::collect);
         let alarm = entries.iter().filter_map(|(_, new)| new.renewed.alarm()).min();
         let mut values = Vec::with_capacity(entries.len());
         for (key, new) in entries {
@@ -408,7 +419,25 @@ impl States {
         let partition = commit.partition.clone();
         let done = self.store.commit(commit).await?;
         self.trim(&partition, &done.sequences).await;
+        if let Some(keys) = keys {
+            self.trace(caller, &partition, keys, done.position.revision);
+        }
         Ok(Done { position: done.position, values })
+    }
+
+    /// Whether it is noted what the caller's session changes.
+    fn traced(&self, caller: &Caller) -> bool {
+        caller.session.is_some() && self.trail.as_ref().is_some_and(Trail::is_on)
+    }
+
+    /// Notes what the caller's session has changed.
+    fn trace(&self, caller: &Caller, partition: &Partition, keys: Vec<String>, revision: u64) {
+        let (Some(trail), Some(session)) = (&self.trail, caller.session) else { return };
+        let document = match document::name(partition) {
+            Some(name) => name.to_owned(),
+            None => format!("{}:{}", partition.kind().as_str(), partition.id()),
+        };
+        trail.note(&caller.tenant, session, What::State { document, keys, revision });
     }
 
     /// Removes changes that are too old, after these have come.

@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use crate::{Info, Pillar, Pillars, PrincipalId, Role, SessionId, TenantId, Timestamp};
+use crate::{Info, Pillar, Pillars, PrincipalId, Role, SessionId, Steering, TenantId, Timestamp};
 use std::{fmt, sync::Arc};
 
 /// What a principal is.
@@ -77,6 +77,8 @@ pub struct Caller {
     pub capabilities: Arc<[Capability]>,
     /// What the credential says of its holder for others to see, if anything.
     pub info: Option<Info>,
+    /// How its requests are served, if its session says that.
+    pub steering: Option<Arc<Steering>>,
 }
 
 /// What a credential allows in some channels.
@@ -122,6 +124,7 @@ impl Caller {
             channels: Arc::default(),
             capabilities: Arc::default(),
             info: None,
+            steering: None,
         }
     }
 

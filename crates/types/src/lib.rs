@@ -12,6 +12,7 @@ mod info;
 pub mod pattern;
 mod pillars;
 mod session_id;
+mod steering;
 mod time;
 
 pub use caller::{Caller, Capability, ChannelAction, CredentialKind, Principal, PrincipalKind};
@@ -20,4 +21,5 @@ pub use id::{Binding, InvalidId, Pillar, PrincipalId, Role, TenantId};
 pub use info::Info;
 pub use pillars::{Bound, Pillars};
 pub use session_id::{ConnectionId, SessionId};
+pub use steering::{Priority, Steering};
 pub use time::Timestamp;

@@ -40,7 +40,17 @@ pub(super) fn all(
     let message_bytes_max = sockets.config().message_bytes_max;
     let stream = |kind| Rc::new(Streams { sockets: sockets.clone(), kind });
     let emulation = Emulation { sockets: sockets.clone(), peers, control: control.clone() };
+    let api = Rc::new(Api { router: api, control });
     let mut mounts = vec![
+        MountPoint {
+            prefix: "/crosstown/v1/sessions/handover".into(),
+            name: "_api",
+            // A code is all that it takes.
+            auth: Auth::Optional,
+            body_bytes_max: API_BODY_BYTES_MAX,
+            priority: Some(Priority::Urgent),
+            mount: api.clone(),
+        },
         MountPoint {
             prefix: "/crosstown/v1/".into(),
             name: "_api",
@@ -48,7 +58,7 @@ pub(super) fn all(
             body_bytes_max: API_BODY_BYTES_MAX,
             // Services that register themselves keep on doing so.
             priority: Some(Priority::Urgent),
-            mount: Rc::new(Api { router: api, control }),
+            mount: api,
         },
         MountPoint {
             prefix: "/connection/websocket".into(),

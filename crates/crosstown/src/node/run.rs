@@ -13,6 +13,7 @@ use crate::{
         members, mounts,
         realms::{self, Library},
         stores::{Stores, chain},
+        witness::ToSessions,
     },
 };
 use api::{
@@ -67,6 +68,7 @@ pub(crate) struct Node {
     config_file: Option<PathBuf>,
     shutdown: ShutdownConfig,
     states: SharedStates,
+    sessions: Arc<Sessions>,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// What this node owns, if they are not and there is work for an owner.
@@ -129,18 +131,21 @@ impl Node {
             clock.clone(),
         ));
         let states =
-            States::new(store.clone(), clock.clone(), config.state.clone(), genesis.clone());
+            States::new(store.clone(), clock.clone(), config.state.clone(), genesis.clone())
+                .with_trail(sessions.trail().clone());
         let states = Arc::new(match places {
             Some(places) => states.with_places(places),
             None => states,
         });
-        let mailboxes = Arc::new(Mailboxes::new(
-            store.clone(),
-            clock.clone(),
-            genesis.clone(),
-            config.mailboxes.clone(),
-        ));
-        let works = realtime::works(&config.realtime, &store, &states);
+        let mailboxes =
+            Mailboxes::new(store.clone(), clock.clone(), genesis.clone(), config.mailboxes.clone());
+        let mailboxes = Arc::new(mailboxes.with_trail(sessions.trail().clone()));
+        let mut works = realtime::works(&config.realtime, &store, &states);
+        // Alone it is no reason to keep shards: whoever sweeps does it then.
+        let forgetful = works.is_empty().then(|| sessions.clone());
+        if forgetful.is_none() {
+            works.extend(sessions.works());
+        }
         let (cluster, alone) = if are_shared {
             let joined = Cluster::join(&config.peers, store.clone(), clock.clone(), works);
             (Some(control.block_on(joined)?), None)
@@ -191,7 +196,7 @@ impl Node {
             Arc::new(realms::ByHttp { library: library.clone(), node: OnceLock::new() });
         let public = api::public(&api::Parts {
             realms: realms_view.clone(),
-            sessions,
+            sessions: sessions.clone(),
             states: states.clone(),
             channels: Arc::new(Channels {
                 publications: realtime.publications(),
@@ -233,6 +238,10 @@ impl Node {
                 clock: clock.clone(),
                 control: control.clone(),
                 make_mounts,
+                witness: Arc::new(ToSessions {
+                    sessions: sessions.clone(),
+                    control: control.clone(),
+                }),
             },
         )
         .map_err(|error| error.to_string())?;
@@ -246,6 +255,7 @@ impl Node {
             config_file: config_file.map(Path::to_owned),
             shutdown: config.shutdown.clone(),
             states: states.clone(),
+            sessions: sessions.clone(),
             cluster,
             alone,
             embedded: stores.embedded(),
@@ -282,10 +292,11 @@ impl Node {
         control.spawn(history.map_err(|error| error.to_string())?.run());
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
+        control.spawn(sessions.trail().clone().run());
         control.spawn(registry.run());
         control.spawn(library.run());
         control.spawn(async move { states.promote_by_policy().await });
-        control.spawn(sweep(store, clock, shared_limits));
+        control.spawn(sweep(store, clock, shared_limits, forgetful));
         Ok(node)
     }
 
@@ -361,6 +372,9 @@ impl Node {
         }
         if tokio::time::timeout(SETTLE, self.realtime.settle()).await.is_err() {
             tracing::warn!("who was present here stays so until that expires");
+        }
+        if tokio::time::timeout(SETTLE, self.sessions.trail().write()).await.is_err() {
+            tracing::warn!("what sessions did last is not in their timelines");
         }
         if tokio::time::timeout(SETTLE_DOWN, self.states.settle_down()).await.is_err() {
             tracing::error!("what is still live is lost with this node");
@@ -504,7 +518,12 @@ async fn keep_time(analytics: Arc<Analytics>, limits: Arc<Limits>, clock: Shared
 /// Deletes what has expired, which nobody is shown any more, a bucket at a time, all of them
 /// within about five minutes. Nodes that share the store share the work: each begins somewhere
 /// else, and goes the slower the more there are.
-async fn sweep(store: SharedStore, clock: SharedClock, shared: Arc<Shared>) {
+async fn sweep(
+    store: SharedStore,
+    clock: SharedClock,
+    shared: Arc<Shared>,
+    sessions: Option<Arc<Sessions>>,
+) {
     let mut buckets: Vec<Bucket> = Bucket::all().collect();
     buckets.rotate_left(usize::from(u16::from_le_bytes(clock::random(&*clock)) % BUCKETS));
     let mut pace = tokio::time::interval(Duration::from_millis(250));
@@ -516,6 +535,11 @@ async fn sweep(store: SharedStore, clock: SharedClock, shared: Arc<Shared>) {
             if let Err(error) = store.sweep(*bucket).await {
                 tracing::warn!(%error, "what has expired could not be swept");
                 tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+            if let Some(sessions) = &sessions
+                && let Err(error) = sessions.forget_past(*bucket).await
+            {
+                tracing::warn!(%error, "events of sessions that are long over stay for now");
             }
         }
     }

@@ -159,7 +159,7 @@ fn tier_of(partition: &Partition) -> Tier {
         return tier.engine();
     }
     match partition.kind().as_str() {
-        "session" | "kept" | "channel" | "passing" | "presence" | "limit" | "traffic"
+        "session" | "kept" | "trail" | "channel" | "passing" | "presence" | "limit" | "traffic"
         | "registration" => Tier::Hot,
         "genesis-channel" | "genesis-passing" | "genesis-state-of-session" => Tier::Hot,
         _ => Tier::Durable,

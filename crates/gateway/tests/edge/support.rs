@@ -96,6 +96,7 @@ impl Edge {
             clock,
             control: tokio::runtime::Handle::current(),
             make_mounts,
+            witness: Arc::new(()),
         };
         let gateway = Gateway::start(config, services, parts).unwrap();
         Self { gateway, analytics, keys }

@@ -42,6 +42,18 @@ impl Instances {
         )
     }
 
+    /// Host and port of an instance.
+    pub(crate) fn address_of(&self, name: &str) -> String {
+        let at = NAMES.iter().position(|known| *known == name).unwrap();
+        self.processes[at].address().to_string()
+    }
+
+    /// Ends an instance.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let at = NAMES.iter().position(|known| *known == name).unwrap();
+        self.processes[at].kill().unwrap();
+    }
+
     fn name_of(&self, address: &Json) -> &'static str {
         let at = self.processes.iter().position(|one| one.address().to_string() == *address);
         NAMES[at.unwrap()]

@@ -1,8 +1,97 @@
+mod ends;
+mod everywhere;
+mod hands;
+mod past;
+mod routing;
+
 use client::Client;
-use integration_tests::{Server, Socket};
+use http::Method;
+use integration_tests::{Server, Socket, binary};
 use serde_json::{Value as Json, json};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 const SESSIONS: &str = "/crosstown/v1/sessions";
+
+/// A session as its maker got it.
+struct Made {
+    path: String,
+    token: String,
+}
+
+impl Made {
+    fn of(answer: &Json) -> Self {
+        Self {
+            path: format!("{SESSIONS}/{}", answer["id"].as_str().unwrap()),
+            token: answer["token"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    fn id(&self) -> &str {
+        self.path.rsplit('/').next().unwrap()
+    }
+
+    fn client(&self, server: &Server) -> Client {
+        Client::new(&server.base(), &self.token).unwrap()
+    }
+}
+
+/// A service of the tenant `acme`.
+async fn service(server: &Server) -> Client {
+    Client::new(&server.base(), &server.api_key("acme", "crm").await).unwrap()
+}
+
+/// A session that the service makes for a user.
+async fn made(service: &Client, user: &str, wish: Json) -> Made {
+    Made::of(&service.post::<Json>(&format!("{SESSIONS}?user={user}"), &wish).await.unwrap())
+}
+
+/// Ends many sessions at once, and says how many.
+async fn end(client: &Client, query: &str) -> Json {
+    let answer = client.call(Method::DELETE, &format!("{SESSIONS}?{query}"), None).await.unwrap();
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+async fn events(client: &Client, session: &Made, query: &str) -> Vec<Json> {
+    let told: Json = client.get(&format!("{}/events?{query}", session.path)).await.unwrap();
+    told["events"].as_array().unwrap().clone()
+}
+
+fn kinds(told: &[Json]) -> Vec<&str> {
+    told.iter().map(|one| one["kind"].as_str().unwrap()).collect()
+}
+
+/// Asks until what is told is as wished: what sessions do is written about once a second.
+async fn until<T>(what: &str, ask: impl AsyncFn() -> T, is_it: impl Fn(&T) -> bool) -> T
+where
+    T: std::fmt::Debug,
+{
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let told = ask().await;
+        if is_it(&told) {
+            return told;
+        }
+        assert!(Instant::now() < until, "{what}: {:.2000}", format!("{told:?}"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What `crosstown sessions` prints, for the service.
+async fn cli(server: &Server, args: &[&str]) -> String {
+    let key = server.api_key("acme", "operator").await;
+    let output = Command::new(binary())
+        .arg("sessions")
+        .args(args)
+        .args(["--node", &server.base()])
+        .env("CROSSTOWN_API_KEY", key)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
 
 async fn refused(outcome: Result<Json, client::Error>) -> String {
     outcome.expect_err("a refusal").code().expect("a code").to_owned()

@@ -17,9 +17,10 @@ use std::{sync::Arc, time::Duration};
 use store::{Commit, Partition, Write};
 use traffic_cop::{
     genesis::Genesis,
+    session::{Trail, What},
     state::{Applied, Operation, SharedStates},
 };
-use types::Caller;
+use types::{Caller, SessionId};
 
 /// Publications that wait in a brief stream for other nodes to see them.
 const BRIEF: Keep = Keep { size: 64, ttl: None };
@@ -37,6 +38,7 @@ struct Inner {
     clock: SharedClock,
     broker: Broker,
     states: SharedStates,
+    trail: Trail,
 }
 
 /// A publication that its publisher may make.
@@ -45,6 +47,8 @@ pub(crate) struct Publishing {
     channel: Channel,
     source: Source,
     publication: Publication,
+    /// The session that publishes, if one does.
+    session: Option<SessionId>,
 }
 
 impl Publications {
@@ -52,7 +56,8 @@ impl Publications {
         let (config, clock) = (config.clone(), parts.clock.clone());
         let (store, genesis) = (parts.store.clone(), parts.genesis.clone());
         let states = parts.states.clone();
-        Self(Arc::new(Inner { config, store, ways, genesis, clock, broker, states }))
+        let trail = parts.sessions.trail().clone();
+        Self(Arc::new(Inner { config, store, ways, genesis, clock, broker, states, trail }))
     }
 
     /// Sets the entry `key` of a map of the caller's tenant, or removes it: what `operation`
@@ -102,7 +107,9 @@ impl Publications {
         let source = passing(&channel)?.by(&self.0.ways);
         let publication = Publication { data, ..Publication::default() };
         let publications = self.clone();
-        Publishing { publications, channel, source, publication }.carry_out().await.map(drop)
+        let session = None;
+        let publishing = Publishing { publications, channel, source, publication, session };
+        publishing.carry_out().await.map(drop)
     }
 
     /// Gives the room of what has passed back, where it passes through a store.
@@ -134,7 +141,8 @@ impl Publications {
         let data = one_line(data)?;
         let publication = Publication { data, info, tags, ..Publication::default() };
         let source = source.by(&self.0.ways);
-        Ok(Publishing { publications: self.clone(), channel, source, publication })
+        let session = caller.session;
+        Ok(Publishing { publications: self.clone(), channel, source, publication, session })
     }
 }
 
@@ -145,9 +153,26 @@ impl Publishing {
         passes && matches!(self.publications.0.ways, Ways::Here(_))
     }
 
+    /// The same, by the session that a socket is bound to.
+    pub(crate) fn by(self, session: SessionId) -> Self {
+        Self { session: Some(session), ..self }
+    }
+
     /// Publishes, and returns the offset; see [`Publications::publish`].
     pub(crate) async fn carry_out(self) -> Result<u64, Problem> {
-        let Self { publications: Publications(inner), channel, source, publication } = self;
+        let trail = self.publications.0.trail.clone();
+        let of = self.session.filter(|_| trail.is_on()).map(|session| {
+            (self.channel.tenant().clone(), session, self.channel.name().to_owned())
+        });
+        let offset = self.carry().await?;
+        if let Some((tenant, session, channel)) = of {
+            trail.note(&tenant, session, What::Published { channel, offset });
+        }
+        Ok(offset)
+    }
+
+    async fn carry(self) -> Result<u64, Problem> {
+        let Self { publications: Publications(inner), channel, source, publication, .. } = self;
         match (source, &inner.ways) {
             (Source::Passing(_), Ways::Here(_)) => {
                 inner.broker.published(channel, None, publication).await?;

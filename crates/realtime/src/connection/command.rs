@@ -134,7 +134,8 @@ impl Task {
     fn pong(&mut self) -> Flow {
         if self.timer.what == Due::Pong {
             let config = &self.sockets.node.config;
-            self.timer.next(Due::Ping, config.ping_interval - config.pong_timeout / 2);
+            let after = config.ping_interval - config.pong_timeout / 2;
+            self.ping_after(after);
             if let Some(durable) = self.connection.durable() {
                 durable.ponged();
                 if durable.has_changed() {
@@ -242,6 +243,12 @@ impl Task {
         } else if hold.pillars().is_none() {
             self.learn_pillars(&caller, session, &hold).await;
         }
+        if caller.credential == CredentialKind::SessionToken
+            && caller.steering.as_ref().map_or(0, |steering| steering.handed) < hold.handed()
+        {
+            let detail = "the session was handed over";
+            return self.refused(id, &Problem::new(Code::Unauthenticated, detail));
+        }
         let meter = node.meters.of(&caller.tenant, self.sockets.hub.core);
         let bound = Bound::new(caller, session, durable, hold, meter);
         let begun = if wants_to_resume(request.data.as_deref()) {
@@ -269,6 +276,7 @@ impl Task {
         let caller = bound.caller.clone();
         *self.connection.bound.borrow_mut() = Some(bound);
         self.connection.trace_opening();
+        self.opened(&caller, session);
         // Likewise other pillars of the session find it, and those that came before are seen now.
         self.connection.look_at_pillars();
         // From here on a block finds the connection. One that came before is seen now.
@@ -279,7 +287,7 @@ impl Task {
         // do not ping together ever after.
         let half = node.config.ping_interval / 2;
         let share = u32::from(clock::random::<1>(&*node.parts.clock)[0]);
-        self.timer.next(Due::Ping, half + half * share / 255);
+        self.ping_after(half + half * share / 255);
         self.connection.open(id, result, beginnings.len());
         for beginning in beginnings {
             if let Err(error) = self.begin_subscription(beginning).await {
@@ -398,7 +406,7 @@ impl Task {
         let by = self.connection.info_in(&request.channel).unwrap_or_default();
         let prepared = publications.prepare(&bound.caller, &request.channel, data, Tags::new(), by);
         let refused = |problem: Problem| Error::from(&problem);
-        let publishing = prepared.map_err(refused)?;
+        let publishing = prepared.map_err(refused)?.by(bound.session);
         let done = match publishing.is_here() {
             true => publishing.carry_out().await,
             false => self.control(publishing.carry_out()).await,

@@ -20,7 +20,7 @@ use protocol::{
     },
 };
 use std::{cell::Cell, collections::BTreeMap};
-use traffic_cop::session::Ground;
+use traffic_cop::session::{Ground, What};
 use types::{Caller, CredentialKind, Timestamp};
 
 thread_local! {
@@ -281,9 +281,12 @@ impl Task {
             ticket,
         };
         let (source, recovery) = (admitted.source, admitted.recovery);
+        let name = channel.name().to_owned();
         let subscribe = Subscribe { channel, source, follower, joins, recovery, recover };
         let asked = self.sockets.node.broker.subscribe(subscribe).await;
-        asked.map_err(|problem| Error::from(&problem))
+        asked.map_err(|problem| Error::from(&problem))?;
+        self.note(|| What::Subscribed { channel: name });
+        Ok(())
     }
 
     pub(super) async fn unsubscribe(
@@ -306,6 +309,7 @@ impl Task {
         let ended = self.connection.take_subscription(channel);
         self.sockets.hub.unsubscribed(channel, self.place);
         let Some(ended) = ended else { return };
+        self.note(|| What::Unsubscribed { channel: channel.name().to_owned() });
         self.sockets.node.broker_forgets(&ended, self.sockets.hub.core).await;
         if let Some(moved) = ended.moved {
             // If the store does not take it now, the presence goes on trying.

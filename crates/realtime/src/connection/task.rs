@@ -11,6 +11,7 @@ use crate::{
 use protocol::client::{Body, Commands, Disconnect, Encoding};
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 use tokio::time::Instant;
+use traffic_cop::session::What;
 use types::Caller;
 
 /// Replies and publications are joined into messages of about this size.
@@ -106,6 +107,13 @@ impl Task {
         for ended in sockets.hub.leave(place) {
             sockets.forget(ended).await;
         }
+        if let Some(bound) = &*connection.bound.borrow() {
+            let told = connection.reason.get().map_or(reason, |reason| reason).to_owned();
+            let connection = connection.id.to_string();
+            let what = What::SocketClosed { connection, code, reason: told };
+            let trail = sockets.node.parts.sessions.trail();
+            trail.note(&bound.caller.tenant, bound.session, what);
+        }
         sockets.node.closings.count(code, reason);
         if let Some(bound) = &*connection.bound.borrow() {
             bound.meter.closed(code, reason);
@@ -144,7 +152,8 @@ impl Task {
                 match self.emulated {
                     // Whether the client is there shows in what it takes.
                     Some(_) if durable.is_none() => {
-                        self.timer.next(Due::Ping, config.ping_interval);
+                        let after = config.ping_interval;
+                        self.ping_after(after);
                     }
                     None | Some(_) => self.timer.next(Due::Pong, config.pong_timeout),
                 }
@@ -170,6 +179,9 @@ impl Task {
         if !from_token && bound.caller.expires.is_some_and(|at| at <= parts.clock.now()) {
             return self.connection.close(Disconnect::Expired);
         }
+        if bound.hold.expires().is_some_and(|at| at <= parts.clock.now()) {
+            self.close_if_over(&bound);
+        }
         if self.timer.touched.elapsed() < TOUCH {
             return;
         }
@@ -178,7 +190,7 @@ impl Task {
         let control = parts.control.clone();
         tokio::task::spawn_local(async move {
             let refresh =
-                async move { sessions.refresh(&bound.caller.tenant, bound.session).await };
+                async move { sessions.refresh(&bound.caller.tenant, bound.session, None).await };
             if let Ok(Err(problem)) = control.spawn(refresh).await
                 && problem.code == protocol::Code::NotFound
                 && let Some(connection) = connection.upgrade()

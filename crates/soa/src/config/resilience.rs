@@ -155,21 +155,6 @@ impl Default for ConcurrencyConfig {
     }
 }
 
-/// Which calls go first when a service, or the node, cannot take all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// May use half of what there is.
-    Low,
-    /// May use four fifths.
-    #[default]
-    Normal,
-    /// May use nine tenths.
-    High,
-    /// May use all.
-    Urgent,
-}
-
 impl ServiceConfig {
     /// Checks what guards the service.
     pub(crate) fn check_guard(&self, name: &str) -> Result<(), ConfigError> {

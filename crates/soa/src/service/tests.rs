@@ -293,3 +293,24 @@ fn what_cannot_work_is_refused_with_its_name() {
     let error = Services::compile(&config, None).unwrap_err().to_string();
     assert!(error.contains("`weight`"), "{error}");
 }
+
+#[test]
+fn who_is_bound_to_an_instance_comes_to_it_while_it_is_fit_and_else_to_one_other() {
+    let service = service(Balance::RoundRobin, &[1, 1, 1]);
+    let bound = service.instance(1).authority().to_owned();
+    let comes_to = |key: u64, elapsed: Duration| {
+        let turn = Turn { key: Some(key), ..at(elapsed) };
+        let chosen = service.choose_for(Some(&bound), &service.fixed, &[], turn).unwrap();
+        service.index(chosen)
+    };
+    assert!((0..9).all(|key| comes_to(key, SECOND) == 1));
+    service.instance(1).avoid(SECOND);
+    let others: Vec<usize> = (0..64).map(|key| comes_to(key, SECOND)).collect();
+    assert!([0, 2].iter().all(|other| others.contains(other)) && !others.contains(&1));
+    let again: Vec<usize> = (0..64).map(|key| comes_to(key, SECOND)).collect();
+    assert_eq!(again, others, "by the same key to the same one");
+    assert!((0..9).all(|key| comes_to(key, SECOND * 3) == 1), "it was only away for a moment");
+    // An instance that there is not is none.
+    let turn = Turn { key: Some(1), ..at(SECOND * 3) };
+    assert!(service.choose_for(Some("gone:1"), &service.fixed, &[], turn).is_some());
+}

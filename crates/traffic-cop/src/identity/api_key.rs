@@ -1,7 +1,7 @@
 //! API keys: `ctk_{tenant}.{id}.{secret}`. The store holds a hash of the secret only.
 
 use crate::{
-    identity::{Hold, Revocations, refused, revocations::Basis},
+    identity::{Hold, Looked, Revocations, Standing, refused, revocations::Basis},
     secret,
     storage::{self, Stored},
 };
@@ -10,8 +10,7 @@ use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore};
 use types::{
-    Caller, CredentialKind, Pillars, Principal, PrincipalId, PrincipalKind, Role, TenantId,
-    Timestamp,
+    Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId, Timestamp,
 };
 
 /// How an API key begins.
@@ -150,7 +149,7 @@ impl ApiKeys {
         }
         let commit = Commit::new(partition).write(store::Write::Delete { key: record_key() });
         self.store.commit(commit).await.map_err(storage::problem)?;
-        self.revocations.revoke(tenant, None);
+        self.revocations.revoke(tenant, None, "");
         Ok(())
     }
 
@@ -170,9 +169,10 @@ impl ApiKeys {
         let basis = Basis {
             partition: partition.clone(),
             key: record_key(),
+            left: None,
             session: None,
-            stands: |_| Some(Pillars::default()),
-            pillars: Default::default(),
+            stands: |_| Looked::Stands(Standing::default()),
+            known: Default::default(),
         };
         let hold = self.revocations.hold(basis);
         let record = self.read(&partition).await?.ok_or_else(unknown)?;

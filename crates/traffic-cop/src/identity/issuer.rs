@@ -325,6 +325,7 @@ impl Claims {
             channels,
             capabilities,
             info,
+            steering: None,
         }
     }
 }

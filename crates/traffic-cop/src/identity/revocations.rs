@@ -2,8 +2,9 @@
 //! deleted, a principal that is blocked, by this node or another. And what changes: the pillars of
 //! a session.
 
-use crate::identity::blocks;
+use crate::identity::{Epitaph, Looked, Standing, blocks};
 use ahash::RandomState;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
@@ -16,17 +17,28 @@ use std::{
 };
 use store::{Error, Key, Partition, Position, SharedStore, Watcher};
 use tokio::sync::Notify;
-use types::{Pillars, Principal, SessionId, TenantId};
+use types::{Pillars, Principal, SessionId, TenantId, Timestamp};
 
 /// How often what nobody holds any more is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Partitions that are looked at at the same time: many sessions may end at once.
+const LOOKS_MAX: usize = 32;
+/// Looks at records that wait for one another, for those of one partition do.
+const TURNS: usize = 64;
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What the sessions need from whoever holds the sockets.
 pub trait Connections: Send + Sync {
-    /// Asks every connection of `session` to close. None being there is no error.
-    fn close(&self, tenant: &TenantId, session: SessionId);
+    /// Asks every connection of `session` to close, for a reason that its client is told; empty:
+    /// for none in particular. None being there is no error.
+    fn close(&self, tenant: &TenantId, session: SessionId, why: &str);
+
+    /// The same, since the session's time is over.
+    fn close_expired(&self, tenant: &TenantId, session: SessionId, why: &str);
+
+    /// The same for those whose credential is of before the session was handed over so often.
+    fn close_former(&self, tenant: &TenantId, session: SessionId, handed: u64);
 
     /// Has every connection of `session` look at its pillars ([`Hold::pillars`]) anew.
     fn look_at_pillars(&self, tenant: &TenantId, session: SessionId);
@@ -52,7 +64,8 @@ struct Inner {
     /// Who is blocked, of the tenants whose credentials were checked here.
     blocks: RwLock<HashMap<TenantId, blocks::Known, RandomState>>,
     blocks_turn: tokio::sync::Mutex<()>,
-    looks_turn: tokio::sync::Mutex<()>,
+    looks_turns: [tokio::sync::Mutex<()>; TURNS],
+    hasher: RandomState,
 }
 
 #[derive(Default)]
@@ -62,17 +75,22 @@ struct HeldByPartition {
     fresh: Vec<(Partition, Position)>,
 }
 
+/// Reads why a record is no more from what is left of it.
+pub(crate) type ReadEpitaph = fn(&[u8]) -> Option<Epitaph>;
+
 /// The record that a credential rests on.
 #[derive(Debug)]
 pub(crate) struct Basis {
     pub(crate) partition: Partition,
     pub(crate) key: Key,
+    /// Where it is told why it is no more, and how that is read, if it is.
+    pub(crate) left: Option<(Key, ReadEpitaph)>,
     /// Whose connections close with it.
     pub(crate) session: Option<SessionId>,
-    /// Of the record, if it still lets anybody in: in which pillars.
-    pub(crate) stands: fn(&[u8]) -> Option<Pillars>,
+    /// What the record says.
+    pub(crate) stands: fn(&[u8]) -> Looked,
     /// What it said when it was looked at last.
-    pub(crate) pillars: Mutex<Option<Pillars>>,
+    pub(crate) known: Mutex<Option<Standing>>,
 }
 
 impl Basis {
@@ -92,7 +110,19 @@ impl Hold {
     /// was looked at. Whoever takes them from here is told of every change.
     #[must_use]
     pub fn pillars(&self) -> Option<Pillars> {
-        self.basis.pillars.lock().clone()
+        self.basis.known.lock().as_ref().map(|known| known.pillars.clone())
+    }
+
+    /// When the session ends that it stands for, unless it is used meanwhile, as it is known.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.basis.known.lock().as_ref()?.expires
+    }
+
+    /// How often the session was handed over, as it is known.
+    #[must_use]
+    pub fn handed(&self) -> u64 {
+        self.basis.known.lock().as_ref().map_or(0, |known| known.steering.handed)
     }
 }
 
@@ -114,7 +144,8 @@ impl Revocations {
             fresh: Notify::new(),
             blocks: RwLock::default(),
             blocks_turn: tokio::sync::Mutex::default(),
-            looks_turn: tokio::sync::Mutex::default(),
+            looks_turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+            hasher: RandomState::new(),
         }))
     }
 
@@ -130,10 +161,23 @@ impl Revocations {
     }
 
     /// Something was revoked: `session`, or an API key.
-    pub(crate) fn revoke(&self, tenant: &TenantId, session: Option<SessionId>) {
+    pub(crate) fn revoke(&self, tenant: &TenantId, session: Option<SessionId>, why: &str) {
         self.0.epoch.fetch_add(1, Ordering::Release);
         if let (Some(session), Some(connections)) = (session, &*self.0.connections.read()) {
-            connections.close(tenant, session);
+            connections.close(tenant, session, why);
+        }
+    }
+
+    /// The same, as it was found.
+    fn ended(&self, tenant: &TenantId, session: Option<SessionId>, why: Option<&Epitaph>) {
+        match (session, why) {
+            (Some(session), Some(Epitaph { told, is_expiry: true })) => {
+                self.0.epoch.fetch_add(1, Ordering::Release);
+                if let Some(connections) = &*self.0.connections.read() {
+                    connections.close_expired(tenant, session, told);
+                }
+            }
+            (session, why) => self.revoke(tenant, session, why.map_or("", |why| &why.told)),
         }
     }
 
@@ -188,12 +232,14 @@ impl Revocations {
         Hold { basis }
     }
 
-    /// Whoever has read the record under `hold` says which pillars it named.
-    pub(crate) fn note(&self, hold: &Hold, read: &Pillars) {
-        let mut known = hold.basis.pillars.lock();
-        match &*known {
-            None => *known = Some(read.clone()),
-            Some(known) if known == read => {}
+    /// Whoever has read the record under `hold` says what it said.
+    pub(crate) fn note(&self, hold: &Hold, read: Standing) {
+        let mut known = hold.basis.known.lock();
+        match &mut *known {
+            None => *known = Some(read),
+            Some(known) if known.pillars == read.pillars && known.steering == read.steering => {
+                known.expires = known.expires.max(read.expires);
+            }
             // One of the two is older, and nobody is to remember it.
             Some(_) => drop(self.0.epoch.fetch_add(1, Ordering::Release)),
         }
@@ -218,26 +264,49 @@ impl Revocations {
     async fn look_at_one(&self, basis: &Arc<Basis>) -> Result<(), Error> {
         let partition = &basis.partition;
         // One after the other: what was read first is not to replace what was read later.
-        let turn = self.0.looks_turn.lock().await;
+        let turn = self.0.hasher.hash_one(partition) as usize % TURNS;
+        let turn = self.0.looks_turns[turn].lock().await;
         let record = self.0.store.get(partition, &basis.key).await?;
-        let Some(read) = record.and_then(|record| (basis.stands)(&record.value)) else {
-            drop(turn);
-            if let Some(held) = self.0.held.lock().held.get_mut(partition) {
-                held.retain(|weak| weak.as_ptr() != Arc::as_ptr(basis));
+        let looked = match (record, &basis.left) {
+            (Some(record), _) => (basis.stands)(&record.value),
+            (None, None) => Looked::Ended(None),
+            (None, Some((key, epitaph))) => {
+                let left = self.0.store.get(partition, key).await?;
+                Looked::Ended(left.and_then(|left| epitaph(&left.value)))
             }
-            self.revoke(partition.tenant(), basis.session);
-            return Ok(());
         };
-        let before = basis.pillars.lock().replace(read.clone());
+        let read = match looked {
+            Looked::Stands(read) => read,
+            Looked::Ended(why) => {
+                drop(turn);
+                if let Some(held) = self.0.held.lock().held.get_mut(partition) {
+                    held.retain(|weak| weak.as_ptr() != Arc::as_ptr(basis));
+                }
+                self.ended(partition.tenant(), basis.session, why.as_ref());
+                return Ok(());
+            }
+        };
+        let before = basis.known.lock().replace(read.clone());
         drop(turn);
-        if before.as_ref() == Some(&read) || (before.is_none() && read.is_empty()) {
-            return Ok(());
-        }
-        if before.is_some() {
-            self.0.epoch.fetch_add(1, Ordering::Release);
-        }
+        let (other_pillars, handed) = match &before {
+            None => (!read.pillars.is_empty(), None),
+            Some(before) => {
+                let steered = before.steering != read.steering;
+                if before.pillars != read.pillars || steered {
+                    self.0.epoch.fetch_add(1, Ordering::Release);
+                }
+                let handed = before.steering.handed != read.steering.handed && !read.keeps;
+                let handed = handed.then_some(read.steering.handed);
+                (before.pillars != read.pillars, handed)
+            }
+        };
         if let (Some(session), Some(connections)) = (basis.session, &*self.0.connections.read()) {
-            connections.look_at_pillars(partition.tenant(), session);
+            if other_pillars {
+                connections.look_at_pillars(partition.tenant(), session);
+            }
+            if let Some(handed) = handed {
+                connections.close_former(partition.tenant(), session, handed);
+            }
         }
         Ok(())
     }
@@ -254,6 +323,7 @@ impl Revocations {
     pub async fn run(self) {
         let mut watcher = store::watch(self.0.store.clone());
         let mut forget = tokio::time::interval(FORGET_EVERY);
+        let mut looks = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = self.0.fresh.notified() => {
@@ -261,7 +331,15 @@ impl Revocations {
                         watcher.follow(partition, since);
                     }
                 }
-                partition = watcher.touched() => self.look(&mut watcher, partition).await,
+                partition = watcher.touched(), if looks.len() < LOOKS_MAX => {
+                    let held = self.of_or_blocks(&mut watcher, &partition);
+                    looks.push(self.look(partition, held));
+                }
+                Some(unseen) = looks.next() => {
+                    if let Some(partition) = unseen {
+                        watcher.follow(partition, Position::ZERO);
+                    }
+                }
                 _ = forget.tick() => {
                     let partitions: Vec<_> = self.0.held.lock().held.keys().cloned().collect();
                     for partition in partitions {
@@ -284,21 +362,32 @@ impl Revocations {
         living
     }
 
-    async fn look(&self, watcher: &mut Watcher, partition: Partition) {
+    /// What is held of a partition, unless it is of blocks.
+    fn of_or_blocks(&self, watcher: &mut Watcher, partition: &Partition) -> Vec<Arc<Basis>> {
+        match Self::is_of_blocks(partition) {
+            true => Vec::new(),
+            false => self.of(watcher, partition),
+        }
+    }
+
+    /// Looks at what is `held` of a partition that has changed; gives it back after a while if that
+    /// cannot be seen now.
+    async fn look(&self, partition: Partition, held: Vec<Arc<Basis>>) -> Option<Partition> {
         if Self::is_of_blocks(&partition) {
             if let Err(problem) = self.learn_blocks(&partition).await {
                 tracing::warn!(problem.detail, "blocks by other nodes cannot be seen now");
                 tokio::time::sleep(PAUSE).await;
-                watcher.follow(partition, Position::ZERO);
+                return Some(partition);
             }
-            return;
+            return None;
         }
-        for basis in self.of(watcher, &partition) {
+        for basis in held {
             if let Err(error) = self.look_at_one(&basis).await {
                 tracing::warn!(%error, "revocations by other nodes cannot be seen now");
                 tokio::time::sleep(PAUSE).await;
-                return watcher.follow(partition, Position::ZERO);
+                return Some(partition);
             }
         }
+        None
     }
 }

@@ -85,7 +85,8 @@ async fn other_pillars_hold_once_they_are_acknowledged() {
     }
     assert_eq!(revocations.epoch(), epoch);
     // Who has read something else than is known is not remembered with it.
-    revocations.note(&hold, &pillars(&["content"]));
+    let other = Standing { pillars: pillars(&["content"]), ..Standing::default() };
+    revocations.note(&hold, other);
     assert_ne!(revocations.epoch(), epoch);
     assert_eq!(hold.pillars(), Some(pillars(&["insights"])));
 }

@@ -119,7 +119,7 @@ impl Sessions {
         connection: &str,
     ) -> Result<Option<(Keeping, BTreeMap<String, Kept>)>, Problem> {
         let Some((record, _)) = self.read(tenant, id).await? else { return Ok(None) };
-        let theirs = record.principal == principal.id && record.principal_kind == principal.kind;
+        let theirs = record.is_of(principal) || record.user() == *principal;
         if !record.durable || !theirs {
             return Ok(None);
         }
@@ -332,7 +332,8 @@ mod tests {
         let room = || vec![("room".to_owned(), Some(at(1)))];
         assert!(world.sessions.keep(&keeping, room()).await.unwrap());
         assert!(world.sessions.keep(&others, room()).await.unwrap());
-        world.sessions.destroy(&world.tenant, id).await.unwrap();
+        let end = crate::session::End { why: "test", by: None };
+        world.sessions.destroy(&world.tenant, id, end).await.unwrap();
         assert!(!world.sessions.keep(&keeping, room()).await.unwrap());
         assert_eq!(world.names(id).await, [] as [&str; 0]);
         assert_eq!(world.names(other).await, ["room"]);
