@@ -10,6 +10,7 @@ mod services;
 mod shown;
 mod token;
 mod trace;
+mod traffic;
 
 use crate::{config::Config, conformance, demo, node, services as examples};
 use clap::{Args, Parser, Subcommand};
@@ -59,6 +60,8 @@ enum Command {
     Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
     Trace(trace::TraceArgs),
+    /// Show the traffic of all nodes: what is asked, by whom, how fast, and what went wrong.
+    Traffic(Box<traffic::TrafficArgs>),
     /// What limits would do.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -92,6 +95,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Services(args) => services::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Traffic(args) => traffic::run(&args),
         Command::Limits(command) => limits::run(command),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),

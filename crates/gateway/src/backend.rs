@@ -46,7 +46,7 @@ impl Backends {
                 let service = named(services, name)?;
                 let timeout = route.timeout.unwrap_or(service.config().response_timeout);
                 Ok(Backend {
-                    id: analytics.route(&route.name, name),
+                    id: analytics.route_in(&route.name, name, realm_of(service)),
                     service: Arc::clone(service),
                     timeout,
                     weight,
@@ -97,6 +97,12 @@ impl Backends {
         }
         self.first()
     }
+}
+
+/// The realm that a service belongs to, by which its traffic is told. No service belongs to one
+/// yet.
+fn realm_of(_: &Service) -> Option<&str> {
+    None
 }
 
 /// # Errors

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Part
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{
-    Added, AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
+    Added, Answered, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
 };
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
@@ -64,6 +64,7 @@ pub(crate) async fn forward(
     if let Some(decision) = &decision
         && !decision.allowed()
     {
+        ticket.code = Some(Code::RateLimited);
         return Ok(limited(decision, form));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
@@ -116,7 +117,7 @@ pub(crate) async fn forward(
         key,
         repeatable: route.idempotent,
         priority: route.priority,
-        explained: explained.is_some(),
+        answered: Answered::default(),
         timeout: deadline::left(backend.timeout, patience, spent)?,
         added,
     };
@@ -153,6 +154,7 @@ pub(crate) async fn forward(
     // The sweeper looks often enough for the routes' own timeouts only.
     let late = conn.late(terms.timeout, is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
+    ticket.instance = terms.answered.take();
     let mut answer = match (reply, pending) {
         (Ok(Reply::Answer(answer)), Some((content, known))) => {
             let patience = backend.timeout;
@@ -167,7 +169,7 @@ pub(crate) async fn forward(
         (Err(error), _) => return Err(failed(conn, ticket, &error)),
     };
     if let Some(explained) = explained {
-        let answered = answer.extensions().get::<AnsweredBy>().map(|by| &*by.0);
+        let answered = ticket.instance.as_ref().map(|instance| instance.authority());
         if let Some(field) = explained.field(backend.service.name(), answered) {
             answer.headers_mut().insert(fields::EXPLAIN, field);
         }

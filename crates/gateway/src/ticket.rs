@@ -8,9 +8,10 @@ use crate::{
     watch::Owed,
 };
 use bytes::Bytes;
+use http::{HeaderValue, Method, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use protocol::Code;
-use soa::{Body, BoxError, Inflow, InflowFailure};
+use soa::{Body, BoxError, Inflow, InflowFailure, Instance};
 use std::{
     pin::Pin,
     rc::Rc,
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::{
-    analytics::{RouteId, Sample},
+    analytics::{self, RouteId, Sample},
     limit::Owing,
 };
 use types::Caller;
@@ -40,6 +41,13 @@ pub(crate) struct Ticket {
     pub(crate) trial: Option<(Arc<Canary>, Side)>,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
+    /// What was asked for, and the request's id.
+    pub(crate) asked: Option<(Method, PathAndQuery)>,
+    pub(crate) trace: Option<HeaderValue>,
+    /// Which instance answered.
+    pub(crate) instance: Option<Arc<Instance>>,
+    /// Why the request was refused here.
+    pub(crate) code: Option<Code>,
 }
 
 impl Ticket {
@@ -55,6 +63,10 @@ impl Ticket {
             bytes_out: 0,
             trial: None,
             owing: None,
+            asked: None,
+            trace: None,
+            instance: None,
+            code: None,
             conn,
         }
     }
@@ -85,14 +97,26 @@ impl Drop for Ticket {
         {
             canary.note(*side, self.status, latency);
         }
-        core.recorder.record(&Sample {
+        let asked = self.asked.as_ref().map(|(method, target)| analytics::Asked {
+            method: method.as_str(),
+            path: target.path(),
+            query: target.query(),
+        });
+        let instance = self.instance.as_ref().map(|by| (by.number(), by.authority()));
+        let trace = self.trace.as_ref().and_then(|trace| trace.to_str().ok());
+        let sample = Sample {
             route: self.route,
-            tenant: self.caller.as_ref().map(|caller| &caller.tenant),
+            caller: self.caller.as_ref(),
+            instance,
+            asked,
             status: self.status,
             latency,
             bytes_in,
             bytes_out: self.bytes_out,
-        });
+            trace: trace.unwrap_or_default(),
+            code: self.code.map(Code::as_str),
+        };
+        core.recorder.record(&sample, core.random());
     }
 }
 

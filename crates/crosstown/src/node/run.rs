@@ -13,6 +13,7 @@ use crate::{
         members, mounts,
         stores::{Stores, chain},
     },
+    telemetry::{self, Exporter},
 };
 use api::{
     admin::{Live, TlsView, Vitals},
@@ -64,6 +65,9 @@ pub(crate) struct Node {
     config_file: Option<PathBuf>,
     shutdown: ShutdownConfig,
     states: SharedStates,
+    history: Arc<History>,
+    /// What was told of figures, if they are told to anybody.
+    told: Option<Arc<telemetry::Counts>>,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// What this node owns, if they are not and there is work for an owner.
@@ -146,7 +150,9 @@ impl Node {
         };
         control.spawn(shared_limits.clone().run());
         let limits = Arc::new(Limits::new(config.limits.clone(), shared_limits.clone()));
-        let analytics = Arc::new(Analytics::default());
+        let analytics = Arc::new(Analytics::new(&config.analytics));
+        let history = History::new(analytics.clone(), store.clone(), clock.clone());
+        let history = Arc::new(history);
 
         let realtime = Realtime::new(
             config.realtime.clone(),
@@ -170,6 +176,7 @@ impl Node {
         );
         control.block_on(realtime.unpark()).map_err(|error| chain(&error))?;
         revocations.set_connections(realtime.clone());
+        control.spawn(Realtime::tell_seconds(Arc::downgrade(&realtime)));
         let peers = cluster.as_ref().map(|cluster| {
             cluster.serve_streams(realtime.clone());
             cluster.peers.clone()
@@ -226,6 +233,12 @@ impl Node {
         )
         .map_err(|error| error.to_string())?;
 
+        let exporter = Exporter::new(
+            &config.telemetry,
+            analytics.clone(),
+            clock.clone(),
+            realtime.node().to_owned(),
+        )?;
         let node = Arc::new(Self {
             gateway: Arc::new(gateway),
             realtime,
@@ -234,6 +247,8 @@ impl Node {
             config_file: config_file.map(Path::to_owned),
             shutdown: config.shutdown.clone(),
             states: states.clone(),
+            history: history.clone(),
+            told: exporter.as_ref().map(Exporter::counts),
             cluster,
             alone,
             embedded: stores.embedded(),
@@ -263,8 +278,10 @@ impl Node {
         };
         let routes = api::admin::routes(admin_parts);
         control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
-        let history = History::new(analytics.clone(), store.clone(), clock.clone());
-        control.spawn(history.map_err(|error| error.to_string())?.run());
+        control.spawn(async move { history.run().await });
+        if let Some(exporter) = exporter {
+            control.spawn(exporter.run());
+        }
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
         control.spawn(registry.run());
@@ -338,6 +355,9 @@ impl Node {
         if tokio::time::timeout(SETTLE, self.limits.settle()).await.is_err() {
             tracing::warn!("what was reserved of quotas counts as used");
         }
+        if !matches!(tokio::time::timeout(SETTLE, self.history.flush()).await, Ok(Ok(()))) {
+            tracing::warn!("the last figures of traffic are lost with this node");
+        }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
         }
@@ -354,8 +374,9 @@ impl Node {
 
     fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
         let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
-        let states = self.states.clone();
+        let (states, told) = (self.states.clone(), self.told.clone());
         Arc::new(move || Vitals {
+            exports: told.as_ref().map(|told| told.both()),
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             closings: realtime.closings(),

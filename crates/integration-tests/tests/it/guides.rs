@@ -107,6 +107,11 @@ fn limits_and_traffic() {
 }
 
 #[test]
+fn analytics() {
+    run("docs/guides/analytics.md");
+}
+
+#[test]
 fn several_nodes() {
     run("docs/guides/several-nodes.md");
 }
