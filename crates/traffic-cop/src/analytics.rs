@@ -229,7 +229,7 @@ impl Analytics {
         let mut found = Vec::new();
         for (route, minutes) in routes {
             for what in [What::Errors, What::Latency] {
-                for episode in notes::episodes(&minutes, what) {
+                for episode in notes::episodes(&minutes, what, period.to) {
                     let RouteName { route, service, .. } = self.names.name(route);
                     found.push(Note { route, service, episode });
                 }

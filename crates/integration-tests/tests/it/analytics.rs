@@ -311,9 +311,10 @@ async fn seconds_are_told_to_those_who_may_follow_them() {
     ask(&server, &vec![eve; 10]).await;
     let request = Request { token: ann, target: "/work/a".into() };
     ask(&server, &vec![request; 30]).await;
-    let mut told = 0;
+    let (mut told, until) = (0, Instant::now() + WITHIN);
     while told < 30 {
         let push = socket.push().await;
+        assert!(Instant::now() < until, "{told} of 30");
         assert_eq!(push["channel"], "$traffic");
         let second = &push["pub"]["data"];
         let routes = second["routes"].as_array().unwrap().iter();

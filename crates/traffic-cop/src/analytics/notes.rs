@@ -17,6 +17,8 @@ const BEFORE: u64 = 60;
 const BEFORE_MIN: usize = 10;
 /// Minutes in a row that begin or end a note.
 const IN_A_ROW: usize = 2;
+/// Minutes that say nothing before a note that is open ends with the last one that did.
+const QUIET_MAX: u64 = 10;
 /// So many deviations make the band, as of a normal distribution.
 const DEVIATIONS: f64 = 6.0;
 /// Of a normal distribution the median absolute deviation is one 1.4826th of the standard one.
@@ -129,9 +131,10 @@ fn band(before: &[Minute], what: What, requests: u64) -> Option<Band> {
     Some(Band { usual, end: usual + spread.max(least) })
 }
 
-/// What was out of the ordinary in these minutes of a route, which are in order. Minutes of a note
-/// are no part of what is usual later.
-pub(super) fn episodes(minutes: &[Minute], what: What) -> Vec<Episode> {
+/// What was out of the ordinary in these minutes of a route, which are in order and lie before
+/// `until`. Minutes of a note are no part of what is usual later; of a route that nobody asks any
+/// more nothing goes on.
+pub(super) fn episodes(minutes: &[Minute], what: What, until: u64) -> Vec<Episode> {
     let mut found: Vec<Episode> = Vec::new();
     let mut usual: Vec<Minute> = Vec::new();
     let mut open: Option<(Episode, Band)> = None;
@@ -176,13 +179,22 @@ pub(super) fn episodes(minutes: &[Minute], what: What) -> Vec<Episode> {
             }
         }
     }
-    found.extend(open.map(|(episode, _)| episode));
+    let said = minutes.iter().filter(|minute| minute.requests >= REQUESTS_MIN);
+    let last = said.map(|minute| minute.start).max().unwrap_or_default();
+    found.extend(open.map(|(mut episode, _)| {
+        if last + QUIET_MAX * MINUTE < until {
+            episode.end = Some(Timestamp(last + MINUTE));
+        }
+        episode
+    }));
     found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const END: u64 = 120 * MINUTE;
 
     /// A series that is always the same for a seed (xorshift64*, Vigna 2016).
     struct Random(u64);
@@ -221,7 +233,7 @@ mod tests {
             let errors = [0.0, 0.01, 0.1][seed as usize / 3 % 3];
             let minutes = series(seed, requests, |_| (errors, 20.0));
             for what in [What::Errors, What::Latency] {
-                assert_eq!(episodes(&minutes, what), [], "seed {seed}");
+                assert_eq!(episodes(&minutes, what, END), [], "seed {seed}");
             }
         }
     }
@@ -235,25 +247,28 @@ mod tests {
             for (minutes, what, least) in
                 [(&errors, What::Errors, 0.35), (&slow, What::Latency, 300.0)]
             {
-                let found = episodes(minutes, what);
+                let found = episodes(minutes, what, END);
                 assert_eq!(found.len(), 1, "seed {seed}: {found:?}");
                 let Episode { begin, end, usual, band, worst, .. } = &found[0];
                 assert_eq!((begin.0, *end), (70 * MINUTE, Some(Timestamp(85 * MINUTE))));
                 assert!(usual < band && band < worst && *worst > least, "seed {seed}: {found:?}");
             }
-            assert_eq!(episodes(&errors, What::Latency), []);
-            assert_eq!(episodes(&slow, What::Errors), []);
+            assert_eq!(episodes(&errors, What::Latency, END), []);
+            assert_eq!(episodes(&slow, What::Errors, END), []);
             // While it lasts it has no end, and one bad minute is none.
-            assert_eq!(episodes(&errors[..80], What::Errors)[0].end, None);
-            assert_eq!(episodes(&errors[..71], What::Errors), []);
+            let last = |until: u64| episodes(&errors[..80], What::Errors, until * MINUTE)[0].end;
+            assert_eq!(last(80), None);
+            // Nor if nobody asks for a while; after that it does not go on.
+            assert_eq!((last(89), last(90)), (None, Some(Timestamp(80 * MINUTE))));
+            assert_eq!(episodes(&errors[..71], What::Errors, END), []);
         }
     }
 
     #[test]
     fn little_traffic_and_a_short_past_say_nothing() {
         let wild = |at: u64| (if at > 60 { 1.0 } else { 0.0 }, 20.0);
-        assert_eq!(episodes(&series(1, REQUESTS_MIN - 1, wild), What::Errors), []);
-        assert_eq!(episodes(&series(1, 500, wild)[60..], What::Errors), []);
-        assert_eq!(episodes(&series(1, 500, wild)[50..], What::Errors).len(), 1);
+        assert_eq!(episodes(&series(1, REQUESTS_MIN - 1, wild), What::Errors, END), []);
+        assert_eq!(episodes(&series(1, 500, wild)[60..], What::Errors, END), []);
+        assert_eq!(episodes(&series(1, 500, wild)[50..], What::Errors, END).len(), 1);
     }
 }
