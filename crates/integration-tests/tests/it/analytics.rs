@@ -242,7 +242,7 @@ async fn everybody_sees_what_he_may() {
     };
     let own = get(&ann, "traffic?range=1m").await.unwrap();
     assert_eq!(route(&own)["requests"], 3);
-    for hidden in ["consumers", "sessions", "tenants", "instances"] {
+    for hidden in ["consumers", "sessions", "endpoints", "tenants", "instances"] {
         assert!(own[hidden].is_null(), "{hidden}: {own}");
     }
     let seen = get(&boss, "traffic?range=1m").await.unwrap();

@@ -69,7 +69,7 @@ pub enum Naming {
     /// Nobody's.
     #[default]
     Hidden,
-    /// Those of consumers.
+    /// Those of consumers, and what is asked by path.
     Shown,
 }
 
@@ -221,7 +221,9 @@ pub struct Report {
     /// the bound.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, Figures>,
-    /// The endpoints that are asked most.
+    /// The endpoints that are asked most, for those who may know: a path may say what somebody asked
+    /// for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Used<EndpointName>>,
     /// The users, agents and services that ask most, for those who may know.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -345,7 +347,10 @@ impl<'a> Sum<'a> {
             pillars: told(&pillars, over),
             instances,
             tenants: tenants.collect(),
-            endpoints: endpoints(ask, &others, &name),
+            endpoints: match ask.naming {
+                Naming::Shown => endpoints(ask, &others, &name),
+                Naming::Hidden => Vec::new(),
+            },
             consumers: (ask.naming == Naming::Shown).then(|| consumers(ask, &others)),
             sessions: (ask.naming == Naming::Shown).then(|| sessions(ask, &others)),
             notes,
