@@ -63,6 +63,9 @@ pub struct Vitals {
     pub cores: Vec<CoreView>,
     /// TLS of the edge, if it is spoken.
     pub tls: Option<TlsView>,
+    /// How often a receiver of telemetry was told, and how often what it should have been told was
+    /// given up; if there is one.
+    pub exports: Option<(u64, u64)>,
 }
 
 /// TLS of the edge, as this node speaks it.

@@ -6,7 +6,6 @@
 use crate::{
     answer::{Answer, json, no_content, refuse},
     request::{Json, Wanted},
-    traffic::Asked,
 };
 use axum::{
     Router,
@@ -15,9 +14,13 @@ use axum::{
 };
 use clock::SharedClock;
 use protocol::Code;
+use serde::Deserialize;
 use serde_json::json as object;
 use std::sync::Arc;
-use traffic_cop::limit::{Limits, Named, ResetError};
+use traffic_cop::{
+    analytics::Range,
+    limit::{Limits, Named, ResetError},
+};
 
 #[derive(Clone)]
 struct Parts {
@@ -32,8 +35,22 @@ pub(crate) fn admin_routes(limits: Arc<Limits>, clock: SharedClock) -> Router {
         .with_state(Parts { limits, clock })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default = "hour")]
+    range: String,
+}
+
+fn hour() -> String {
+    "1h".into()
+}
+
 async fn shadow(State(parts): State<Parts>, Wanted(asked): Wanted<Asked>) -> Answer {
-    let range = asked.range()?;
+    let range = match Range::parse(&asked.range) {
+        Ok(range) => range,
+        Err(detail) => return refuse(Code::BadRequest, detail),
+    };
     let limits = parts.limits.shadows(range, parts.clock.elapsed());
     json(object!({ "range": range.as_str(), "limits": limits }))
 }

@@ -23,6 +23,7 @@ pub(crate) fn render(parts: &Parts) -> String {
     let routes = parts.analytics.since_start();
     counters(&mut text, &routes);
     latencies(&mut text, &routes);
+    instances(&mut text, parts);
     let Vitals {
         connections,
         sockets,
@@ -34,6 +35,7 @@ pub(crate) fn render(parts: &Parts) -> String {
         draining,
         cores,
         tls,
+        exports,
     } = (parts.vitals)();
     gauge(&mut text, "crosstown_connections", "Open client connections.", connections);
     gauge(&mut text, "crosstown_sockets", "Open client-protocol sockets.", sockets);
@@ -53,6 +55,15 @@ pub(crate) fn render(parts: &Parts) -> String {
     cores::metrics(&mut text, &cores);
     if let Some(tls) = tls {
         tls_of_the_edge(&mut text, &tls);
+    }
+    if let Some((told, lost)) = exports {
+        for (what, help, count) in [
+            ("told", "How often the receiver of telemetry was told.", told),
+            ("lost", "How often what it should have been told was given up.", lost),
+        ] {
+            let name = format!("crosstown_telemetry_{what}_total");
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+        }
     }
     let buckets = parts.limits.bucket_count();
     gauge(&mut text, "crosstown_limit_buckets", "Rate-limit buckets in memory.", buckets);
@@ -194,12 +205,12 @@ type Counter = (&'static str, &'static str, fn(&Figures) -> u64);
 
 fn counters(text: &mut String, routes: &[Route]) {
     let counters: [Counter; 6] = [
-        ("requests", "Requests answered.", |f| f.requests),
-        ("client_errors", "Answers with status 400 to 499.", |f| f.client_errors),
-        ("server_errors", "Answers with status 500 and above.", |f| f.server_errors),
-        ("limited", "Requests refused by a rate limit.", |f| f.limited),
-        ("request_body_bytes", "Bytes of request bodies.", |f| f.bytes_in),
-        ("response_body_bytes", "Bytes of answers' bodies.", |f| f.bytes_out),
+        ("requests", "Requests answered.", |f| f.usage.requests),
+        ("client_errors", "Answers with status 400 to 499.", |f| f.usage.client_errors),
+        ("server_errors", "Answers with status 500 and above.", |f| f.usage.server_errors),
+        ("limited", "Requests refused by a rate limit.", |f| f.usage.limited),
+        ("request_body_bytes", "Bytes of request bodies.", |f| f.usage.bytes_in),
+        ("response_body_bytes", "Bytes of answers' bodies.", |f| f.usage.bytes_out),
     ];
     for (what, help, read) in counters {
         let name = format!("crosstown_{what}_total");
@@ -227,8 +238,35 @@ fn latencies(text: &mut String, routes: &[Route]) {
     }
 }
 
+/// What instances have answered, and what could not be kept of it all. There are at most a thousand
+/// of them.
+fn instances(text: &mut String, parts: &Parts) {
+    let instances = parts.analytics.instances_since_start();
+    let counters: [Counter; 2] = [
+        ("instance_requests", "Requests that the instance answered.", |f| f.usage.requests),
+        ("instance_server_errors", "Of them with status 500 and above.", |f| f.usage.server_errors),
+    ];
+    for (what, help, read) in counters {
+        let name = format!("crosstown_{what}_total");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for of in &instances {
+            let (service, instance) = (escaped(&of.service), escaped(&of.instance));
+            let labels = format!("service=\"{service}\",instance=\"{instance}\"");
+            let _ = writeln!(text, "{name}{{{labels}}} {}", read(&of.figures));
+        }
+    }
+    let (name, lost) = ("crosstown_analytics_lost_total", parts.analytics.lost());
+    let help = "Requests whose figures could neither be written nor be held until they could.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {lost}");
+}
+
 fn labels(route: &RouteName) -> String {
-    format!("route=\"{}\",service=\"{}\"", escaped(&route.route), escaped(&route.service))
+    let labels =
+        format!("route=\"{}\",service=\"{}\"", escaped(&route.route), escaped(&route.service));
+    match &route.realm {
+        Some(realm) => format!("{labels},realm=\"{}\"", escaped(realm)),
+        None => labels,
+    }
 }
 
 fn escaped(label: &str) -> String {

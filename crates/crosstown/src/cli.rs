@@ -12,6 +12,7 @@ mod sessions;
 mod shown;
 mod token;
 mod trace;
+mod traffic;
 
 use crate::{config::Config, conformance, demo, node, services as examples};
 use clap::{Args, Parser, Subcommand};
@@ -67,6 +68,8 @@ enum Command {
     /// See, route, hand over and end sessions.
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
+    /// Show the traffic of all nodes: what is asked, by whom, how fast, and what went wrong.
+    Traffic(Box<traffic::TrafficArgs>),
     /// What limits would do.
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
@@ -103,6 +106,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Sessions(command) => sessions::run(command),
+        Command::Traffic(args) => traffic::run(&args),
         Command::Limits(command) => limits::run(command),
         Command::Demo(args) => demo::run(args),
         Command::Conformance(suite) => conformance::run(&suite),

@@ -2,7 +2,7 @@
 
 pub(crate) mod diff;
 
-use crate::stores::StoresConfig;
+use crate::{stores::StoresConfig, telemetry};
 use gateway::ClientAuth;
 use serde::Deserialize;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use traffic_cop::{identity, limit, session, state};
+use traffic_cop::{analytics, identity, limit, session, state};
 
 /// Everything that can be configured.
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +41,10 @@ pub(crate) struct Config {
     pub(crate) realtime: realtime::Config,
     /// Rate limits.
     pub(crate) limits: Vec<limit::Rule>,
+    /// How traffic is counted.
+    pub(crate) analytics: analytics::Config,
+    /// Whom figures are told.
+    pub(crate) telemetry: telemetry::Config,
     /// How nodes that share their stores reach each other.
     pub(crate) peers: PeersConfig,
     /// Shutting down.
@@ -153,6 +157,8 @@ impl Config {
         self.realtime.check()?;
         self.state.check()?;
         self.mailboxes.check()?;
+        self.analytics.check()?;
+        self.telemetry.check()?;
         if !self.admin.listen.ip().is_loopback() {
             return Err(format!(
                 "`admin.listen = \"{}\"` can be reached by others; use a loopback address",
@@ -330,6 +336,8 @@ mod tests {
             "[edge]\ntrusted_proxies = [\"10.0.0.1/8\"]",
             "c.toml:2: `10.0.0.1/8` is no network",
         );
+        refused("[analytics]\nflush_interval = \"2m\"", "`analytics.flush_interval` must be 1s");
+        refused("[analytics.log]\nsample = 1.5", "`analytics.log.sample` must be 0 to 1");
         refused("= 1", "c.toml:1:");
     }
 

@@ -9,6 +9,7 @@ mod node;
 mod services;
 mod socket;
 mod stores;
+mod telemetry;
 
 use clap::Parser;
 use std::process::ExitCode;

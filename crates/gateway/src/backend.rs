@@ -1,6 +1,7 @@
 //! The services of a route, and which of them takes a request.
 
 use crate::{config::RouteConfig, sticky};
+use bridge::Realms;
 use soa::{HashKey, Service, Services};
 use std::{sync::Arc, time::Duration};
 use traffic_cop::analytics::{Analytics, RouteId};
@@ -29,6 +30,7 @@ impl Backends {
     pub(crate) fn compile(
         route: &RouteConfig,
         services: &Services,
+        realms: &Realms,
         analytics: &Analytics,
     ) -> Result<Self, String> {
         let given: Vec<(&str, u32)> = match (route.service.as_str(), &*route.split) {
@@ -46,7 +48,11 @@ impl Backends {
                 let service = named(services, name)?;
                 let timeout = route.timeout.unwrap_or(service.config().response_timeout);
                 Ok(Backend {
-                    id: analytics.route(&route.name, name),
+                    id: analytics.route_in(
+                        &route.name,
+                        name,
+                        realms.member(name).map(|member| &*member.realm),
+                    ),
                     service: Arc::clone(service),
                     timeout,
                     weight,

@@ -45,13 +45,18 @@ pub(crate) async fn serve(
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
     let id = trace.id.clone();
+    ticket.trace = Some(id.clone());
+    ticket.asked = head.uri.path_and_query().map(|target| (head.method.clone(), target.clone()));
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
     let form = if is_h2 { Form::of(&head) } else { Form::Http };
     let asked = Asked { trace, noted, switching, form, client: None, call: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
-        Err(problem) => form.refused(&problem),
+        Err(problem) => {
+            ticket.code = Some(problem.code);
+            form.refused(&problem)
+        }
     };
     let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     // No byte after the head was read, so what follows cannot be told apart.
@@ -69,7 +74,10 @@ pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
     let mut ticket = Ticket::new(Rc::clone(conn));
     ticket.route = conn.core.node.misframed;
     let id = Trace::new(conn, None).id;
-    sealed(refused(&refusal.problem()), id, ticket, false, Form::Http)
+    ticket.trace = Some(id.clone());
+    let problem = refusal.problem();
+    ticket.code = Some(problem.code);
+    sealed(refused(&problem), id, ticket, false, Form::Http)
 }
 
 fn sealed(
@@ -297,6 +305,7 @@ async fn mount(
     if let Some(decision) = &decision
         && !decision.allowed()
     {
+        ticket.code = Some(Code::RateLimited);
         return Ok(limited(decision, asked.form));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Part
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{
-    Added, AnsweredBy, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
+    Added, Answered, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
 };
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
@@ -77,6 +77,7 @@ pub(crate) async fn forward(
     if let Some(decision) = &decision
         && !decision.allowed()
     {
+        ticket.code = Some(Code::RateLimited);
         return Ok(limited(decision, form));
     }
     ticket.owing = decision.as_ref().and_then(Decision::owing);
@@ -159,7 +160,7 @@ pub(crate) async fn forward(
         bound: bound.map(Into::into),
         repeatable: route.idempotent,
         priority: priority(caller.as_ref()),
-        explained: explained.is_some() || bound.is_some() || ticket.witnessed.is_some(),
+        answered: Answered::default(),
         timeout: deadline::left(backend.timeout, patience, spent)?,
         added,
     };
@@ -196,7 +197,8 @@ pub(crate) async fn forward(
     // The sweeper looks often enough for the routes' own timeouts only.
     let late = conn.late(terms.timeout, is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
-    note_instance(conn, ticket, &reply, backend.service.name());
+    ticket.instance = terms.answered.take();
+    note_instance(conn, ticket, backend.service.name());
     let mut answer = match (reply, pending) {
         (Ok(Reply::Answer(answer)), Some((content, known))) => {
             let patience = backend.timeout;
@@ -214,7 +216,7 @@ pub(crate) async fn forward(
         answer = bridged.answered(core, answer);
     }
     if let Some(explained) = explained {
-        let answered = answer.extensions().get::<AnsweredBy>().map(|by| &*by.0);
+        let answered = ticket.instance.as_ref().map(|instance| instance.authority());
         if let Some(field) = explained.field(backend.service.name(), answered) {
             answer.headers_mut().insert(fields::EXPLAIN, field);
         }
@@ -230,20 +232,16 @@ fn bound_instance<'a>(caller: &'a Caller, service: &str) -> Option<&'a str> {
 
 /// Tells which instance answered those who want to know, and that it was not the one that the
 /// session is bound to.
-fn note_instance(
-    conn: &Conn,
-    ticket: &mut Ticket,
-    reply: &Result<Reply, soa::Error>,
-    service: &str,
-) {
-    let Ok(Reply::Answer(answer)) = reply else { return };
-    let Some(AnsweredBy(instance)) = answer.extensions().get::<AnsweredBy>() else { return };
+fn note_instance(conn: &Conn, ticket: &mut Ticket, service: &str) {
+    let Some(instance) = ticket.instance.as_ref().map(|instance| instance.authority()) else {
+        return;
+    };
     if let Some(witnessed) = &mut ticket.witnessed {
-        witnessed.instance = Some(Arc::clone(instance));
+        witnessed.instance = Some(instance.into());
     }
     if let Some(caller) = ticket.caller.as_deref()
         && let Some(bound) = bound_instance(caller, service)
-        && *bound != **instance
+        && bound != instance
     {
         conn.core.node.witness.strayed(caller, service, bound, instance);
     }

@@ -14,7 +14,7 @@ use http::{
 };
 use protocol::{Code, Problem};
 use serde::{Deserialize, Serialize};
-use soa::{Added, Body, Priority, Reply, Service, Services, Terms};
+use soa::{Added, Answered, Body, Priority, Reply, Service, Services, Terms};
 use std::{sync::Arc, time::Duration};
 use types::{Caller, CredentialKind, Principal, PrincipalId, PrincipalKind, Role, TenantId};
 
@@ -127,7 +127,7 @@ impl ForwardAuth {
             repeatable: None,
             // Nothing of the route goes on without it.
             priority: Priority::High,
-            explained: false,
+            answered: Answered::default(),
             timeout: self.timeout,
             added,
         };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header, request::Parts};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
-use soa::{Added, Body, BoxError, Priority, Service, Services, Terms};
+use soa::{Added, Answered, Body, BoxError, Priority, Service, Services, Terms};
 use std::{rc::Rc, sync::Arc};
 
 /// Tells the service that its answer reaches nobody.
@@ -94,7 +94,7 @@ async fn send(place: Place, service: Arc<Service>, head: Box<Parts>, bytes: Byte
         repeatable: Some(false),
         // It never takes a place that an original could have.
         priority: Priority::Low,
-        explained: false,
+        answered: Answered::default(),
         timeout,
         added: Added::new(),
     };

@@ -9,10 +9,10 @@ use crate::{
     witness::Witnessed,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method, Uri, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use protocol::Code;
-use soa::{Body, BoxError, Inflow, InflowFailure};
+use soa::{Body, BoxError, Inflow, InflowFailure, Instance};
 use std::{
     pin::Pin,
     rc::Rc,
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::{
-    analytics::{RouteId, Sample},
+    analytics::{self, RouteId, Sample},
     limit::Owing,
 };
 use types::Caller;
@@ -44,6 +44,13 @@ pub(crate) struct Ticket {
     pub(crate) owing: Option<Owing>,
     /// What is to be told of it, if it is of a session.
     pub(crate) witnessed: Option<Box<Witnessed>>,
+    /// What was asked for, and the request's id.
+    pub(crate) asked: Option<(Method, PathAndQuery)>,
+    pub(crate) trace: Option<HeaderValue>,
+    /// Which instance answered.
+    pub(crate) instance: Option<Arc<Instance>>,
+    /// Why the request was refused here.
+    pub(crate) code: Option<Code>,
 }
 
 impl Ticket {
@@ -60,6 +67,10 @@ impl Ticket {
             trial: None,
             owing: None,
             witnessed: None,
+            asked: None,
+            trace: None,
+            instance: None,
+            code: None,
             conn,
         }
     }
@@ -113,14 +124,26 @@ impl Drop for Ticket {
             (witnessed.status, witnessed.latency) = (self.status, latency);
             core.node.witness.request(*witnessed);
         }
-        core.recorder.record(&Sample {
+        let asked = self.asked.as_ref().map(|(method, target)| analytics::Asked {
+            method: method.as_str(),
+            path: target.path(),
+            query: target.query(),
+        });
+        let instance = self.instance.as_ref().map(|by| (by.number(), by.authority()));
+        let trace = self.trace.as_ref().and_then(|trace| trace.to_str().ok());
+        let sample = Sample {
             route: self.route,
-            tenant: self.caller.as_ref().map(|caller| &caller.tenant),
+            caller: self.caller.as_ref(),
+            instance,
+            asked,
             status: self.status,
             latency,
             bytes_in,
             bytes_out: self.bytes_out,
-        });
+            trace: trace.unwrap_or_default(),
+            code: self.code.map(Code::as_str),
+        };
+        core.recorder.record(&sample, core.random());
     }
 }
 

@@ -22,6 +22,7 @@ use protocol::{
 use std::{fmt, sync::Arc, time::Duration};
 use store::{Kind, Partition, SharedFanout, StreamName};
 use traffic_cop::{
+    analytics,
     state::{self, DocumentId, tier},
     traces,
 };
@@ -297,7 +298,7 @@ pub(crate) fn personal(principal: &Principal) -> String {
 /// Whether what holds for the channel of this name is said by a namespace.
 pub(crate) fn is_of_namespace(name: &str) -> bool {
     let apart = ["state:", TIERS, MAILBOX, "$clients:", "$users:", traces::CHANNEL];
-    !apart.iter().any(|prefix| name.starts_with(prefix))
+    name != analytics::CHANNEL && !apart.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether `caller` may do this in `channel`, and what that comes with. `permitted`: whoever
@@ -356,6 +357,12 @@ pub(crate) fn admit(
         // Whatever else permits it: this shows what others say.
         if !caller.is_trusted() || wish != Wish::Subscribe {
             return forbidden("a trace is followed by services and admins");
+        }
+        return passing(channel).map(Admitted::to);
+    }
+    if name == analytics::CHANNEL {
+        if !caller.is_trusted() || wish != Wish::Subscribe {
+            return forbidden("traffic is followed by services and admins");
         }
         return passing(channel).map(Admitted::to);
     }

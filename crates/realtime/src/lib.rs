@@ -31,6 +31,7 @@ mod places;
 mod presence;
 mod queue;
 mod rpc;
+mod seconds;
 mod streams;
 mod traces;
 

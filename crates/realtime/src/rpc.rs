@@ -21,7 +21,7 @@
 //! | `mailbox.refuse` | `{of?, letter, why?}` | `{}` |
 //! | `mailbox.revive` | `{of?, letter}` | `{letter}` |
 //! | `session.get` | – | the connection's session |
-//! | `traffic.report` | `{range}` | the tenant's traffic |
+//! | `traffic.report` | `{range?, from?, to?}` | the tenant's traffic |
 //!
 //! An error's code is the HTTP status that the same call by HTTP would answer with; its
 //! message is the problem document, as JSON.
@@ -35,7 +35,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value as Json, json};
 use std::{collections::BTreeSet, sync::Arc};
 use traffic_cop::{
-    analytics::Range,
+    analytics::{Ask, Period},
     state::{DocumentId, JsonPatch, Moment, Operation, Restoration, Step, SyncStrategy, Transfer},
 };
 use types::{Caller, SessionId};
@@ -124,7 +124,9 @@ struct History {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Traffic {
-    range: String,
+    range: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 /// Calls `method` for `caller` on its `session`.
@@ -216,10 +218,12 @@ pub(crate) async fn call(
             None => Err(Problem::new(Code::NotFound, "the session has ended")),
         },
         "traffic.report" => {
-            let Traffic { range } = argument(data)?;
-            let refused = |detail| Problem::new(Code::BadRequest, detail);
-            let range = Range::parse(&range).map_err(refused)?;
-            json(parts.analytics.report(range, parts.clock.now(), Some(&caller.tenant)))
+            let Traffic { range, from, to } = argument(data)?;
+            let now = parts.clock.now();
+            let period = Period::read(range.as_deref(), from.as_deref(), to.as_deref(), now);
+            let period = period.map_err(|detail| Problem::new(Code::BadRequest, detail))?;
+            let ask = Ask::new(period, Some(caller.tenant.clone()));
+            json(parts.analytics.report(&ask, now).await)
         }
         "state.promote" | "state.demote" | "state.tier" | "state.lineage" => {
             tier::call(states, caller, &method, data).await

@@ -4,7 +4,7 @@
 use crate::{
     balance::Turn,
     body::{Answer, Body, BoxError},
-    call::{AnsweredBy, Called, Reply, TIMEOUT, Terms},
+    call::{Called, Reply, TIMEOUT, Terms},
     config::RetryConfig,
     error::Error,
     grpc,
@@ -181,7 +181,8 @@ impl Attempts<'_> {
             let failed = match sent {
                 Ok(reply) if !self.is_failure(&reply) => {
                     http1::give_back(std::mem::take(&mut head.headers));
-                    return Ok(self.told(reply, instance));
+                    self.terms.answered.set(Some(Arc::clone(instance)));
+                    return Ok(reply);
                 }
                 Err(Broken::Unsent(_)) if reused && !fresh && !matches!(payload, Payload::Gone) => {
                     fresh = true;
@@ -227,14 +228,6 @@ impl Attempts<'_> {
         // Boxed, for a rare turn shall not make every call larger.
         let link = Box::pin(Link::open(slot, self.service)).await?;
         Ok(Some(Way::Own { link, is_new: true }))
-    }
-
-    /// The reply, which says whose it is if it is asked to.
-    fn told(&self, mut reply: Reply, instance: &Instance) -> Reply {
-        if let (Reply::Answer(answer), true) = (&mut reply, self.terms.explained) {
-            answer.extensions_mut().insert(AnsweredBy(instance.authority().into()));
-        }
-        reply
     }
 
     fn retry(&self) -> Option<&RetryConfig> {

@@ -55,7 +55,7 @@ impl Reply {
 }
 
 /// How a call is to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Terms {
     /// What has to lead to the same instance each time, for services that care; see
     /// [`crate::key_hash`].
@@ -69,8 +69,8 @@ pub struct Terms {
     pub repeatable: Option<bool>,
     /// Whether it goes before others when the service cannot take all.
     pub priority: Priority,
-    /// Whether the answer carries [`AnsweredBy`] among its extensions.
-    pub explained: bool,
+    /// Is told which instance answered.
+    pub answered: Answered,
     /// How long the caller waits for the head of the answer. The service is told.
     pub timeout: Duration,
     /// What the request carries besides the fields of its head, which has none of these names.
@@ -80,9 +80,27 @@ pub struct Terms {
 /// Header fields.
 pub type Added = SmallVec<[(HeaderName, HeaderValue); 10]>;
 
-/// Host and port of the instance that answered.
-#[derive(Debug, Clone)]
-pub struct AnsweredBy(pub Arc<str>);
+/// Which instance answered a call, once one has.
+#[derive(Default)]
+pub struct Answered(Cell<Option<Arc<Instance>>>);
+
+impl Answered {
+    pub(crate) fn set(&self, instance: Option<Arc<Instance>>) {
+        self.0.set(instance);
+    }
+
+    /// The instance, if there was an answer; after that it is not known any more.
+    #[must_use]
+    pub fn take(&self) -> Option<Arc<Instance>> {
+        self.0.take()
+    }
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").finish_non_exhaustive()
+    }
+}
 
 /// What was called so far, for whoever gives up waiting: by the call, and by its hedge.
 #[derive(Debug, Default)]
@@ -220,7 +238,7 @@ impl Pool {
         after: Duration,
     ) -> Result<Reply, Error> {
         let spare = (head.clone(), payload.again());
-        let (called, service) = (first.called, first.service);
+        let (called, service, answered) = (first.called, first.service, &first.terms.answered);
         let clock = &self.inner().clock;
         let began = clock.elapsed();
         let mut first = pin!(first.run(head, payload, None));
@@ -242,8 +260,13 @@ impl Pool {
                 if is_good(&reply) {
                     return reply;
                 }
+                let by = answered.take();
                 let other = second.await;
-                if is_good(&other) { other } else { reply }
+                if is_good(&other) {
+                    return other;
+                }
+                answered.set(by);
+                reply
             }
             reply = &mut second => {
                 if is_good(&reply) {

@@ -146,6 +146,12 @@ impl Instance {
             && self.tls_name == other.tls_name
     }
 
+    /// A number that no other instance of this process has.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.id
+    }
+
     /// Its host and port.
     #[must_use]
     pub fn authority(&self) -> &str {

@@ -41,7 +41,7 @@ mod tunnel;
 
 pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
-pub use call::{Added, AnsweredBy, Reply, TIMEOUT, Terms};
+pub use call::{Added, Answered, Reply, TIMEOUT, Terms};
 pub use check::{Checks, Probe, probe};
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, DnsConfig,

@@ -129,6 +129,7 @@ const LONG: &[(&str, &str)] = &[
     ("CROSSTOWN_FUZZ_SECONDS", "60"),
     ("CROSSTOWN_HISTORIES", "10000"),
     ("CROSSTOWN_CLIENTS", "all"),
+    ("CROSSTOWN_ANALYTICS_REQUESTS", "1000000"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -15,6 +15,7 @@ use crate::{
         stores::{Stores, chain},
         witness::ToSessions,
     },
+    telemetry::{self, Exporter},
 };
 use api::{
     admin::{Live, TlsView, Vitals},
@@ -69,6 +70,9 @@ pub(crate) struct Node {
     shutdown: ShutdownConfig,
     states: SharedStates,
     sessions: Arc<Sessions>,
+    history: Arc<History>,
+    /// What was told of figures, if they are told to anybody.
+    told: Option<Arc<telemetry::Counts>>,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// What this node owns, if they are not and there is work for an owner.
@@ -159,7 +163,9 @@ impl Node {
         };
         control.spawn(shared_limits.clone().run());
         let limits = Arc::new(Limits::new(rules, shared_limits.clone()));
-        let analytics = Arc::new(Analytics::default());
+        let analytics = Arc::new(Analytics::new(&config.analytics));
+        let history = History::new(analytics.clone(), store.clone(), clock.clone());
+        let history = Arc::new(history);
 
         let realtime = Realtime::new(
             config.realtime.clone(),
@@ -183,6 +189,7 @@ impl Node {
         );
         control.block_on(realtime.unpark()).map_err(|error| chain(&error))?;
         revocations.set_connections(realtime.clone());
+        control.spawn(Realtime::tell_seconds(Arc::downgrade(&realtime)));
         let peers = cluster.as_ref().map(|cluster| {
             cluster.serve_streams(realtime.clone());
             cluster.peers.clone()
@@ -246,6 +253,12 @@ impl Node {
         )
         .map_err(|error| error.to_string())?;
 
+        let exporter = Exporter::new(
+            &config.telemetry,
+            analytics.clone(),
+            clock.clone(),
+            realtime.node().to_owned(),
+        )?;
         let node = Arc::new(Self {
             gateway: Arc::new(gateway),
             realtime,
@@ -256,6 +269,8 @@ impl Node {
             shutdown: config.shutdown.clone(),
             states: states.clone(),
             sessions: sessions.clone(),
+            history: history.clone(),
+            told: exporter.as_ref().map(Exporter::counts),
             cluster,
             alone,
             embedded: stores.embedded(),
@@ -288,8 +303,10 @@ impl Node {
         };
         let routes = api::admin::routes(admin_parts);
         control.spawn(admin::serve(listener, routes, admin::CONNECTIONS_MAX));
-        let history = History::new(analytics.clone(), store.clone(), clock.clone());
-        control.spawn(history.map_err(|error| error.to_string())?.run());
+        control.spawn(async move { history.run().await });
+        if let Some(exporter) = exporter {
+            control.spawn(exporter.run());
+        }
         control.spawn(keep_time(analytics, limits, clock.clone()));
         control.spawn(revocations.run());
         control.spawn(sessions.trail().clone().run());
@@ -385,6 +402,9 @@ impl Node {
         if tokio::time::timeout(SETTLE, self.limits.settle()).await.is_err() {
             tracing::warn!("what was reserved of quotas counts as used");
         }
+        if !matches!(tokio::time::timeout(SETTLE, self.history.flush()).await, Ok(Ok(()))) {
+            tracing::warn!("the last figures of traffic are lost with this node");
+        }
         if let Some(cluster) = &self.cluster {
             cluster.leave().await;
         }
@@ -401,8 +421,9 @@ impl Node {
 
     fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
         let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
-        let states = self.states.clone();
+        let (states, told) = (self.states.clone(), self.told.clone());
         Arc::new(move || Vitals {
+            exports: told.as_ref().map(|told| told.both()),
             connections: gateway.connections(),
             sockets: realtime.connection_count(),
             closings: realtime.closings(),

@@ -121,7 +121,7 @@ pub(super) fn route(
     let query = route.query.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let query: Box<[(String, String)]> = query;
     let cors = route.cors.as_ref().map(|cors| Cors::compile(cors, &methods)).transpose()?;
-    let backends = Backends::compile(route, services, analytics)?;
+    let backends = Backends::compile(route, services, &config.realms, analytics)?;
     Ok(Route {
         name: route.name.clone(),
         id: backends.first().id,

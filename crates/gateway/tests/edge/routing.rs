@@ -111,7 +111,7 @@ async fn a_part_of_the_requests_goes_to_another_service() {
     let services: BTreeMap<_, _> = figures
         .iter()
         .filter(|(route, ..)| &*route.route == "r")
-        .map(|(route, figures, _)| (route.service.clone(), figures.requests))
+        .map(|(route, figures, _)| (route.service.clone(), figures.usage.requests))
         .filter(|(_, requests)| *requests > 0)
         .collect();
     let total: u64 = services.values().sum();

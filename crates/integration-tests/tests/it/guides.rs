@@ -112,6 +112,11 @@ fn limits_and_traffic() {
 }
 
 #[test]
+fn analytics() {
+    run("docs/guides/analytics.md");
+}
+
+#[test]
 fn several_nodes() {
     run("docs/guides/several-nodes.md");
 }

@@ -65,6 +65,7 @@ on_each! {
     what_a_session_works_in_every_node_knows
     what_a_session_is_bound_to_leads_both_nodes
     both_nodes_report_the_traffic_of_both
+    seconds_of_both_nodes_reach_who_follows_at_one
     who_registers_on_one_node_is_called_by_both
     what_a_realm_publishes_on_one_node_holds_on_both
 }
@@ -233,6 +234,43 @@ async fn reports(node: &Server, asked: u64) {
         assert!(tokio::time::Instant::now() < until, "{all}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+async fn seconds_of_both_nodes_reach_who_follows_at_one(stores: Stores) {
+    let [here, there] = two_nodes(&stores);
+    let key = here.api_key("acme", "crm").await;
+    let mut socket = Socket::connect(&here.base(), &key).await;
+    socket.ask("subscribe", json!({ "channel": "$traffic" })).await.unwrap();
+    let ann = there.client("acme", "ann");
+    let of_route = |second: &Json, name: &str| {
+        let routes = second["routes"].as_array().unwrap().iter();
+        let own = routes.filter(|route| route["route"] == name);
+        own.map(|route| route["requests"].as_u64().unwrap()).sum::<u64>()
+    };
+    // Until the other node has heard that somebody follows.
+    let (mut first, until) = (None, tokio::time::Instant::now() + Duration::from_secs(60));
+    let other = loop {
+        let push = socket.push().await;
+        assert!(tokio::time::Instant::now() < until, "only one node tells");
+        let node = push["pub"]["data"]["node"].clone();
+        let first = first.get_or_insert_with(|| node.clone());
+        if node != *first {
+            break node;
+        }
+    };
+    for _ in 0..20 {
+        ann.get::<Json>("/crosstown/v1/whoami").await.unwrap();
+    }
+    let mut told = 0;
+    while told < 20 {
+        let push = socket.push().await;
+        assert!(tokio::time::Instant::now() < until, "{told} of 20");
+        let second = &push["pub"]["data"];
+        let count = of_route(second, "_api");
+        assert!(count == 0 || second["node"] == other, "{push}");
+        told += count;
+    }
+    assert_eq!(told, 20);
 }
 
 /// Well before a cached credential would have been asked for again by itself.

@@ -4,12 +4,15 @@
 use crate::{broker::SHARDS, channel::Channel};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Bound,
     sync::Arc,
 };
 use tokio::task::yield_now;
-use traffic_cop::channels::{Active, Distinct, Page, Wanted};
+use traffic_cop::{
+    analytics::CHANNEL,
+    channels::{Active, Distinct, Page, Wanted},
+};
 use types::TenantId;
 
 /// Channels that are looked at before others go on.
@@ -26,6 +29,20 @@ struct Counts {
     by_channel: BTreeMap<Channel, u64>,
     /// Their sum.
     subscriptions: u64,
+    /// Tenants whose traffic is followed, second by second.
+    seconds: BTreeSet<TenantId>,
+}
+
+impl Counts {
+    /// A channel is followed from now on, or no more.
+    fn turned(&mut self, channel: &Channel, is_followed: bool) {
+        if channel.name() == CHANNEL {
+            match is_followed {
+                true => self.seconds.insert(channel.tenant().clone()),
+                false => self.seconds.remove(channel.tenant()),
+            };
+        }
+    }
 }
 
 impl Census {
@@ -35,7 +52,10 @@ impl Census {
         counts.subscriptions += 1;
         match counts.by_channel.get_mut(channel) {
             Some(count) => *count += 1,
-            None => drop(counts.by_channel.insert(channel.clone(), 1)),
+            None => {
+                counts.by_channel.insert(channel.clone(), 1);
+                counts.turned(channel, true);
+            }
         }
     }
 
@@ -47,6 +67,7 @@ impl Census {
         *count -= 1;
         if *count == 0 {
             counts.by_channel.remove(channel);
+            counts.turned(channel, false);
         }
     }
 
@@ -54,6 +75,12 @@ impl Census {
     pub(super) fn nobody(&self, shard: usize, channel: &Channel) {
         let counts = &mut *self.0[shard].lock();
         counts.subscriptions -= counts.by_channel.remove(channel).unwrap_or_default();
+        counts.turned(channel, false);
+    }
+
+    /// Tenants whose traffic somebody follows here, second by second.
+    pub(crate) fn tenants_of_seconds(&self) -> BTreeSet<TenantId> {
+        self.0.iter().flat_map(|shard| shard.lock().seconds.clone()).collect()
     }
 
     /// Channels of all tenants, and subscriptions.

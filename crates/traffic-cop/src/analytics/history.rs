@@ -1,178 +1,201 @@
-//! Figures of other nodes, and of earlier lives of this one.
+//! Spans in the store, where they outlive the node and are seen by others.
 //!
-//! Each node appends what it counted in a second to a stream that all of them follow. A node
-//! that starts reads what is left there, so its reports reach back behind its start; the stream
-//! keeps about an hour of one busy node. What a node counted in its last second may be lost
-//! with it.
+//! Each life of a node writes what it has counted of a span, all of it, under a key of its own; when
+//! it has counted more it writes that again. So nothing is counted twice, whatever is repeated, comes
+//! late or comes twice: what there was in a span is the sum of what each life says. A node that is
+//! killed loses what it counted since it last wrote. Old spans expire.
 
 use crate::{
-    analytics::{Analytics, Counts, Histogram, Label, ring::Slot},
-    storage::{self, Stored},
+    analytics::{
+        Analytics,
+        period::{Period, Width},
+        ring::Piece,
+    },
+    storage,
 };
+use bytes::Bytes;
 use clock::SharedClock;
-use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use store::{Commit, Durability, Entry, Kind, Partition, SharedStore, StreamName, Watcher, Write};
-use types::{TenantId, Timestamp};
+use store::{Commit, Key, Kind, Partition, SharedStore, Write};
+use tokio::sync::Mutex;
+use types::TenantId;
 
 const KIND: Kind = Kind::new("traffic");
-const SECONDS: StreamName = StreamName::new("seconds");
-/// Entries that the stream keeps.
-const KEPT: u64 = 4096;
-/// Lines of one entry; a second with more takes several.
-const LINES: usize = 256;
-/// Entries that are read at once.
-const READ: usize = 256;
-/// Figures of a clock that runs so far ahead are left out.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
+const VERSION: u8 = 2;
+/// Bytes of a record's part: a value of the store.
+const PART_BYTES: usize = 240 * 1024;
+const LIFE_BYTES: usize = 16;
+/// Records that are read at once.
+const READ: usize = 64;
 
-/// What one node counted in one second, or a part of it.
-#[derive(Serialize, Deserialize)]
-struct Second {
-    node: String,
-    at: Timestamp,
-    lines: Vec<Line>,
+/// Where spans are kept.
+pub(super) struct Kept {
+    store: SharedStore,
+    /// This life of this node.
+    life: String,
 }
 
-impl Stored for Second {
-    const VERSION: u8 = 1;
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("life", &self.life).finish_non_exhaustive()
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Line {
-    route: String,
-    service: String,
-    tenant: Option<TenantId>,
-    by_class: [u64; 6],
-    limited: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    latency: Histogram,
+fn partition(width: &Width, block: u64) -> Result<Partition, store::Error> {
+    Partition::new(TenantId::system(), KIND, &format!("{}-{block}", width.name))
 }
 
-/// Tells others what is counted here, and adds what they tell.
+/// Begins with the time, so that records are read in its order.
+fn key(life: &str, piece: &Piece, part: u8) -> Result<Key, store::Error> {
+    let mut key = Vec::with_capacity(8 + LIFE_BYTES + 5);
+    key.extend(piece.start.to_be_bytes());
+    key.extend(life.as_bytes());
+    key.extend(piece.count.to_be_bytes());
+    key.push(part);
+    Key::new(key)
+}
+
+/// What a key says: the beginning of the span, life and count, and the part.
+fn parsed(key: &Key) -> Option<(u64, &[u8], u8)> {
+    let (start, rest) = key.as_bytes().split_first_chunk::<8>()?;
+    let (part, whose) = rest.split_last()?;
+    (whose.len() == LIFE_BYTES + 4).then_some((u64::from_be_bytes(*start), whose, *part))
+}
+
+impl Kept {
+    async fn write(&self, piece: &Piece) -> Result<(), store::Error> {
+        let mut commit = Commit::new(partition(piece.width, piece.width.block_of(piece.start))?);
+        let parts = piece.bytes.len().div_ceil(PART_BYTES).max(1);
+        for part in 0..parts {
+            let from = part * PART_BYTES;
+            let to = (from + PART_BYTES).min(piece.bytes.len());
+            // A record has four parts at most.
+            let mut value = vec![VERSION, parts as u8];
+            value.extend_from_slice(&piece.bytes[from..to]);
+            commit = commit.write(Write::Put {
+                key: key(&self.life, piece, part as u8)?,
+                value: value.into(),
+                expires: Some(piece.width.kept()),
+            });
+        }
+        self.store.commit(commit).await.map(drop)
+    }
+
+    /// The records of a period in one of its partitions, apart from those of this life that are
+    /// `held`: beginning and bytes, in order of time.
+    pub(super) async fn read(
+        &self,
+        period: &Period,
+        block: u64,
+        held: &[Piece],
+    ) -> Result<Vec<(u64, Bytes)>, store::Error> {
+        let is_held = |start: u64, whose: &[u8]| {
+            let count = whose.strip_prefix(self.life.as_bytes());
+            let is_piece = |piece: &Piece| {
+                piece.start == start && count == Some(piece.count.to_be_bytes().as_slice())
+            };
+            count.is_some() && held.iter().any(is_piece)
+        };
+        let partition = partition(period.width, block)?;
+        let mut after = Key::new(period.from.to_be_bytes())?;
+        let mut records = Vec::new();
+        let mut open: Option<(u64, Vec<u8>, Parts)> = None;
+        'pages: loop {
+            let page = self.store.scan(&partition, b"", Some(&after), READ).await?;
+            let Some(last) = page.records.last() else { break };
+            after = last.0.clone();
+            for (key, record) in &page.records {
+                let Some((start, whose, part)) = parsed(key) else { continue };
+                if !period.has(start) {
+                    break 'pages;
+                }
+                if is_held(start, whose) {
+                    continue;
+                }
+                let is_same = open.as_ref().is_some_and(|(at, of, _)| *at == start && of == whose);
+                if !is_same {
+                    records.extend(open.take().and_then(|(at, _, parts)| parts.whole(at)));
+                }
+                let (_, _, parts) =
+                    open.get_or_insert_with(|| (start, whose.to_vec(), Parts::default()));
+                parts.add(part, &record.value);
+            }
+        }
+        records.extend(open.take().and_then(|(at, _, parts)| parts.whole(at)));
+        Ok(records)
+    }
+}
+
+/// The parts of a record as they are read.
+#[derive(Default)]
+struct Parts {
+    bytes: Vec<u8>,
+    read: u8,
+    of: u8,
+}
+
+impl Parts {
+    fn add(&mut self, part: u8, value: &[u8]) {
+        let Some(([VERSION, of], bytes)) = value.split_first_chunk::<2>() else { return };
+        // Of an earlier, longer writing there may be more of them.
+        if part == self.read && (part == 0 || part < self.of) {
+            if part == 0 {
+                self.of = *of;
+            }
+            self.read += 1;
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn whole(self, start: u64) -> Option<(u64, Bytes)> {
+        (self.read > 0 && self.read == self.of).then(|| (start, self.bytes.into()))
+    }
+}
+
+/// Writes what is counted to the store.
 pub struct History {
     analytics: Arc<Analytics>,
-    store: SharedStore,
     clock: SharedClock,
-    partition: Partition,
-    /// This life of this node.
-    node: String,
-    /// The last entry that was read.
-    last: u64,
+    interval: Duration,
+    /// One at a time.
+    writing: Mutex<()>,
 }
 
 impl History {
-    /// The history of `analytics`, kept in `store`.
+    /// The history of `analytics`, kept in `store`. There is one for each [`Analytics`].
+    #[must_use]
+    pub fn new(analytics: Arc<Analytics>, store: SharedStore, clock: SharedClock) -> Self {
+        let life = storage::random_text::<12>(&*clock);
+        analytics.keep_in(Kept { store, life });
+        let interval = analytics.flush_interval();
+        Self { analytics, clock, interval, writing: Mutex::new(()) }
+    }
+
+    /// Writes each interval, until dropped.
+    pub async fn run(&self) {
+        let mut pace = tokio::time::interval(self.interval);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            if let Err(error) = self.flush().await {
+                tracing::warn!(%error, "traffic figures stay in memory for now");
+            }
+        }
+    }
+
+    /// Writes what has changed since it was last written. What recorders hold has to be handed over
+    /// before.
     ///
     /// # Errors
-    /// None that depends on the store.
-    pub fn new(
-        analytics: Arc<Analytics>,
-        store: SharedStore,
-        clock: SharedClock,
-    ) -> Result<Self, store::Error> {
-        let partition = Partition::new(TenantId::system(), KIND, "")?;
-        let node = storage::random_text::<12>(&*clock);
-        analytics.keep_for_others();
-        Ok(Self { analytics, store, clock, partition, node, last: 0 })
-    }
-
-    /// Tells and listens, until dropped.
-    pub async fn run(mut self) {
-        let mut watcher = store::watch(self.store.clone());
-        watcher.follow(self.partition.clone(), store::Position::ZERO);
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = second.tick() => {
-                    if let Err(error) = self.tell().await {
-                        tracing::warn!(%error, "traffic figures stay here for now");
-                    }
-                }
-                partition = watcher.touched() => self.listen(&mut watcher, partition).await,
-            }
-        }
-    }
-
-    async fn tell(&mut self) -> Result<(), store::Error> {
-        while let Some((at, slot)) = self.analytics.next_for_others() {
-            let lines: Vec<Line> = slot.iter().map(|(label, c)| self.line(label, c)).collect();
-            let mut commit = Commit::new(self.partition.clone());
-            commit.durability = Durability::Applied;
-            let mut left = lines.into_iter();
-            loop {
-                let lines: Vec<Line> = left.by_ref().take(LINES).collect();
-                if lines.is_empty() {
-                    break;
-                }
-                let second = Second { node: self.node.clone(), at, lines };
-                commit = commit.append(SECONDS, storage::encode(&second));
-            }
-            if let Some(first) = (self.last + 1).checked_sub(KEPT) {
-                commit = commit.write(Write::Trim { stream: SECONDS, first });
-            }
-            if let Err(error) = self.store.commit(commit).await {
-                self.analytics.again_for_others(at, slot);
-                return Err(error);
-            }
+    /// The store's; what could not be written is written the next time.
+    pub async fn flush(&self) -> Result<(), store::Error> {
+        let _one = self.writing.lock().await;
+        let Some(kept) = self.analytics.kept() else { return Ok(()) };
+        self.analytics.tick(self.clock.now());
+        for piece in self.analytics.unwritten() {
+            kept.write(&piece).await?;
+            self.analytics.is_written(&piece);
         }
         Ok(())
-    }
-
-    fn line(&self, label: &Label, counts: &Counts) -> Line {
-        let name = self.analytics.name(label.route);
-        Line {
-            route: name.route.to_string(),
-            service: name.service.to_string(),
-            tenant: label.tenant.clone(),
-            by_class: counts.by_class,
-            limited: counts.limited,
-            bytes_in: counts.bytes_in,
-            bytes_out: counts.bytes_out,
-            latency: counts.latency.clone(),
-        }
-    }
-
-    async fn listen(&mut self, watcher: &mut Watcher, partition: Partition) {
-        loop {
-            match self.store.read(&self.partition, &SECONDS, self.last + 1, READ).await {
-                Ok(entries) if entries.is_empty() => {
-                    return self.begin_again_if_lost().await;
-                }
-                Ok(entries) => entries.iter().for_each(|entry| self.add(entry)),
-                Err(store::Error::Trimmed { first }) => self.last = first - 1,
-                Err(error) => {
-                    tracing::warn!(%error, "traffic figures of other nodes are not told");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    return watcher.follow(partition, store::Position::ZERO);
-                }
-            }
-        }
-    }
-
-    /// A store that lost its end counts its entries anew.
-    async fn begin_again_if_lost(&mut self) {
-        let head = self.store.head(&self.partition).await;
-        let Ok(head) = head else { return };
-        let held = head.iter().flat_map(|head| &head.streams).find(|held| held.stream == SECONDS);
-        self.last = self.last.min(held.map_or(0, |held| held.last));
-    }
-
-    fn add(&mut self, entry: &Entry) {
-        self.last = entry.sequence;
-        let Ok(second) = storage::decode::<Second>(&entry.value) else { return };
-        if second.node == self.node || second.at > self.clock.now().plus(AHEAD_MAX) {
-            return;
-        }
-        let counted = second.lines.into_iter().map(|line| {
-            let Line { route, service, tenant, by_class, limited, bytes_in, bytes_out, latency } =
-                line;
-            let label = Label { route: self.analytics.route(&route, &service), tenant };
-            (label, Counts { by_class, limited, bytes_in, bytes_out, latency })
-        });
-        let counted: Slot = counted.collect();
-        self.analytics.add_of_others(second.at, counted);
     }
 }

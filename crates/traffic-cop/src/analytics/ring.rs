@@ -1,279 +1,222 @@
-//! The recent past, in seconds and in minutes.
+//! The spans of one width that this life of the node has counted, the latest ones: to be written to
+//! the store, and to be read where that does not answer.
 
-use crate::analytics::{Counts, Label, RouteId, RouteName, packed::Packed};
-use serde::Serialize;
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+use crate::analytics::{
+    names::Names,
+    period::{Period, Width},
+    record,
+    span::Span,
 };
-use types::{TenantId, Timestamp};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use types::Timestamp;
 
-const SECONDS: usize = 300;
-const MINUTES: usize = 61;
-
-pub(super) type Slot = HashMap<Label, Counts, ahash::RandomState>;
-
-/// One ring of seconds, one of minutes.
-#[derive(Debug, Default)]
-pub(super) struct Rings {
-    open: Slot,
-    seconds: VecDeque<(Timestamp, Span)>,
-    minutes: VecDeque<(Timestamp, Span)>,
-}
-
-/// A second or a minute.
 #[derive(Debug)]
-enum Span {
-    Open(Slot),
-    Over(Packed),
+pub(super) struct Ring {
+    width: &'static Width,
+    /// In order of their beginnings.
+    held: VecDeque<Held>,
+    /// The latest beginning of a span of the count of this number that is no longer held.
+    gone: Option<(u32, u64)>,
 }
 
-impl Span {
-    fn close(&mut self) {
-        if let Self::Open(slot) = self {
-            *self = Self::Over(Packed::of(slot));
+#[derive(Debug)]
+struct Held {
+    start: u64,
+    count: u32,
+    state: State,
+    /// How often it was changed, and how often it had been when it was last written.
+    changes: u64,
+    written: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Box<Span>),
+    Over(Bytes),
+}
+
+impl State {
+    fn add(&mut self, more: &Span, names: &Names, width: &Width) {
+        match self {
+            Self::Open(span) => span.add(more),
+            Self::Over(bytes) => {
+                let mut span = record::decode(bytes, names).unwrap_or_default();
+                span.add(more);
+                *bytes = record::encode(&span, names, width);
+            }
         }
     }
 
-    fn add(&mut self, more: &Slot) {
-        let add = |slot: &mut Slot| {
-            for (label, counts) in more {
-                slot.entry(label.clone()).or_default().add(counts);
+    fn bytes(&self, names: &Names, width: &Width) -> Bytes {
+        match self {
+            Self::Open(span) => record::encode(span, names, width),
+            Self::Over(bytes) => bytes.clone(),
+        }
+    }
+}
+
+/// All that one count of this life has of a span.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) width: &'static Width,
+    pub(super) start: u64,
+    /// Which count of this life: a clock that goes back far begins another.
+    pub(super) count: u32,
+    pub(super) bytes: Bytes,
+    changes: u64,
+}
+
+impl Ring {
+    pub(super) fn new(width: &'static Width) -> Self {
+        Self { width, held: VecDeque::new(), gone: None }
+    }
+
+    fn at(&self, start: u64, count: u32) -> Result<usize, usize> {
+        self.held.binary_search_by_key(&(start, count), |held| (held.start, held.count))
+    }
+
+    /// Whether the span of `at` may have been written by this count and is no longer held: then it
+    /// cannot be written anew without losing what it had.
+    pub(super) fn has_forgotten(&self, at: Timestamp, count: u32) -> bool {
+        let start = self.width.start(at);
+        let is_gone = self.gone.is_some_and(|(of, up_to)| of == count && start <= up_to);
+        is_gone && self.at(start, count).is_err()
+    }
+
+    /// Adds to the span of `at`; answers how many requests had to be given up that were not
+    /// written yet.
+    pub(super) fn add(&mut self, at: Timestamp, count: u32, more: &Span, names: &Names) -> u64 {
+        let (start, width) = (self.width.start(at), self.width);
+        let index = match self.at(start, count) {
+            Ok(index) => index,
+            Err(index) => {
+                for held in &mut self.held {
+                    if let State::Open(span) = &held.state {
+                        held.state = State::Over(record::encode(span, names, width));
+                    }
+                }
+                let state = State::Open(Box::default());
+                self.held.insert(index, Held { start, count, state, changes: 0, written: 0 });
+                index
             }
         };
-        match self {
-            Self::Open(slot) => add(slot),
-            Self::Over(packed) => {
-                let mut slot = packed.unpacked();
-                add(&mut slot);
-                *packed = Packed::of(&slot);
+        let held = &mut self.held[index];
+        held.state.add(more, names, width);
+        held.changes += 1;
+        self.bound(names)
+    }
+
+    /// Gives up what is too much: the earliest that is written, and if none is, the earliest.
+    fn bound(&mut self, names: &Names) -> u64 {
+        let mut lost = 0;
+        while self.held.len() > self.width.held
+            || (self.bytes() > self.width.held_bytes && self.held.len() > 2)
+        {
+            let written = self.held.iter().position(|held| held.written == held.changes);
+            let Some(first) = self.held.remove(written.unwrap_or(0)) else { break };
+            let up_to = match self.gone {
+                Some((count, up_to)) if count == first.count => up_to.max(first.start),
+                Some((count, _)) if count > first.count => continue,
+                Some(_) | None => first.start,
+            };
+            self.gone = Some((first.count, up_to));
+            if first.written < first.changes {
+                let bytes = first.state.bytes(names, self.width);
+                let span = record::decode(&bytes, names).unwrap_or_default();
+                lost += span.routes.values().map(|counts| counts.usage.requests).sum::<u64>();
             }
         }
+        lost
     }
 
-    fn for_each(&self, mut with: impl FnMut(&Label, &Counts)) {
-        match self {
-            Self::Open(slot) => slot.iter().for_each(|(label, counts)| with(label, counts)),
-            Self::Over(packed) => packed.lines().for_each(|(label, counts)| with(label, &counts)),
-        }
-    }
-}
-
-impl Rings {
-    pub(super) fn add(&mut self, label: Label, counts: &Counts) {
-        self.open.entry(label).or_default().add(counts);
-    }
-
-    /// Closes what was counted since the last tick as the second of `now`, and answers it.
-    pub(super) fn tick(&mut self, now: Timestamp) -> Slot {
-        let slot = std::mem::take(&mut self.open);
-        self.add_second(now, &slot);
-        slot
-    }
-
-    /// Adds what was counted in the second of `at`.
-    pub(super) fn add_second(&mut self, at: Timestamp, slot: &Slot) {
-        put(&mut self.minutes, Timestamp(at.0 / 60_000 * 60_000), MINUTES, slot);
-        put(&mut self.seconds, Timestamp(at.0 / 1000 * 1000), SECONDS, slot);
-    }
-}
-
-/// Adds to the span of `start`, which need not be the last one: clocks differ and go back.
-fn put(ring: &mut VecDeque<(Timestamp, Span)>, start: Timestamp, keep: usize, slot: &Slot) {
-    if slot.is_empty() {
-        return;
-    }
-    let at = ring.partition_point(|(known, _)| *known < start);
-    if ring.get(at).is_none_or(|(known, _)| *known != start) {
-        ring.iter_mut().for_each(|(_, span)| span.close());
-        ring.insert(at, (start, Span::Open(Slot::default())));
-    }
-    if let Some((_, span)) = ring.get_mut(at) {
-        span.add(slot);
-    }
-    while ring.len() > keep {
-        ring.pop_front();
-    }
-}
-
-/// How far back a report looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Range {
-    /// Sixty seconds, by the second.
-    OneMinute,
-    /// Three hundred seconds, by the second.
-    FiveMinutes,
-    /// Sixty minutes, by the minute.
-    OneHour,
-}
-
-impl Range {
-    /// Reads `1m`, `5m` or `1h`.
-    ///
-    /// # Errors
-    /// A sentence that says what is accepted.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "1m" => Ok(Self::OneMinute),
-            "5m" => Ok(Self::FiveMinutes),
-            "1h" => Ok(Self::OneHour),
-            other => Err(format!("`{other}` is not a range; use `1m`, `5m` or `1h`")),
-        }
-    }
-
-    /// The range as it is written.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OneMinute => "1m",
-            Self::FiveMinutes => "5m",
-            Self::OneHour => "1h",
-        }
-    }
-
-    fn millis(self) -> u64 {
-        match self {
-            Self::OneMinute => 60_000,
-            Self::FiveMinutes => 300_000,
-            Self::OneHour => 3_600_000,
-        }
-    }
-}
-
-/// What was counted. Latencies in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
-    /// Requests answered.
-    pub requests: u64,
-    /// Of them with a status of 400 to 499, refusals by a limit included.
-    pub client_errors: u64,
-    /// Of them with a status of 500 and above.
-    pub server_errors: u64,
-    /// Of them refused by a limit (429).
-    pub limited: u64,
-    /// Bytes of request bodies.
-    pub bytes_in: u64,
-    /// Bytes of answers' bodies.
-    pub bytes_out: u64,
-    /// Half were at most this slow; none if there were no requests.
-    pub latency_ms_p50: Option<f64>,
-    /// 95 of 100 were at most this slow.
-    pub latency_ms_p95: Option<f64>,
-    /// 99 of 100 were at most this slow.
-    pub latency_ms_p99: Option<f64>,
-}
-
-impl Figures {
-    pub(super) fn of(counts: &Counts) -> Self {
-        let ms = |quantile| counts.latency.quantile(quantile).map(|d| d.as_secs_f64() * 1000.0);
-        Self {
-            requests: counts.requests(),
-            client_errors: counts.by_class[4],
-            server_errors: counts.by_class[5],
-            limited: counts.limited,
-            bytes_in: counts.bytes_in,
-            bytes_out: counts.bytes_out,
-            latency_ms_p50: ms(0.5),
-            latency_ms_p95: ms(0.95),
-            latency_ms_p99: ms(0.99),
-        }
-    }
-}
-
-/// A route's figures.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RouteFigures {
-    /// The route.
-    pub route: Arc<str>,
-    /// The service that it leads to.
-    pub service: Arc<str>,
-    /// Its figures.
-    #[serde(flatten)]
-    pub figures: Figures,
-}
-
-/// The figures of a second or a minute.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Point {
-    /// When it began, in milliseconds since 1970 UTC.
-    pub at: Timestamp,
-    /// Its figures.
-    #[serde(flatten)]
-    pub figures: Figures,
-}
-
-/// The traffic of a range.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The range asked for.
-    pub range: &'static str,
-    /// When it begins, in milliseconds since 1970 UTC.
-    pub from: Timestamp,
-    /// When it ends.
-    pub to: Timestamp,
-    /// Everything together.
-    pub total: Figures,
-    /// By route.
-    pub routes: Vec<RouteFigures>,
-    /// By service.
-    pub services: BTreeMap<Arc<str>, Figures>,
-    /// By tenant; only in the operator's report over all tenants. `(other)` stands for requests
-    /// without a tenant and for tenants beyond the bound.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub tenants: BTreeMap<String, Figures>,
-    /// By second or minute; those without traffic are missing.
-    pub series: Vec<Point>,
-}
-
-pub(super) fn report(
-    rings: &Rings,
-    names: &[RouteName],
-    range: Range,
-    now: Timestamp,
-    tenant: Option<&TenantId>,
-) -> Report {
-    let from = Timestamp(now.0.saturating_sub(range.millis()));
-    let ring = match range {
-        Range::OneMinute | Range::FiveMinutes => &rings.seconds,
-        Range::OneHour => &rings.minutes,
-    };
-    let mut total = Counts::default();
-    let mut routes: BTreeMap<RouteId, Counts> = BTreeMap::new();
-    let mut services: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
-    let mut tenants: BTreeMap<String, Counts> = BTreeMap::new();
-    let mut series = Vec::new();
-    for (at, span) in ring.iter().filter(|(at, _)| *at >= from) {
-        let mut point = Counts::default();
-        span.for_each(|Label { route, tenant: owner }, counts| {
-            if tenant.is_some() && owner.as_ref() != tenant {
-                return;
-            }
-            point.add(counts);
-            routes.entry(*route).or_default().add(counts);
-            let service = names[route.0 as usize].service.clone();
-            services.entry(service).or_default().add(counts);
-            if tenant.is_none() {
-                let owner = owner.as_ref().map_or("(other)", TenantId::as_str);
-                tenants.entry(owner.to_owned()).or_default().add(counts);
-            }
+    fn bytes(&self) -> usize {
+        let over = self.held.iter().map(|held| match &held.state {
+            State::Over(bytes) => bytes.len(),
+            State::Open(_) => 0,
         });
-        if point.requests() > 0 {
-            total.add(&point);
-            series.push(Point { at: *at, figures: Figures::of(&point) });
+        over.sum()
+    }
+
+    /// What is to be written.
+    pub(super) fn unwritten(&self, names: &Names) -> Vec<Piece> {
+        let unwritten = self.held.iter().filter(|held| held.written < held.changes);
+        unwritten.map(|held| self.piece(held, names)).collect()
+    }
+
+    /// What there is of a period.
+    pub(super) fn of(&self, period: &Period, names: &Names) -> Vec<Piece> {
+        let wanted = self.held.iter().filter(|held| period.has(held.start));
+        wanted.map(|held| self.piece(held, names)).collect()
+    }
+
+    fn piece(&self, held: &Held, names: &Names) -> Piece {
+        let bytes = held.state.bytes(names, self.width);
+        let Held { start, count, changes, .. } = *held;
+        Piece { width: self.width, start, count, bytes, changes }
+    }
+
+    /// A piece is in the store.
+    pub(super) fn is_written(&mut self, piece: &Piece) {
+        if let Ok(index) = self.at(piece.start, piece.count) {
+            let held = &mut self.held[index];
+            held.written = held.written.max(piece.changes);
         }
     }
-    let named = |(id, counts): (RouteId, Counts)| {
-        let RouteName { route, service } = names[id.0 as usize].clone();
-        RouteFigures { route, service, figures: Figures::of(&counts) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analytics::{
+        figures::{Counts, Usage},
+        period::SLICE,
     };
-    Report {
-        range: range.as_str(),
-        from,
-        to: now,
-        total: Figures::of(&total),
-        routes: routes.into_iter().map(named).collect(),
-        services: services.into_iter().map(|(name, c)| (name, Figures::of(&c))).collect(),
-        tenants: tenants.into_iter().map(|(name, c)| (name, Figures::of(&c))).collect(),
-        series,
+    use std::time::Duration;
+
+    fn requests(names: &Names, count: u64) -> Span {
+        let mut counts = Counts::default();
+        (0..count).for_each(|_| counts.add_one(&Usage::one(200, 0, 0), Duration::ZERO));
+        let mut span = Span::default();
+        span.add_route(names.number("r", "s", None), None, &counts);
+        span
+    }
+
+    fn total(pieces: &[Piece], names: &Names) -> u64 {
+        let spans = pieces.iter().map(|piece| record::decode(&piece.bytes, names).unwrap());
+        spans.map(|span| span.routes.values().map(|c| c.usage.requests).sum::<u64>()).sum()
+    }
+
+    #[test]
+    fn what_is_written_is_not_written_again_until_it_changes() {
+        let names = Names::default();
+        let mut ring = Ring::new(&SLICE);
+        let at = |slice: u64| Timestamp(slice * SLICE.millis + 17);
+        for slice in [1, 2, 3, 2, 1, 3] {
+            assert_eq!(ring.add(at(slice), 0, &requests(&names, 1), &names), 0);
+        }
+        let pieces = ring.unwritten(&names);
+        assert_eq!((pieces.len(), total(&pieces, &names)), (3, 6));
+        ring.add(at(2), 0, &requests(&names, 1), &names);
+        pieces.iter().for_each(|piece| ring.is_written(piece));
+        let again = ring.unwritten(&names);
+        assert_eq!((again.len(), again[0].start, total(&again, &names)), (1, 2 * SLICE.millis, 3));
+    }
+
+    #[test]
+    fn what_is_not_held_any_more_is_known_as_forgotten() {
+        let names = Names::default();
+        let mut ring = Ring::new(&SLICE);
+        let mut lost = 0;
+        for slice in 0..200_u64 {
+            lost += ring.add(Timestamp(slice * SLICE.millis), 0, &requests(&names, 1), &names);
+            if slice < 50 {
+                ring.unwritten(&names).iter().for_each(|piece| ring.is_written(piece));
+            }
+        }
+        assert_eq!(lost, 200 - SLICE.held as u64 - 50);
+        assert!(ring.has_forgotten(Timestamp(69 * SLICE.millis), 0));
+        assert!(!ring.has_forgotten(Timestamp(70 * SLICE.millis), 0));
+        assert!(!ring.has_forgotten(Timestamp(69 * SLICE.millis), 1));
     }
 }

@@ -131,6 +131,59 @@ async fn a_service_that_is_gone_is_told_as_gone() {
 }
 
 #[tokio::test]
+async fn calls_are_counted_by_the_realm_that_is_called() {
+    let realms = Realms::as_it_is();
+    let plans = realms.plans();
+    for _ in 0..3 {
+        assert_eq!(told(&plans, Method::GET, "/plans/first", None).await.0, 200);
+    }
+    assert_eq!(told(&plans, Method::DELETE, "/plans/first", None).await.0, 403);
+    let mut counted = Json::Null;
+    for _ in 0..100 {
+        let path = "/analytics/traffic?range=1h";
+        let report: Json = realms.node.admin().get(path).await.unwrap();
+        counted = report["realms"]["solution"].clone();
+        if counted["requests"] == 4 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        (&counted["requests"], &counted["client_errors"]),
+        (&json!(4), &json!(1)),
+        "{counted}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_is_in_the_timeline_of_its_users_session() {
+    let realms = Realms::start(|config| config, "[sessions]\ntimeline = true\n");
+    let ann = realms.node.client("acme", "ann");
+    let session: Json = ann.post("/crosstown/v1/sessions", &json!({})).await.unwrap();
+    let for_ann = realms.plans().on_behalf_of(session["token"].as_str().unwrap());
+    assert_eq!(told(&for_ann, Method::GET, "/plans/first", None).await.0, 200);
+    assert_eq!(told(&for_ann, Method::DELETE, "/plans/first", None).await.0, 403);
+    let path = format!("/crosstown/v1/sessions/{}/timeline", session["id"].as_str().unwrap());
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        let timeline: Json = ann.get(&path).await.unwrap();
+        seen = timeline["entries"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| item["service"] == "plans" || item["route"] == "plans.dropPlan")
+            .map(|item| (item["route"].clone(), item["status"].clone()))
+            .collect();
+        if seen.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let expected = [("plans.getPlan", 200), ("plans.dropPlan", 403)];
+    assert_eq!(seen, expected.map(|(route, status)| (json!(route), json!(status))));
+}
+
+#[tokio::test]
 async fn a_call_is_charged_once() {
     let limit = "[[limits]]\nname = \"each\"\nper = \"user\"\nrequests = 3\nperiod = \"1h\"\n";
     let realms = Realms::start(|config| config, limit);
