@@ -1,7 +1,7 @@
 use super::*;
 use clock::ManualClock;
 use store::Bucket;
-use store_memory::MemoryStore;
+use store_memory::{Fault, MemoryStore};
 use types::{Pillars, PrincipalKind, Priority};
 
 const START: Timestamp = Timestamp(1_700_000_000_000);
@@ -10,6 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 struct World {
     clock: Arc<ManualClock>,
+    store: Arc<MemoryStore>,
     sessions: Arc<Sessions>,
     tenant: TenantId,
     ann: Principal,
@@ -17,11 +18,11 @@ struct World {
 
 fn world_with(config: Config) -> World {
     let clock = ManualClock::new(START, 7);
-    let store: SharedStore = Arc::new(MemoryStore::new(clock.clone()));
+    let store = Arc::new(MemoryStore::new(clock.clone()));
     let revocations = Revocations::new(store.clone());
-    let sessions = Arc::new(Sessions::new(store, clock.clone(), config, revocations));
+    let sessions = Arc::new(Sessions::new(store.clone(), clock.clone(), config, revocations));
     let ann = Principal { kind: PrincipalKind::User, id: "ann".parse().unwrap() };
-    World { clock, sessions, tenant: TenantId::new("acme").unwrap(), ann }
+    World { clock, store, sessions, tenant: TenantId::new("acme").unwrap(), ann }
 }
 
 fn world() -> World {
@@ -33,6 +34,13 @@ fn device(id: &str) -> Option<NewDevice> {
 }
 
 impl World {
+    /// From now on commits take a while, in which others read what was before.
+    fn let_others_in_between(&self) {
+        let slow = Fault::Delay(Duration::from_millis(1));
+        self.store
+            .plan_faults(|faults| (1..=500).fold(faults, |all, nth| all.on_commit(nth, slow)));
+    }
+
     async fn make(&self, new: NewSession) -> (SessionId, String) {
         let (session, token) = self.sessions.create(&self.tenant, &self.ann, new).await.unwrap();
         (session.id, token)
@@ -164,6 +172,7 @@ async fn a_limit_is_exact_however_many_come_at_once() {
     for (on_limit, ended) in [(OnLimit::Refuse, 0), (OnLimit::EndOldest, 16)] {
         let config = Config { per_user_max: 4, on_limit, ..Config::default() };
         let world = Arc::new(world_with(config));
+        world.let_others_in_between();
         let making = (0..20).map(|_| {
             let world = world.clone();
             tokio::spawn(async move {
@@ -234,6 +243,7 @@ async fn of_many_who_redeem_a_code_one_gets_the_session() {
     let (id, old) = world.make(new).await;
     let World { sessions, tenant, ann, .. } = &*world;
     let offered = sessions.offer(tenant, id, &NewHandover::default(), ann).await.unwrap();
+    world.let_others_in_between();
     let redeeming = (0..8).map(|number| {
         let (world, code) = (world.clone(), offered.code.clone());
         tokio::spawn(async move {
