@@ -42,7 +42,8 @@ const SWEEP: usize = 1024;
 /// **Reads** are scripts as well, on the master alone: each is atomic and positioned.
 ///
 /// **Hints** come by sharded publish/subscribe. While that connection is away, watchers ask by
-/// themselves each [`Options::poll_every`], and all are told to ask when it is back.
+/// themselves each [`Options::poll_every`], and all are told to ask when it is there and when it
+/// is back.
 ///
 /// **Lives.** Each bucket records which server process goes on with its data. Another process,
 /// or another replication history, starts a new life, and thereby a new incarnation of every
@@ -81,8 +82,16 @@ impl RedisStore {
             }
             Heard::Gap => told.notify_all(),
         });
-        listener.want(Bucket::all().map(|bucket| (nodes.keys.hints(bucket), bucket)));
+        let channels = || Bucket::all().map(|bucket| (nodes.keys.hints(bucket), bucket));
+        listener.want(channels());
         let mut tasks = JoinSet::new();
+        let (listening, told) = (listener.clone(), hints.clone());
+        let channels: Vec<_> = channels().map(|(channel, _)| channel).collect();
+        tasks.spawn(async move {
+            while listening.confirmed(&channels).await.is_err() {}
+            // Who has looked before has missed what came between.
+            told.notify_all();
+        });
         let checking = nodes.clone();
         tasks.spawn(async move { checking.keep_checking().await });
         tasks.spawn(async move { match listener.run().await {} });

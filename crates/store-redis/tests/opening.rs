@@ -3,10 +3,11 @@
 
 mod support;
 
-use std::error::Error as _;
-use store::{Store, Survives};
-use store_redis::OpenError;
-use support::{append, try_open};
+use clock::SystemClock;
+use std::{error::Error as _, sync::Arc, time::Duration};
+use store::{Position, SharedStore, Store, Survives};
+use store_redis::{OpenError, Options, RedisStore};
+use support::{append, open, options, partition, try_open};
 use test_servers::{Appends, Redis, RedisCluster, RedisOptions};
 
 fn chain(error: &OpenError) -> String {
@@ -104,4 +105,25 @@ async fn a_cluster_is_recognised_by_any_of_its_nodes() {
     let single = Redis::start(RedisOptions::default()).unwrap();
     let url = format!("redis+cluster://127.0.0.1:{}/", single.port());
     assert!(matches!(try_open(&url).await, Err(OpenError::Url(_))));
+}
+
+#[tokio::test]
+async fn what_is_written_before_hints_come_is_noticed_when_they_do() {
+    let server = Redis::start(RedisOptions::default()).unwrap();
+    let seldom = Options { poll_every: Duration::from_secs(3600), ..options() };
+    let store = RedisStore::open(&server.url(), seldom, SystemClock::shared()).await.unwrap();
+    let store: SharedStore = Arc::new(store);
+    let mut watcher = store::watch(store.clone());
+    watcher.follow(partition("p"), Position::ZERO);
+    // It looks, and there is nothing.
+    assert_eq!(watcher.touched().await, partition("p"));
+    // While this thread waits, nothing of the store's own goes on: nobody has subscribed yet.
+    let url = server.url();
+    let written = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { open(&url).await.commit(append("p", "1")).await.unwrap() });
+    });
+    written.join().unwrap();
+    let touched = tokio::time::timeout(Duration::from_secs(30), watcher.touched()).await;
+    assert_eq!(touched.unwrap(), partition("p"));
 }
