@@ -1,14 +1,10 @@
 //! Fetches issuers' JWK sets by HTTP and HTTPS.
 
+use crate::http_client::{HttpClient, http_client};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use std::time::Duration;
 use store::BoxError;
 use traffic_cop::identity::issuer::FetchKeys;
@@ -18,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// A client that follows no redirects.
 pub(crate) struct KeyServer {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: HttpClient<Empty<Bytes>>,
 }
 
 impl KeyServer {
@@ -27,13 +23,7 @@ impl KeyServer {
     /// # Errors
     /// A sentence, if there are none.
     pub(crate) fn new() -> Result<Self, String> {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| format!("cannot read the machine's certificates: {error}"))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+        Ok(Self { client: http_client()? })
     }
 }
 

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod conformance;
 mod demo;
+mod http_client;
 mod key_server;
 mod node;
 mod services;

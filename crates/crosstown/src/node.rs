@@ -2,6 +2,7 @@
 
 mod admin;
 mod changes;
+mod channels;
 mod cluster;
 mod explains;
 mod holders;
@@ -12,6 +13,7 @@ mod peers;
 mod realms;
 mod run;
 mod stores;
+mod views;
 mod witness;
 
 pub(crate) use admin::{CONNECTIONS_MAX, serve as serve_routes};

@@ -6,15 +6,11 @@
 
 mod otlp;
 
+use crate::http_client::{HttpClient, http_client};
 use bytes::Bytes;
 use clock::SharedClock;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde::Deserialize;
 use std::{
     collections::VecDeque,
@@ -111,7 +107,7 @@ impl Waiting {
 
 /// Tells a receiver.
 pub(crate) struct Exporter {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient<Full<Bytes>>,
     uri: Uri,
     interval: Duration,
     analytics: Arc<Analytics>,
@@ -132,13 +128,7 @@ impl Exporter {
         node: String,
     ) -> Result<Option<Self>, String> {
         let Some(url) = &config.otlp else { return Ok(None) };
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| format!("cannot read the machine's certificates: {error}"))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let client = http_client()?;
         let (uri, interval, counts) = (uri(url)?, config.interval, Arc::default());
         Ok(Some(Self { client, uri, interval, analytics, clock, node, counts }))
     }

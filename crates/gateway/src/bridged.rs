@@ -38,13 +38,15 @@ pub(crate) struct Bridged {
     base: usize,
 }
 
-/// Who asks, if a realm does.
+/// A call between services.
 #[derive(Debug, Clone)]
-pub(crate) struct From {
-    /// The realm.
+pub(crate) struct Call {
+    /// The realm that calls.
     pub(crate) realm: Arc<str>,
     /// Who speaks for it.
     pub(crate) actor: Arc<Caller>,
+    /// For whom: a user, or the actor itself.
+    pub(crate) subject: Arc<Caller>,
     /// Bytes of the path before the API begins.
     pub(crate) base: usize,
 }
@@ -79,15 +81,15 @@ impl Bridged {
     /// Lets a request pass that may cross, and whose caller has what the document asks for.
     pub(crate) fn may_pass(
         &self,
-        from: Option<&From>,
+        call: Option<&Call>,
         caller: Option<&Caller>,
     ) -> Result<(), Problem> {
         if self.waits {
             let detail = format!("the document of `{}` has not come yet", self.member.name);
             return Err(Problem::new(Code::NoInstance, detail));
         }
-        let realm = match from {
-            Some(from) => Some(&from.realm),
+        let realm = match call {
+            Some(call) => Some(&call.realm),
             None => caller.and_then(|caller| self.realms.of_caller(caller)),
         };
         if let Some(realm) = realm {
@@ -100,12 +102,12 @@ impl Bridged {
     pub(crate) fn admit(
         &self,
         core: &Core,
-        from: Option<&From>,
+        call: Option<&Call>,
         caller: Option<&Caller>,
         head: &Parts,
         has_body: bool,
     ) -> Result<(), Problem> {
-        self.may_pass(from, caller)?;
+        self.may_pass(call, caller)?;
         let Some(operation) = self.operation() else { return Ok(()) };
         let how = self.member.config.requests;
         if how == Validation::Off {
@@ -113,7 +115,7 @@ impl Bridged {
         }
         let normal = path::normalise(head.uri.path())
             .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
-        let base = from.map_or(self.base, |from| from.base);
+        let base = call.map_or(self.base, |call| call.base);
         let below = normal.get(base..).unwrap_or_default();
         let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
         let problem = match checked {

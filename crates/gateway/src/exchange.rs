@@ -1,7 +1,7 @@
 //! One request and its answer.
 
 use crate::{
-    bridged::{self, From},
+    bridged::{self, Call},
     charge::{charge, limited, settled},
     config::Auth,
     connection::Conn,
@@ -33,7 +33,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use traffic_cop::limit::Decision;
-use types::Caller;
 
 /// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
@@ -41,11 +40,10 @@ pub(crate) async fn serve(
     head: Box<Parts>,
     body: Option<LocalBody>,
 ) -> Response<Outgoing> {
-    let mut ticket = Ticket::new(Rc::clone(&conn));
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
+    let mut ticket = Ticket::new(Rc::clone(&conn), &trace);
     let id = trace.id.clone();
-    ticket.trace = Some(id.clone());
     ticket.asked = head.uri.path_and_query().map(|target| (head.method.clone(), target.clone()));
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
@@ -53,10 +51,7 @@ pub(crate) async fn serve(
     let asked = Asked { trace, noted, switching, form, client: None, call: None };
     let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
         Ok(answer) => answer,
-        Err(problem) => {
-            ticket.code = Some(problem.code);
-            form.refused(&problem)
-        }
+        Err(problem) => ticket.refused(&problem, form),
     };
     let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
     // No byte after the head was read, so what follows cannot be told apart.
@@ -71,13 +66,11 @@ pub(crate) async fn serve(
 
 /// Answers bytes that are no request.
 pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
-    let mut ticket = Ticket::new(Rc::clone(conn));
+    let trace = Trace::new(conn, None);
+    let mut ticket = Ticket::new(Rc::clone(conn), &trace);
     ticket.route = conn.core.node.misframed;
-    let id = Trace::new(conn, None).id;
-    ticket.trace = Some(id.clone());
-    let problem = refusal.problem();
-    ticket.code = Some(problem.code);
-    sealed(refused(&problem), id, ticket, false, Form::Http)
+    let answer = ticket.refused(&refusal.problem(), Form::Http);
+    sealed(answer, trace.id, ticket, false, Form::Http)
 }
 
 fn sealed(
@@ -142,7 +135,7 @@ pub(crate) struct Asked {
     /// Whom a trusted proxy speaks for.
     pub(crate) client: Option<Box<Client>>,
     /// Of a call between services: who calls, and for whom.
-    pub(crate) call: Option<Box<(From, Arc<Caller>)>>,
+    pub(crate) call: Option<Box<Call>>,
 }
 
 impl Asked {
@@ -209,7 +202,7 @@ async fn handle(
     }
     let (granted, form) = (cors.grant(&head.headers), asked.form);
     let answer = Box::pin(forward(conn, &route, target, head, body, asked, ticket)).await;
-    let mut answer = answer.unwrap_or_else(|problem| form.refused(&problem));
+    let mut answer = answer.unwrap_or_else(|problem| ticket.refused(&problem, form));
     granted.mark(answer.headers_mut());
     Ok(answer)
 }
@@ -298,7 +291,6 @@ async fn mount(
     check_length(asked.noted.length, point.body_bytes_max)?;
     let caller = identify(conn, point.auth, request.headers(), asked.client.is_none()).await?;
     ticket.caller.clone_from(&caller);
-    ticket.witness(request.method(), request.uri(), &asked.trace.parent, point.name);
     let ip = asked.ip(conn);
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
     let mut decision = settled(conn, decision).await;

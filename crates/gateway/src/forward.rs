@@ -1,7 +1,7 @@
 //! The way of a request to a service, and of the answer back.
 
 use crate::{
-    bridged::{self, From},
+    bridged::{self, Call},
     cache::Scope,
     charge::{charge, limited, settled},
     connection::Conn,
@@ -59,7 +59,7 @@ pub(crate) async fn forward(
     let patience = deadline::asked(asked.noted.timeout.as_ref())?;
     let patience = patience.into_iter().chain(call_timeout).min();
     let mut caller = match &asked.call {
-        Some(call) => Some(Arc::clone(&call.1)),
+        Some(call) => Some(Arc::clone(&call.subject)),
         None => identify(conn, route.auth, &head.headers, asked.client.is_none()).await?,
     };
     let mut granted = None;
@@ -70,7 +70,6 @@ pub(crate) async fn forward(
         }
     }
     ticket.caller.clone_from(&caller);
-    ticket.witness(&head.method, &head.uri, &asked.trace.parent, &route.name);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
     let mut decision = settled(conn, decision).await;
@@ -91,9 +90,9 @@ pub(crate) async fn forward(
         }
     }
     if let Some(bridged) = &route.bridged {
-        let from = asked.call.as_ref().map(|call| &call.0);
-        if let Err(problem) = bridged.admit(core, from, caller.as_deref(), &head, body.is_some()) {
-            let mut answer = form.refused(&problem);
+        let call = asked.call.as_deref();
+        if let Err(problem) = bridged.admit(core, call, caller.as_deref(), &head, body.is_some()) {
+            let mut answer = ticket.refused(&problem, form);
             tell_limits(conn, &mut answer, &mut decision, ticket);
             return Ok(answer);
         }
@@ -105,9 +104,6 @@ pub(crate) async fn forward(
         (backend, sticky::key_of(&asked, &backend.service).map(|key| key.hash()))
     };
     ticket.route = backend.id;
-    if let Some(witnessed) = &mut ticket.witnessed {
-        witnessed.service = backend.service.name().into();
-    }
     let bound = caller.as_deref().and_then(|caller| bound_instance(caller, backend.service.name()));
     if let (Some(_), Some(session)) = (bound, caller.as_ref().and_then(|caller| caller.session)) {
         key = Some(sticky::Key::Session(session).hash());
@@ -138,7 +134,7 @@ pub(crate) async fn forward(
         body = match Box::pin(bridged.read(core, &mut head, body)).await {
             Ok(body) => body,
             Err(Stop::Refused(problem)) => {
-                let mut answer = form.refused(&problem);
+                let mut answer = ticket.refused(&problem, form);
                 tell_limits(conn, &mut answer, &mut decision, ticket);
                 return Ok(answer);
             }
@@ -188,6 +184,9 @@ pub(crate) async fn forward(
                 let edit = &route.response_edit;
                 let after = content.after(core, known, answer, edit, patience);
                 let mut answer = Box::pin(after).await?;
+                if let Some(bridged) = &route.bridged {
+                    answer = bridged.answered(core, answer);
+                }
                 tell_limits(conn, &mut answer, &mut decision, ticket);
                 return Ok(answer);
             }
@@ -198,7 +197,7 @@ pub(crate) async fn forward(
     let late = conn.late(terms.timeout, is_h2 || patience.is_some());
     let reply = core.pool.call(&backend.service, head, body, &terms, late).await;
     ticket.instance = terms.answered.take();
-    note_instance(conn, ticket, backend.service.name());
+    note_stray(conn, ticket, backend.service.name());
     let mut answer = match (reply, pending) {
         (Ok(Reply::Answer(answer)), Some((content, known))) => {
             let patience = backend.timeout;
@@ -230,20 +229,13 @@ fn bound_instance<'a>(caller: &'a Caller, service: &str) -> Option<&'a str> {
     caller.steering.as_ref()?.instances.get(service).map(|instance| &**instance)
 }
 
-/// Tells which instance answered those who want to know, and that it was not the one that the
-/// session is bound to.
-fn note_instance(conn: &Conn, ticket: &mut Ticket, service: &str) {
-    let Some(instance) = ticket.instance.as_ref().map(|instance| instance.authority()) else {
-        return;
-    };
-    if let Some(witnessed) = &mut ticket.witnessed {
-        witnessed.instance = Some(instance.into());
-    }
-    if let Some(caller) = ticket.caller.as_deref()
+/// Tells that another instance answered than the one that the session is bound to.
+fn note_stray(conn: &Conn, ticket: &Ticket, service: &str) {
+    if let (Some(caller), Some(instance)) = (&ticket.caller, &ticket.instance)
         && let Some(bound) = bound_instance(caller, service)
-        && bound != instance
+        && *bound != *instance.authority()
     {
-        conn.core.node.witness.strayed(caller, service, bound, instance);
+        conn.core.node.witness.strayed(caller, service, bound, instance.authority());
     }
 }
 
@@ -323,7 +315,7 @@ fn fit(
     }
     if let Some(call) = call {
         let value = |text: &str| HeaderValue::from_str(text).ok();
-        let From { realm, actor, .. } = &call.0;
+        let Call { realm, actor, .. } = &*call;
         added.extend(value(realm).map(|realm| (bridged::REALM, realm)));
         added.extend(value(actor.principal.id.as_str()).map(|actor| (bridged::ACTOR, actor)));
     }

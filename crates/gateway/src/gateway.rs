@@ -11,7 +11,7 @@ use crate::{
     explain::{Explanation, Question, explain},
     load::CoreLoad,
     mount::{CoreId, MakeMounts},
-    route::{Routes, Table},
+    route::Table,
     tls::{EdgeTls, TlsStatus},
     witness::Witness,
 };
@@ -119,7 +119,8 @@ impl Gateway {
     /// [`ConfigError`] says in one line what to change.
     pub fn check(config: &Config, services: &soa::Config) -> Result<(), ConfigError> {
         config.check()?;
-        Routes::compile(config, services)?;
+        let services = Services::compile(services, None)?;
+        compile(config, &services, &Analytics::default())?;
         open_tls(config, None).map(|_| ())
     }
 
@@ -130,8 +131,7 @@ impl Gateway {
     pub fn start(config: Config, services: &soa::Config, parts: Parts) -> Result<Self, StartError> {
         config.check()?;
         let services = Services::compile(services, None).map_err(ConfigError::from)?;
-        let table = Table::compile(&config, &services, &parts.analytics)?;
-        let calls = Calls::compile(&config, &services, &parts.analytics)?;
+        let (table, calls) = compile(&config, &services, &parts.analytics)?;
         let tls = open_tls(&config, None)?;
         parts.registry.attach(&services);
         let listener = listen(config.listen)?;
@@ -260,8 +260,7 @@ impl Gateway {
     pub fn check_realms(&self, realms: &Arc<Realms>) -> Result<(), ConfigError> {
         let snapshot = self.node.snapshot.load();
         let config = Config { realms: Arc::clone(realms), ..snapshot.config.clone() };
-        Table::compile(&config, &snapshot.services, &Analytics::default())?;
-        Calls::compile(&config, &snapshot.services, &Analytics::default()).map(|_| ())
+        compile(&config, &snapshot.services, &Analytics::default()).map(|_| ())
     }
 
     /// Serves by these realms from the next request on, and by everything else as before. What is
@@ -273,9 +272,8 @@ impl Gateway {
         let _checks = self.checks.lock();
         let now = self.node.snapshot.load();
         let config = Config { realms, ..now.config.clone() };
-        let (services, analytics) = (now.services.clone(), &self.node.analytics);
-        let table = Table::compile(&config, &services, analytics)?;
-        let calls = Calls::compile(&config, &services, analytics)?;
+        let services = now.services.clone();
+        let (table, calls) = compile(&config, &services, &self.node.analytics)?;
         let tls = now.tls.clone();
         self.node.snapshot.store(Arc::new(Snapshot { config, services, table, calls, tls }));
         self.node.generation.fetch_add(1, Ordering::Release);
@@ -413,8 +411,7 @@ impl Gateway {
         config.check()?;
         let now = self.node.snapshot.load();
         let services = Services::compile(services, Some(&now.services))?;
-        let table = Table::compile(&config, &services, &self.node.analytics)?;
-        let calls = Calls::compile(&config, &services, &self.node.analytics)?;
+        let (table, calls) = compile(&config, &services, &self.node.analytics)?;
         let tls = open_tls(&config, now.tls.as_ref())?;
         Ok(Snapshot { config, services, table, calls, tls })
     }
@@ -450,6 +447,16 @@ impl Drop for Gateway {
         self.stop.send_replace(true);
         self.cut.send_replace(true);
     }
+}
+
+/// The routes from outside, and those between services.
+fn compile(
+    config: &Config,
+    services: &Services,
+    analytics: &Analytics,
+) -> Result<(Table, Calls), ConfigError> {
+    let table = Table::compile(config, services, analytics)?;
+    Ok((table, Calls::compile(config, services, analytics)?))
 }
 
 /// TLS as configured; as it is `now`, with its files as they are, if that is the same.

@@ -5,13 +5,14 @@ use crate::{
     connection::Conn,
     core::Snapshot,
     grpc::{self, Form},
+    trace::{self, Trace},
     watch::Owed,
     witness::Witnessed,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri, uri::PathAndQuery};
+use http::{HeaderValue, Method, Response, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
-use protocol::Code;
+use protocol::{Code, Problem};
 use soa::{Body, BoxError, Inflow, InflowFailure, Instance};
 use std::{
     pin::Pin,
@@ -21,7 +22,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::{
-    analytics::{self, RouteId, Sample},
+    analytics::{self, RouteId, RouteName, Sample},
     limit::Owing,
 };
 use types::Caller;
@@ -42,11 +43,10 @@ pub(crate) struct Ticket {
     pub(crate) trial: Option<(Arc<Canary>, Side)>,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
-    /// What is to be told of it, if it is of a session.
-    pub(crate) witnessed: Option<Box<Witnessed>>,
-    /// What was asked for, and the request's id.
+    /// What was asked for.
     pub(crate) asked: Option<(Method, PathAndQuery)>,
-    pub(crate) trace: Option<HeaderValue>,
+    /// Its `traceparent`.
+    trace: HeaderValue,
     /// Which instance answered.
     pub(crate) instance: Option<Arc<Instance>>,
     /// Why the request was refused here.
@@ -54,7 +54,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(conn: Rc<Conn>) -> Self {
+    pub(crate) fn new(conn: Rc<Conn>, trace: &Trace) -> Self {
         conn.watch.request_began();
         conn.core.request_began();
         Self {
@@ -66,9 +66,8 @@ impl Ticket {
             bytes_out: 0,
             trial: None,
             owing: None,
-            witnessed: None,
             asked: None,
-            trace: None,
+            trace: trace.parent.clone(),
             instance: None,
             code: None,
             conn,
@@ -77,23 +76,32 @@ impl Ticket {
 }
 
 impl Ticket {
-    /// Has it told what became of the request, if its caller has a session.
-    pub(crate) fn witness(&mut self, method: &Method, uri: &Uri, trace: &HeaderValue, route: &str) {
-        let witness = &self.conn.core.node.witness;
-        let Some(caller) = &self.caller else { return };
-        let Some(session) = caller.session.filter(|_| witness.wants_requests()) else { return };
-        self.witnessed = Some(Box::new(Witnessed {
+    /// The answer to a request that is refused here, for a reason that is recorded.
+    pub(crate) fn refused(&mut self, problem: &Problem, form: Form) -> Response<Body> {
+        self.code = Some(problem.code);
+        form.refused(problem)
+    }
+
+    /// Tells whoever wants to know what became of a request of a session.
+    fn tell(&self, latency: Duration) {
+        let node = &self.conn.core.node;
+        let (Some(caller), Some((method, target))) = (&self.caller, &self.asked) else { return };
+        let Some(session) = caller.session.filter(|_| node.witness.wants_requests()) else {
+            return;
+        };
+        let RouteName { route, service, .. } = node.analytics.name(self.route);
+        node.witness.request(Witnessed {
             tenant: caller.tenant.clone(),
             session,
             method: method.clone(),
-            uri: uri.clone(),
-            route: route.into(),
-            service: "".into(),
-            instance: None,
-            status: CLIENT_LEFT,
-            latency: Duration::ZERO,
-            trace: trace.clone(),
-        }));
+            target: target.clone(),
+            route,
+            service,
+            instance: self.instance.as_ref().map(|instance| instance.authority().into()),
+            status: self.status,
+            latency,
+            trace: self.trace.clone(),
+        });
     }
 
     /// What the request is served by, if that is on trial.
@@ -120,17 +128,13 @@ impl Drop for Ticket {
         {
             canary.note(*side, self.status, latency);
         }
-        if let Some(mut witnessed) = self.witnessed.take() {
-            (witnessed.status, witnessed.latency) = (self.status, latency);
-            core.node.witness.request(*witnessed);
-        }
+        self.tell(latency);
         let asked = self.asked.as_ref().map(|(method, target)| analytics::Asked {
             method: method.as_str(),
             path: target.path(),
             query: target.query(),
         });
         let instance = self.instance.as_ref().map(|by| (by.number(), by.authority()));
-        let trace = self.trace.as_ref().and_then(|trace| trace.to_str().ok());
         let sample = Sample {
             route: self.route,
             caller: self.caller.as_ref(),
@@ -140,7 +144,7 @@ impl Drop for Ticket {
             latency,
             bytes_in,
             bytes_out: self.bytes_out,
-            trace: trace.unwrap_or_default(),
+            trace: trace::id_of(&self.trace),
             code: self.code.map(Code::as_str),
         };
         core.recorder.record(&sample, core.random());

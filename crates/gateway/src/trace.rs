@@ -41,6 +41,11 @@ impl Trace {
     }
 }
 
+/// What identifies a request in logs, by its `traceparent`.
+pub(crate) fn id_of(parent: &HeaderValue) -> &str {
+    parent.to_str().ok().and_then(|text| text.get(SPAN)).unwrap_or_default()
+}
+
 /// Sixteen lowercase digits: each nibble in a byte of its own, then all turned into letters at
 /// once.
 fn hex(number: u64) -> [u8; 16] {

@@ -1,6 +1,6 @@
 //! What others want to know of the requests of sessions.
 
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method, uri::PathAndQuery};
 use std::{sync::Arc, time::Duration};
 use types::{Caller, SessionId, TenantId};
 
@@ -13,11 +13,11 @@ pub struct Witnessed {
     pub session: SessionId,
     /// Its method.
     pub method: Method,
-    /// Where it went.
-    pub uri: Uri,
+    /// What it asked for.
+    pub target: PathAndQuery,
     /// The route that took it.
     pub route: Arc<str>,
-    /// The service; empty: the platform's own.
+    /// The service; `crosstown`: the platform itself.
     pub service: Arc<str>,
     /// Host and port of the instance that answered, if one did.
     pub instance: Option<Arc<str>>,

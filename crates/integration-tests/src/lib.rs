@@ -21,13 +21,3 @@ pub use secure::{connect_by_tls, curl};
 pub use server::{Server, binary, repository};
 pub use socket::Socket;
 pub use stream::Stream;
-
-use std::time::Duration;
-
-/// How long whoever may not stay any more may take to be gone after the answer: a second, as is
-/// promised, if `CROSSTOWN_REVOKED_WITHIN_MS` or an idle machine (`--long`) says so.
-#[must_use]
-pub fn revoked_within() -> Duration {
-    let given = std::env::var("CROSSTOWN_REVOKED_WITHIN_MS").ok();
-    Duration::from_millis(given.and_then(|text| text.parse().ok()).unwrap_or(10_000))
-}

@@ -160,6 +160,12 @@ impl Analytics {
         self.names.number(route, service, realm)
     }
 
+    /// The names of a route.
+    #[must_use]
+    pub fn name(&self, route: RouteId) -> RouteName {
+        self.names.name(route)
+    }
+
     /// A recorder for one core.
     #[must_use]
     pub fn recorder(self: &Arc<Self>) -> Recorder {

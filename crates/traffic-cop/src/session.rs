@@ -6,6 +6,7 @@
 //! holds its hash only. A durable session also keeps what its connections follow ([`Kept`]).
 //! What happened to a session is an [`Event`] of its [`Past`]; what it did is its [`Trail`].
 
+mod config;
 mod device;
 mod ending;
 mod event;
@@ -19,6 +20,7 @@ mod routing;
 mod tests;
 mod trail;
 
+pub use config::Config;
 pub use device::{Addresses, Device, DeviceSessions, NewDevice, devices};
 pub use ending::End;
 pub use event::{Event, EventKind};
@@ -43,7 +45,6 @@ use crate::{
 };
 use clock::SharedClock;
 use protocol::{Code, Problem};
-use serde::Deserialize;
 use std::{net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 use store::{Check, Commit, Key, Kind, Partition, SharedStore, Write};
 use types::{Caller, CredentialKind, Principal, SessionId, Steering, TenantId, Timestamp};
@@ -57,85 +58,6 @@ const ATTEMPTS: usize = 32;
 const ENDED_AT_ONCE: usize = 24;
 /// What is left of sessions that are over is kept of so many of a principal.
 const LEFTOVERS_MAX: usize = 16;
-
-/// Bounds of sessions.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How long a session lives without use, unless its creator says otherwise.
-    #[serde(with = "types::duration")]
-    pub ttl: Duration,
-    /// How long a session lives at most, however much it is used.
-    #[serde(with = "types::duration")]
-    pub ttl_max: Duration,
-    /// Sessions that one principal may have at a time, 1 to 1000.
-    pub per_user_max: usize,
-    /// Bytes of a session's metadata, as JSON; at most 65536.
-    pub metadata_bytes_max: usize,
-    /// What happens when a principal, or a device, has as many as it may.
-    pub on_limit: OnLimit,
-    /// Sessions on one device at a time, at most 1000; 0, the default: as many as the user may
-    /// have. Sessions that name no device do not count.
-    pub per_device_max: usize,
-    /// What is remembered of the addresses that devices and sockets come from.
-    pub addresses: Addresses,
-    /// Events that are kept of a session, 10 to 1000.
-    pub events_max: usize,
-    /// How long events can still be read once the session is over, and how long anything of a
-    /// timeline is kept; 1m to 30d.
-    #[serde(with = "types::duration")]
-    pub events_keep: Duration,
-    /// Whether the requests of sessions are noted, and what else they do.
-    pub timeline: bool,
-    /// What is kept of a session's timeline, 10 to 10000 entries.
-    pub timeline_events_max: usize,
-    /// What may wait in memory to be written to timelines, 100 to 1000000 entries. What is beyond
-    /// is counted, and told as a gap.
-    pub timeline_buffer_max: usize,
-}
-
-impl Config {
-    /// Refuses what cannot work.
-    ///
-    /// # Errors
-    /// One line that says what is wrong.
-    pub fn check(&self) -> Result<(), String> {
-        let counts = [
-            ("events_max", self.events_max, 10..=1_000),
-            ("timeline_events_max", self.timeline_events_max, 10..=10_000),
-            ("timeline_buffer_max", self.timeline_buffer_max, 100..=1_000_000),
-            ("per_device_max", self.per_device_max, 0..=1_000),
-        ];
-        if let Some((name, _, bounds)) = counts.iter().find(|(_, n, bounds)| !bounds.contains(n)) {
-            let (least, most) = (bounds.start(), bounds.end());
-            return Err(format!("`sessions.{name}` must be {least} to {most}"));
-        }
-        let (least, most) = (Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600));
-        if !(least..=most).contains(&self.events_keep) {
-            return Err("`sessions.events_keep` must be 1m to 30d".into());
-        }
-        Ok(())
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(24 * 3600),
-            ttl_max: Duration::from_secs(30 * 24 * 3600),
-            per_user_max: 16,
-            metadata_bytes_max: 16 * 1024,
-            on_limit: OnLimit::default(),
-            per_device_max: 0,
-            addresses: Addresses::default(),
-            events_max: 200,
-            events_keep: Duration::from_secs(24 * 3600),
-            timeline: false,
-            timeline_events_max: 1_000,
-            timeline_buffer_max: 16_384,
-        }
-    }
-}
 
 /// The sessions of all tenants.
 pub struct Sessions {
@@ -314,13 +236,13 @@ impl Sessions {
         let changed = self
             .change(tenant, id, |record, now| {
                 let mut events = Vec::new();
-                let mut tell = |kind, name: &str, value: serde_json::Value| {
-                    events.push(Event::new(now, kind, by).with(name, value));
+                let told = |kind, name: &str, value: serde_json::Value| {
+                    Event::new(now, kind, by).with(name, value)
                 };
                 if let Some(metadata) = &metadata {
                     record.metadata = metadata.clone();
                     let names = metadata.keys().take(32).cloned().collect::<Vec<_>>();
-                    tell(EventKind::Updated, "metadata", names.into());
+                    events.push(told(EventKind::Updated, "metadata", names.into()));
                 }
                 if let Some(status) = update.status
                     && status != record.status
@@ -332,22 +254,19 @@ impl Sessions {
                     };
                     events.push(Event::new(now, kind, by));
                 }
-                let mut tell = |kind, name: &str, value: serde_json::Value| {
-                    events.push(Event::new(now, kind, by).with(name, value));
-                };
                 if let Some(pillars) = &update.pillars
                     && *pillars != record.pillars
                 {
                     record.pillars = pillars.clone();
                     let pillars = serde_json::to_value(pillars).unwrap_or_default();
-                    tell(EventKind::Bound, "pillars", pillars);
+                    events.push(told(EventKind::Bound, "pillars", pillars));
                 }
                 if let Some(priority) = update.priority
                     && priority != record.priority
                 {
                     record.priority = priority;
                     let priority = serde_json::to_value(priority).unwrap_or_default();
-                    tell(EventKind::Prioritised, "priority", priority);
+                    events.push(told(EventKind::Prioritised, "priority", priority));
                 }
                 Ok(events)
             })

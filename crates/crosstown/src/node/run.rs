@@ -6,6 +6,7 @@ use crate::{
     node::{
         admin,
         changes::{ByHttp, Changes},
+        channels::Channels,
         cluster::Cluster,
         explains::ByGateway,
         holders::AllNodes,
@@ -13,29 +14,21 @@ use crate::{
         members, mounts,
         realms::{self, Library},
         stores::{Stores, chain},
+        views,
         witness::ToSessions,
     },
-    telemetry::{self, Exporter},
+    telemetry::Exporter,
 };
-use api::{
-    admin::{Live, TlsView, Vitals},
-    cache::CacheView,
-    cores::CoreView,
-    services::{GuardView, InstanceView, ServicesView, TroubleView},
-};
-use async_trait::async_trait;
 use bridge::{Documents, Realms};
 use clock::{SharedClock, SystemClock};
-use gateway::{CacheReport, CoreLoad, Gateway, Parts, TlsStatus};
+use gateway::{Gateway, Parts};
 use post_office::Mailboxes;
-use protocol::{Code, Problem, client::filter::Tags};
-use realtime::{CoreSockets, Publications, Realtime};
-use serde_json::{Map, Value, value::RawValue};
-use soa::{Origin, Registry};
+use realtime::{CoreSockets, Realtime};
+use soa::Registry;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 use store::{BUCKETS, Bucket, SharedStore};
@@ -48,11 +41,10 @@ use traffic_cop::{
     limit::{Limits, Rule, Shared},
     session::Sessions,
     state::{
-        Applied, Operation, SharedStates, States,
+        SharedStates, States,
         tier::{Authority, Places},
     },
 };
-use types::Caller;
 
 /// How long, at the end, the store may take to be told who is gone.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -71,8 +63,6 @@ pub(crate) struct Node {
     states: SharedStates,
     sessions: Arc<Sessions>,
     history: Arc<History>,
-    /// What was told of figures, if they are told to anybody.
-    told: Option<Arc<telemetry::Counts>>,
     /// If the stores are shared.
     cluster: Option<Cluster>,
     /// What this node owns, if they are not and there is work for an owner.
@@ -199,8 +189,7 @@ impl Node {
         if !matches!(control.block_on(learn), Ok(Ok(()))) {
             tracing::warn!("it cannot be seen yet which instances are registered");
         }
-        let realms_view =
-            Arc::new(realms::ByHttp { library: library.clone(), node: OnceLock::new() });
+        let realms_view = Arc::new(realms::ByHttp(library.clone()));
         let public = api::public(&api::Parts {
             realms: realms_view.clone(),
             sessions: sessions.clone(),
@@ -270,13 +259,11 @@ impl Node {
             states: states.clone(),
             sessions: sessions.clone(),
             history: history.clone(),
-            told: exporter.as_ref().map(Exporter::counts),
             cluster,
             alone,
             embedded: stores.embedded(),
         });
         library.serve(&node);
-        let _ = realms_view.node.set(Arc::downgrade(&node));
         stores.tell();
         control.spawn(stores.tend());
         let admin_parts = api::admin::Parts {
@@ -288,11 +275,16 @@ impl Node {
             live: stores.live,
             identity: identity.clone(),
             clock: clock.clone(),
-            vitals: node.vitals(),
-            services: node.services(&registry),
+            vitals: views::vitals(
+                node.gateway.clone(),
+                node.realtime.clone(),
+                states.clone(),
+                exporter.as_ref().map(Exporter::counts),
+            ),
+            services: views::services(node.gateway.clone(), registry.clone()),
             registry: registry.clone(),
             realms: realms_view,
-            cache: node.cache(),
+            cache: views::cache(&node.gateway),
             config: printed.into(),
             reload: node.reloader(),
             explains: Arc::new(ByGateway {
@@ -351,7 +343,8 @@ impl Node {
         self.gateway.reload(edge, &config.services).map_err(|error| error.to_string())?;
         self.library.attach(&config);
         self.limits.replace(rules);
-        let done = "routes, services, realms, limits and TLS are as configured now; the rest needs a restart";
+        let done = "routes, services, realms, limits and TLS are as configured now; the rest needs a \
+             restart";
         Ok(match self.gateway.tls().and_then(|tls| tls.problem) {
             Some(problem) => format!("{done}; the certificates of before stay in use: {problem}"),
             None => done.into(),
@@ -419,86 +412,6 @@ impl Node {
         }
     }
 
-    fn vitals(self: &Arc<Self>) -> Arc<dyn Fn() -> Vitals + Send + Sync> {
-        let (gateway, realtime) = (self.gateway.clone(), self.realtime.clone());
-        let (states, told) = (self.states.clone(), self.told.clone());
-        Arc::new(move || Vitals {
-            exports: told.as_ref().map(|told| told.both()),
-            connections: gateway.connections(),
-            sockets: realtime.connection_count(),
-            closings: realtime.closings(),
-            followed: realtime.followed(),
-            live: Live { documents: states.live(), channels: realtime.live() },
-            passed: realtime.passed(),
-            in_flight: gateway.in_flight(),
-            draining: gateway.is_leaving(),
-            cores: gateway
-                .loads()
-                .into_iter()
-                .map(|CoreLoad { lag, level, refused }| CoreView { lag, level, refused })
-                .collect(),
-            tls: gateway.tls().map(|TlsStatus { problem, renewals, failed }| TlsView {
-                problem,
-                renewals,
-                failed,
-            }),
-        })
-    }
-
-    fn services(self: &Arc<Self>, registry: &Registry) -> api::services::See {
-        let (gateway, registry) = (self.gateway.clone(), registry.clone());
-        Arc::new(move || {
-            let mut view = ServicesView::default();
-            gateway.instances(|service, instance, weight, origin, elapsed| {
-                let registered = match origin {
-                    Origin::Registered(id) => registry.known(service, id),
-                    Origin::Config | Origin::Dns => None,
-                };
-                let told = registered.as_ref();
-                view.instances.push(InstanceView {
-                    service: service.to_owned(),
-                    instance: instance.authority().to_owned(),
-                    weight,
-                    origin: origin.as_str(),
-                    by: told.map(|told| format!("{}/{}", told.tenant, told.by)),
-                    id: told.map(|told| told.id.to_string()),
-                    expires: told.map(|told| told.expires.0),
-                    condition: instance.condition(elapsed).as_str(),
-                    in_flight: instance.in_flight(),
-                    connections: instance.connections(),
-                    latency_ms: (instance.latency().as_secs_f64() * 1e5).round() / 100.0,
-                });
-            });
-            gateway.lookup_troubles(|service, why| {
-                view.troubles.push(TroubleView { service: service.to_owned(), why });
-            });
-            gateway.guards(|service, report| {
-                view.guards.push(GuardView {
-                    service: service.to_owned(),
-                    breaker: report.breaker,
-                    in_flight: report.concurrency.map(|(in_flight, _)| in_flight),
-                    limit: report.concurrency.map(|(_, limit)| limit),
-                    retries: report.retries,
-                    hedges: report.hedges,
-                    shed: report.shed,
-                    broken: report.broken,
-                });
-            });
-            view
-        })
-    }
-
-    fn cache(self: &Arc<Self>) -> api::cache::Cache {
-        let (seen, forgetful) = (self.gateway.clone(), self.gateway.clone());
-        api::cache::Cache {
-            see: Arc::new(move || {
-                let CacheReport { hits, misses, revalidated, targets, bytes } = seen.cached();
-                CacheView { hits, misses, revalidated, targets, bytes }
-            }),
-            forget: Arc::new(move || forgetful.forget_cached()),
-        }
-    }
-
     fn reloader(self: &Arc<Self>) -> Arc<dyn Fn() -> Result<String, String> + Send + Sync> {
         let node = Arc::downgrade(self);
         Arc::new(move || match node.upgrade() {
@@ -561,50 +474,6 @@ async fn sweep(
                 && let Err(error) = sessions.forget_past(*bucket).await
             {
                 tracing::warn!(%error, "events of sessions that are long over stay for now");
-            }
-        }
-    }
-}
-
-/// Channels, as the HTTP API publishes to them.
-struct Channels {
-    publications: Publications,
-    realtime: Arc<Realtime>,
-}
-
-#[async_trait]
-impl api::Channels for Channels {
-    async fn publish(
-        &self,
-        caller: &Caller,
-        channel: &str,
-        data: Box<RawValue>,
-        tags: Tags,
-    ) -> Result<u64, Problem> {
-        self.publications.publish(caller, channel, data, tags).await
-    }
-
-    async fn set(
-        &self,
-        caller: &Caller,
-        channel: &str,
-        key: &str,
-        operation: Operation,
-        ttl: Option<Duration>,
-    ) -> Result<Applied, Problem> {
-        self.publications.set(caller, channel, key, operation, ttl).await
-    }
-
-    async fn describe(
-        &self,
-        caller: &Caller,
-        channel: &str,
-    ) -> Result<Map<String, Value>, Problem> {
-        let description = self.realtime.describe(caller, channel).await?;
-        match serde_json::to_value(description) {
-            Ok(Value::Object(members)) => Ok(members),
-            Ok(_) | Err(_) => {
-                Err(Problem::new(Code::Internal, "the description cannot be written"))
             }
         }
     }

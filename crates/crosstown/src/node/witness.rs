@@ -22,7 +22,7 @@ impl Witness for ToSessions {
             tenant,
             session,
             method,
-            uri,
+            target,
             route,
             service,
             instance,
@@ -30,7 +30,7 @@ impl Witness for ToSessions {
             latency,
             trace,
         } = request;
-        let path = uri.path().to_owned();
+        let path = target.path().to_owned();
         // The second part of a `traceparent` names the trace (W3C Trace Context, section 3.2.2).
         let trace = trace.to_str().ok().and_then(|text| text.split('-').nth(1));
         let trace = trace.unwrap_or_default().to_owned();

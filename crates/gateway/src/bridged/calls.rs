@@ -6,7 +6,7 @@
 
 use crate::{
     bridged::{
-        From,
+        Call,
         routes::{Expanded, of_member},
     },
     config::{Auth, Config, ConfigError, RouteConfig},
@@ -89,16 +89,16 @@ pub(crate) async fn serve(
         Some(credential) => identify_by(conn, credential).await?,
         None => Arc::clone(&actor),
     };
-    let (route, target, from) = {
+    let (route, target, call) = {
         let in_force = conn.core.snapshot();
         let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
         let realms = &snapshot.config.realms;
         let realm = Arc::clone(speaks_for(realms, &actor)?);
         let (route, target, base) = choose(snapshot, &head.method, &head.uri, &head.headers)?;
-        (route, target, From { realm, actor, base })
+        (route, target, Call { realm, actor, subject, base })
     };
     ticket.route = route.id;
-    asked.call = Some(Box::new((from, subject)));
+    asked.call = Some(Box::new(call));
     forward(conn, &route, target, head, body, asked, ticket).await
 }
 

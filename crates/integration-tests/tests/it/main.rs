@@ -21,6 +21,7 @@ mod overload;
 mod proxies;
 mod realms;
 mod registration;
+mod revocation;
 mod rolling;
 mod sessions;
 mod sockets;

@@ -1,5 +1,4 @@
 mod ends;
-mod everywhere;
 mod hands;
 mod past;
 mod routing;
@@ -13,58 +12,58 @@ use std::{
     time::{Duration, Instant},
 };
 
-const SESSIONS: &str = "/crosstown/v1/sessions";
+pub(crate) const SESSIONS: &str = "/crosstown/v1/sessions";
 
 /// A session as its maker got it.
-struct Made {
-    path: String,
-    token: String,
+pub(crate) struct Made {
+    pub(crate) path: String,
+    pub(crate) token: String,
 }
 
 impl Made {
-    fn of(answer: &Json) -> Self {
+    pub(crate) fn of(answer: &Json) -> Self {
         Self {
             path: format!("{SESSIONS}/{}", answer["id"].as_str().unwrap()),
             token: answer["token"].as_str().unwrap().to_owned(),
         }
     }
 
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.path.rsplit('/').next().unwrap()
     }
 
-    fn client(&self, server: &Server) -> Client {
+    pub(crate) fn client(&self, server: &Server) -> Client {
         Client::new(&server.base(), &self.token).unwrap()
     }
 }
 
 /// A service of the tenant `acme`.
-async fn service(server: &Server) -> Client {
+pub(crate) async fn service(server: &Server) -> Client {
     Client::new(&server.base(), &server.api_key("acme", "crm").await).unwrap()
 }
 
 /// A session that the service makes for a user.
-async fn made(service: &Client, user: &str, wish: Json) -> Made {
+pub(crate) async fn made(service: &Client, user: &str, wish: Json) -> Made {
     Made::of(&service.post::<Json>(&format!("{SESSIONS}?user={user}"), &wish).await.unwrap())
 }
 
 /// Ends many sessions at once, and says how many.
-async fn end(client: &Client, query: &str) -> Json {
+pub(crate) async fn end(client: &Client, query: &str) -> Json {
     let answer = client.call(Method::DELETE, &format!("{SESSIONS}?{query}"), None).await.unwrap();
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-async fn events(client: &Client, session: &Made, query: &str) -> Vec<Json> {
+pub(crate) async fn events(client: &Client, session: &Made, query: &str) -> Vec<Json> {
     let told: Json = client.get(&format!("{}/events?{query}", session.path)).await.unwrap();
     told["events"].as_array().unwrap().clone()
 }
 
-fn kinds(told: &[Json]) -> Vec<&str> {
+pub(crate) fn kinds(told: &[Json]) -> Vec<&str> {
     told.iter().map(|one| one["kind"].as_str().unwrap()).collect()
 }
 
 /// Asks until what is told is as wished: what sessions do is written about once a second.
-async fn until<T>(what: &str, ask: impl AsyncFn() -> T, is_it: impl Fn(&T) -> bool) -> T
+pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> T, is_it: impl Fn(&T) -> bool) -> T
 where
     T: std::fmt::Debug,
 {
@@ -80,7 +79,7 @@ where
 }
 
 /// What `crosstown sessions` prints, for the service.
-async fn cli(server: &Server, args: &[&str]) -> String {
+pub(crate) async fn cli(server: &Server, args: &[&str]) -> String {
     let key = server.api_key("acme", "operator").await;
     let output = Command::new(binary())
         .arg("sessions")
@@ -93,7 +92,7 @@ async fn cli(server: &Server, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn refused(outcome: Result<Json, client::Error>) -> String {
+pub(crate) async fn refused(outcome: Result<Json, client::Error>) -> String {
     outcome.expect_err("a refusal").code().expect("a code").to_owned()
 }
 

@@ -1,28 +1,16 @@
 //! Realms, to whoever asks by HTTP.
 
-use crate::node::{realms::Library, run::Node};
+use crate::node::realms::Library;
 use api::realms::{BrokenView, Door, Published, RealmsView};
 use async_trait::async_trait;
 use bridge::{Document, Realms};
 use protocol::Problem;
 use soa::Condition;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock, Weak},
-};
+use std::{collections::BTreeMap, sync::Arc};
 use types::Caller;
 
 /// The realms of a node, which may not run yet.
-pub(in crate::node) struct ByHttp {
-    pub(in crate::node) library: Arc<Library>,
-    pub(in crate::node) node: OnceLock<Weak<Node>>,
-}
-
-impl ByHttp {
-    fn node(&self) -> Option<Arc<Node>> {
-        self.node.get()?.upgrade()
-    }
-}
+pub(in crate::node) struct ByHttp(pub(in crate::node) Arc<Library>);
 
 fn told(document: &Document) -> Published {
     Published {
@@ -35,17 +23,17 @@ fn told(document: &Document) -> Published {
 #[async_trait]
 impl RealmsView for ByHttp {
     fn realms(&self) -> Arc<Realms> {
-        self.node().map(|node| node.gateway().realms()).unwrap_or_default()
+        self.0.node().map(|node| node.gateway().realms()).unwrap_or_default()
     }
 
     fn doors(&self) -> Vec<Door> {
-        let doors = self.node().map(|node| node.gateway().doors()).unwrap_or_default();
+        let doors = self.0.node().map(|node| node.gateway().doors()).unwrap_or_default();
         doors.into_iter().map(|(service, prefix)| Door { service, prefix }).collect()
     }
 
     fn instances(&self) -> BTreeMap<String, (usize, usize)> {
         let mut found: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        if let Some(node) = self.node() {
+        if let Ok(node) = self.0.node() {
             node.gateway().instances(|service, instance, _, _, elapsed| {
                 let (fit, all) = found.entry(service.to_owned()).or_default();
                 *fit += usize::from(instance.condition(elapsed) == Condition::Fit);
@@ -56,7 +44,7 @@ impl RealmsView for ByHttp {
     }
 
     fn broken(&self) -> Vec<BrokenView> {
-        let broken = self.node().map(|node| node.gateway().broken()).unwrap_or_default();
+        let broken = self.0.node().map(|node| node.gateway().broken()).unwrap_or_default();
         broken
             .into_iter()
             .map(|broken| BrokenView {
@@ -80,10 +68,10 @@ impl RealmsView for ByHttp {
         service: &str,
         text: &[u8],
     ) -> Result<Published, Problem> {
-        self.library.publish(by, realm, service, text).await.map(|document| told(&document))
+        self.0.publish(by, realm, service, text).await.map(|document| told(&document))
     }
 
     async fn withdraw(&self, by: &Caller, realm: &str, service: &str) -> Result<(), Problem> {
-        self.library.withdraw(by, realm, service).await
+        self.0.withdraw(by, realm, service).await
     }
 }

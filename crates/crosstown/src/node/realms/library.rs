@@ -13,6 +13,7 @@ use crate::{
 };
 use bridge::{BridgeConfig, DOCUMENT_BYTES_MAX, Document, Documents, Realms, Source, UrlSource};
 use clock::SharedClock;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use protocol::{Code, Problem};
 use soa::Reach;
@@ -28,6 +29,10 @@ use types::Caller;
 
 /// Time for a document to come.
 const FETCH: Duration = Duration::from_secs(10);
+/// How long a start waits for documents.
+const AT_START: Duration = Duration::from_secs(3);
+/// When a document is looked for again that has not come.
+const AGAIN: Duration = Duration::from_secs(5);
 /// The pause after the store did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long nothing is fetched, if there is nothing to fetch.
@@ -96,6 +101,10 @@ impl Library {
         self.come.lock().clone()
     }
 
+    fn has(&self, service: &str) -> bool {
+        self.come.lock().contains_key(service)
+    }
+
     /// Takes over what a configuration says, whose limits are those beside the documents'.
     pub(in crate::node) fn attach(&self, config: &Config) {
         let in_force = InForce {
@@ -120,11 +129,13 @@ impl Library {
                 Err(error) => tracing::warn!(%error, service, "its document cannot be seen yet"),
             }
         }
-        for (service, source) in in_force.fetched() {
-            if let Some(document) = fetched(&service, &source).await {
-                self.come.lock().insert(service, document);
-            }
-        }
+        let fetching = in_force.fetched().into_iter().map(|(service, source)| async move {
+            let document = fetched(&service, &source).await?;
+            self.come.lock().insert(service, document);
+            Some(())
+        });
+        // Nobody waits for long: what has not come by then is looked for again soon.
+        let _ = tokio::time::timeout(AT_START, join_all(fetching)).await;
     }
 
     /// Takes a document from whoever speaks for its realm. Once this returns it is durable, and
@@ -197,7 +208,8 @@ impl Library {
         }
     }
 
-    fn node(&self) -> Result<Arc<Node>, Problem> {
+    /// The node, once it runs.
+    pub(super) fn node(&self) -> Result<Arc<Node>, Problem> {
         let node = self.node.get().and_then(Weak::upgrade);
         node.ok_or_else(|| Problem::new(Code::Draining, "the node is starting or shutting down"))
     }
@@ -253,7 +265,8 @@ impl Library {
                     let fetched = in_force.fetched();
                     due.retain(|service, (_, source)| fetched.get(service) == Some(&*source));
                     for (service, source) in fetched {
-                        due.entry(service).or_insert((now + source.every, source));
+                        let pause = if self.has(&service) { source.every } else { AGAIN };
+                        due.entry(service).or_insert((now + pause, source));
                     }
                 }
                 partition = watcher.touched() => {
@@ -266,10 +279,11 @@ impl Library {
                 () = tokio::time::sleep(pause) => {
                     let now = self.clock.elapsed();
                     for (service, (at, source)) in due.iter_mut().filter(|(_, (at, _))| *at <= now) {
-                        *at = now + source.every;
-                        if let Some(document) = fetched(service, source).await {
+                        let document = fetched(service, source).await;
+                        *at = now + if document.is_some() { source.every } else { AGAIN };
+                        if document.is_some() {
                             let _turn = self.turn.lock().await;
-                            self.put(service, Some(document));
+                            self.put(service, document);
                         }
                     }
                 }

@@ -132,7 +132,7 @@ async fn a_service_that_is_gone_is_told_as_gone() {
 
 #[tokio::test]
 async fn calls_are_counted_by_the_realm_that_is_called() {
-    let realms = Realms::as_it_is();
+    let realms = Realms::start(|config| config, "[analytics.log]\nsample = 1.0\n");
     let plans = realms.plans();
     for _ in 0..3 {
         assert_eq!(told(&plans, Method::GET, "/plans/first", None).await.0, 200);
@@ -153,6 +153,9 @@ async fn calls_are_counted_by_the_realm_that_is_called() {
         (&json!(4), &json!(1)),
         "{counted}"
     );
+    let log: Json = realms.node.admin().get("/analytics/log").await.unwrap();
+    let refused = log["requests"].as_array().unwrap().iter().find(|entry| entry["status"] == 403);
+    assert_eq!(refused.map(|entry| &entry["code"]), Some(&json!("forbidden")), "{log}");
 }
 
 #[tokio::test]

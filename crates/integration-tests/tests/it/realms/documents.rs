@@ -58,6 +58,20 @@ async fn what_ends_is_told_to_end() {
 }
 
 #[tokio::test]
+async fn what_is_kept_is_told_to_end_as_well() {
+    let door = "[[routes]]\nname = \"door\"\nprefix = \"/door\"\nstrip_prefix = true\n\
+        service = \"plans\"\nopenapi = true\ncache = { per = \"caller\" }\n";
+    let realms = Realms::start(|config| config, door);
+    let ann = realms.node.client("acme", "ann");
+    for kept in [false, true] {
+        let answer = ann.call(Method::GET, "/door/v1/plan", None).await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers.contains_key("age"), kept, "{:?}", answer.headers);
+        assert_eq!(answer.headers["deprecation"], "@1767225600");
+    }
+}
+
+#[tokio::test]
 async fn a_document_that_cannot_be_kept_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let stores = format!("durable = \"embedded:{}/data\"", folder.path().display());

@@ -103,6 +103,27 @@ async fn a_document_is_fetched_from_where_an_operator_allows() {
 }
 
 #[tokio::test]
+async fn a_document_that_was_not_there_at_first_comes_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("plans.yaml"), document()).unwrap();
+    let [port] = free_ports().unwrap();
+    let url = format!("http://127.0.0.1:{port}/plans.yaml");
+    let realms = Realms::start(from(&format!("{{ url = \"{url}\", loopback = true }}")), "");
+    assert_eq!(get(&realms).await, 503);
+    let mut command = Command::new("python3");
+    command.args(["-m", "http.server", &port.to_string(), "--bind", "127.0.0.1"]);
+    let log = folder.path().join("log");
+    let _files = Process::start(command.current_dir(folder.path()), port, &log).unwrap();
+    for _ in 0..240 {
+        if get(&realms).await == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    panic!("it is looked for again in five minutes only");
+}
+
+#[tokio::test]
 async fn an_audience_sees_what_it_can_call() {
     let realms = Realms::as_it_is();
     let experience = realms.speaker("experience");

@@ -1,7 +1,7 @@
 //! Users who are kept out.
 
 use client::Client;
-use integration_tests::{Server, Socket, Stream, revoked_within};
+use integration_tests::{Server, Socket, Stream};
 use serde_json::{Value as Json, json};
 use std::time::{Duration, Instant};
 use test_servers::{Appends, Redis, RedisOptions};
@@ -67,7 +67,7 @@ async fn a_blocked_user_is_out_until_the_block_is_lifted() {
     }
     let end = stream.line().await.unwrap();
     assert_eq!(end["push"]["disconnect"]["code"], 3503);
-    assert!(begun.elapsed() < revoked_within(), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     for socket in &mut others {
         assert!(socket.rpc("session.get", json!({})).await.is_ok());
     }
@@ -132,7 +132,7 @@ async fn whom_one_node_blocks_the_other_keeps_out() {
     let begun = Instant::now();
     let _: Json = service.post(BLOCK, &json!({})).await.unwrap();
     assert_eq!(socket.close_code().await, 3503);
-    assert!(begun.elapsed() < revoked_within(), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(answered(&base, &jwt).await, "forbidden");
     service.delete(BLOCK).await.unwrap();
     let until = Instant::now() + Duration::from_secs(5);

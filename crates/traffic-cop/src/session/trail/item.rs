@@ -18,7 +18,7 @@ pub struct Served {
     pub path: String,
     /// The route that took it.
     pub route: Arc<str>,
-    /// The service that it was for; empty: the platform's own.
+    /// The service that it was for; `crosstown`: the platform itself.
     pub service: Arc<str>,
     /// Host and port of the instance that answered, if one did.
     pub instance: Option<Arc<str>>,
