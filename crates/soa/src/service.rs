@@ -8,6 +8,7 @@ use crate::{
     found::{Change, Changing, Found, Origin, View},
     guard::{Guard, GuardReport},
     instance::{Condition, Instance},
+    target::judge,
     tls::ServiceTls,
 };
 use http::{HeaderMap, HeaderValue, header, uri::PathAndQuery};
@@ -155,8 +156,12 @@ impl Service {
             let stays = |found: &Found| match found.origin {
                 Origin::Config => false,
                 Origin::Dns => same_dns,
-                // The registry tells next which of them are left.
-                Origin::Registered(_) => config.registration.is_some(),
+                // The registry tells next which of them are left; a configuration that is tried
+                // is told nothing.
+                Origin::Registered(_) => config
+                    .registration
+                    .as_ref()
+                    .is_some_and(|terms| judge(found.address.ip(), &terms.reach()).is_ok()),
             };
             match same_terms.and_then(|known| known.changing.as_ref()) {
                 Some(before) => Changing::after(&fixed, before, stays),

@@ -1,5 +1,6 @@
 //! Instances that register themselves, and stay for as long as their heartbeats come.
 
+mod checks;
 mod process;
 
 use client::{Client, Error};

@@ -530,3 +530,6 @@ fn key(id: &str) -> Result<Key, Problem> {
 fn text(key: &Key) -> String {
     String::from_utf8_lossy(key.as_bytes()).into_owned()
 }
+
+#[cfg(test)]
+mod tests;
