@@ -64,6 +64,8 @@ pub struct Explanation {
     pub breaker: Option<&'static str>,
     /// What leads equal requests to one instance, where the service has such a key.
     pub key: Option<String>,
+    /// The instance that the caller's session is bound to, if it is to one of the service.
+    pub bound: Option<BoundTold>,
     /// The instances of the service, and what speaks for each.
     pub instances: Vec<InstanceTold>,
 }
@@ -113,6 +115,17 @@ pub struct ShareTold {
     pub weight: u32,
     /// Whether it would take the request; by chance, unless the route has `split_by`.
     pub chosen: bool,
+}
+
+/// What a session is bound to.
+#[derive(Debug, Clone, Serialize)]
+pub struct BoundTold {
+    /// Host and port.
+    pub instance: String,
+    /// Whether the request would go there.
+    pub holds: bool,
+    /// Why it would, or would not.
+    pub why: String,
 }
 
 /// An instance.
@@ -299,25 +312,42 @@ fn forwarded(
         let detail = "the service failed too often lately, and is given time";
         return Err(Problem::new(Code::CircuitOpen, detail));
     }
-    let key = sticky::key_of(&asked, &backend.service);
+    let caller = question.caller.as_deref();
+    let bound = caller.and_then(|caller| sticky::bound_instance(caller, backend.service.name()));
+    told.bound = bound.map(|bound| bound_told(&backend.service, bound, elapsed));
+    let own = bound.and_then(|_| sticky::bound_key(caller));
+    let key = own.or_else(|| sticky::key_of(&asked, &backend.service));
     told.key = key.as_ref().map(ToString::to_string);
     let key = key.map(|key| key.hash());
-    told.instances = instances(&backend.service, key, random, elapsed);
+    told.instances = instances(&backend.service, (bound, key), random, elapsed);
     let Some(chosen) = told.instances.iter().find(|instance| instance.chosen) else {
         let detail = "no instance of the service is fit to answer";
         return Err(Problem::new(Code::NoInstance, detail));
     };
     let (route, service, instance) = (&route.name, backend.service.name(), &chosen.instance);
-    Ok(("forwarded", format!("the route `{route}` leads to {instance} of `{service}`")))
+    let bound = match &told.bound {
+        Some(bound) if bound.holds => ", to which its session is bound".to_owned(),
+        Some(bound) => {
+            format!(", since its session is bound to {}, and {}", bound.instance, bound.why)
+        }
+        None => String::new(),
+    };
+    Ok(("forwarded", format!("the route `{route}` leads to {instance} of `{service}`{bound}")))
+}
+
+fn bound_told(service: &Service, bound: &str, elapsed: Duration) -> BoundTold {
+    let holds = service.holds(bound, elapsed);
+    let why = holds.err().unwrap_or("the session is bound to it, and it is fit");
+    BoundTold { instance: bound.to_owned(), holds: holds.is_ok(), why: why.to_owned() }
 }
 
 fn instances(
     service: &Service,
-    key: Option<u64>,
+    (bound, key): (Option<&str>, Option<u64>),
     random: u64,
     elapsed: Duration,
 ) -> Vec<InstanceTold> {
-    let scores = service.scores(key, random, elapsed).into_iter();
+    let scores = service.scores(bound, key, random, elapsed).into_iter();
     let rounded = |number: f64| (number * 1e6).round() / 1e6;
     scores
         .map(|score| InstanceTold {

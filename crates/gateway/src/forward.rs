@@ -15,7 +15,7 @@ use crate::{
     h1::Upgrade,
     identify::{check_roles, identify, known},
     route::Route,
-    sticky,
+    sticky::{self, bound_instance},
     ticket::Ticket,
 };
 use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
@@ -105,8 +105,8 @@ pub(crate) async fn forward(
     };
     ticket.route = backend.id;
     let bound = caller.as_deref().and_then(|caller| bound_instance(caller, backend.service.name()));
-    if let (Some(_), Some(session)) = (bound, caller.as_ref().and_then(|caller| caller.session)) {
-        key = Some(sticky::Key::Session(session).hash());
+    if let (Some(_), Some(own)) = (bound, sticky::bound_key(caller.as_deref())) {
+        key = Some(own.hash());
     }
     let explained = match asked.noted.explain {
         true => explained(conn, ticket, &asked, &head, caller.as_ref()),
@@ -222,11 +222,6 @@ pub(crate) async fn forward(
     }
     tell_limits(conn, &mut answer, &mut decision, ticket);
     Ok(answer)
-}
-
-/// The instance of a service that the caller's session is bound to.
-fn bound_instance<'a>(caller: &'a Caller, service: &str) -> Option<&'a str> {
-    caller.steering.as_ref()?.instances.get(service).map(|instance| &**instance)
 }
 
 /// Tells that another instance answered than the one that the session is bound to.

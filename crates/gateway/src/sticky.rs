@@ -53,6 +53,17 @@ fn session(caller: &Caller) -> Key<'_> {
     caller.session.map_or(Key::Principal(caller), Key::Session)
 }
 
+/// The instance of a service that the caller's session is bound to.
+pub(crate) fn bound_instance<'a>(caller: &'a Caller, service: &str) -> Option<&'a str> {
+    caller.steering.as_ref()?.instances.get(service).map(|instance| &**instance)
+}
+
+/// By what the requests of a caller whose session is bound to an instance come to one other
+/// instance when that is gone.
+pub(crate) fn bound_key(caller: Option<&Caller>) -> Option<Key<'_>> {
+    caller?.session.map(Key::Session)
+}
+
 impl Key<'_> {
     pub(crate) fn hash(&self) -> u64 {
         match self {

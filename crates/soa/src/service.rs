@@ -307,18 +307,46 @@ impl Service {
     }
 
     /// What the choice of an instance would rest on, as for [`Self::next`]: what another call
-    /// costs at each, in units that only its rule knows, and which would be chosen now.
+    /// costs at each, in units that only its rule knows, and which would be chosen now, for a
+    /// caller that is `bound` to an instance or to none.
     #[must_use]
-    pub fn scores(&self, key: Option<u64>, random: u64, elapsed: Duration) -> Vec<Score> {
+    pub fn scores(
+        &self,
+        bound: Option<&str>,
+        key: Option<u64>,
+        random: u64,
+        elapsed: Duration,
+    ) -> Vec<Score> {
         let turn = Turn { elapsed, random, key, count: self.turn.load(Relaxed) };
-        let chosen = self.next(key, random, elapsed).map(|instance| instance.id);
+        let members = self.members();
+        let own = bound.and_then(|bound| self.choose_bound(bound, &members, &[], &turn));
+        let own = own.map(|member| member.instance.id);
+        let chosen = own.or_else(|| Some(self.next(key, random, elapsed)?.id));
         let score = |member: &Member| Score {
             instance: Arc::clone(&member.instance),
             weight: member.weight,
             cost: self.rule.cost(member, &turn),
             chosen: chosen == Some(member.instance.id),
         };
-        self.members().iter().map(score).collect()
+        members.iter().map(score).collect()
+    }
+
+    /// Whether a caller that is bound to this instance, host and port, comes to it now.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn holds(&self, bound: &str, elapsed: Duration) -> Result<(), &'static str> {
+        let members = self.members();
+        let own = members.iter().find(|member| member.instance.authority() == bound);
+        let Some(Member { instance, .. }) = own else {
+            return Err("the service has no such instance");
+        };
+        match instance.condition(elapsed) {
+            Condition::Fit if instance.is_open(elapsed) => Ok(()),
+            Condition::Fit => Err("it refused a connection just now"),
+            Condition::Ejected => Err("it failed several calls in a row"),
+            Condition::Unfit => Err("it failed its checks"),
+        }
     }
 
     /// As [`Self::choose`], for a caller that is bound to an instance: that one, as long as it is
@@ -330,19 +358,27 @@ impl Service {
         tried: &[u64],
         turn: Turn,
     ) -> Option<&'a Arc<Instance>> {
-        let Some(bound) = bound else { return self.choose(members, tried, turn) };
+        let own = bound.and_then(|bound| self.choose_bound(bound, members, tried, &turn));
+        own.map(|member| &member.instance).or_else(|| self.choose(members, tried, turn))
+    }
+
+    fn choose_bound<'a>(
+        &self,
+        bound: &str,
+        members: &'a [Member],
+        tried: &[u64],
+        turn: &Turn,
+    ) -> Option<&'a Member> {
         let is_it = |member: &&Member| {
             member.instance.authority() == bound
                 && !tried.contains(&member.instance.id)
                 && member.instance.is_open(turn.elapsed)
         };
-        let own = members.iter().find(is_it).map(|member| &member.instance);
-        own.or_else(|| {
+        members.iter().find(is_it).or_else(|| {
             // Until the caller is bound anew, all that it asks for goes to the same one.
             let rule = Rule { balance: Balance::ConsistentHash, ..self.rule };
-            rule.choose(members, tried, &turn).map(|member| &member.instance)
+            rule.choose(members, tried, turn)
         })
-        .or_else(|| self.choose(members, tried, turn))
     }
 
     /// An instance of `members` other than those `tried`, by the service's rule.

@@ -121,6 +121,10 @@ fn show(told: &Json) {
     if let Some(key) = told["key"].as_str() {
         println!("key        {key}");
     }
+    let bound = &told["bound"];
+    if !bound.is_null() {
+        println!("bound      to {}: {}", word(&bound["instance"]), word(&bound["why"]));
+    }
     for one in list(&told["instances"]) {
         let mark = if one["chosen"] == true { "*" } else { " " };
         println!(

@@ -1,8 +1,12 @@
 //! What would become of a request, and what became of one.
 
+use crate::{
+    affinity::Instances,
+    sessions::{Made, made, until},
+};
 use integration_tests::{Server, binary};
 use serde_json::{Value as Json, json};
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 use test_servers::{Process, free_ports};
 
 fn service(folder: &tempfile::TempDir) -> Process {
@@ -166,4 +170,98 @@ async fn a_caller_with_the_role_is_told_which_way_the_request_went() {
     assert_eq!((&told["principal"], &told["remaining"]["few"]), (&json!("ann"), &json!(4)));
     assert_eq!(ask(json!(["buyer"]), "x-crosstown-explain: 1"), None);
     assert_eq!(ask(json!(["buyer", "curious"]), "x-other: 1"), None);
+}
+
+/// What is told of a request of this session.
+async fn explained_of(server: &Server, session: &Made) -> Json {
+    let headers = json!({ "x-session-token": session.token });
+    let told = explained(server, json!({ "url": "http://rooms.example/who", "headers": headers }));
+    let told = told.await;
+    assert_eq!(told["outcome"], "forwarded", "{told}");
+    told
+}
+
+/// The instance that is told to be taken, as often as it is asked.
+async fn taken(server: &Server, session: &Made) -> String {
+    let mut names = BTreeSet::new();
+    for _ in 0..30 {
+        let told = explained_of(server, session).await;
+        assert_eq!(told["key"], format!("session {}", session.id()));
+        let instances = told["instances"].as_array().unwrap().iter();
+        let taken = instances.filter(|one| one["chosen"] == true);
+        names.extend(taken.map(|one| one["instance"].as_str().unwrap().to_owned()));
+    }
+    let [name] = &Vec::from_iter(names)[..] else { panic!("one and then another") };
+    name.clone()
+}
+
+/// Asks until it is told so of what the session is bound to.
+async fn until_bound(server: &Server, session: &Made, is_it: impl Fn(&Json) -> bool) -> Json {
+    let ask = async || explained_of(server, session).await;
+    until("it is told", ask, |told| is_it(&told["bound"])).await
+}
+
+#[tokio::test]
+async fn it_tells_to_which_instance_a_session_is_bound_and_whether_that_is_gone() {
+    let mut instances = Instances::start();
+    let urls = ["left", "middle", "right"].map(|name| instances.address_of(name));
+    let urls = urls.map(|address| format!("\"http://{address}\"")).join(", ");
+    let server = Server::start(&format!(
+        "[services.rooms]\ninstances = [{urls}]\n\
+         health = {{ interval = \"50ms\", unfit_after = 1 }}\n\
+         [[routes]]\nname = \"rooms\"\nservice = \"rooms\"\n"
+    ));
+    let crm = crate::sessions::service(&server).await;
+    let session = made(&crm, "ann", json!({})).await;
+    let client = session.client(&server);
+    assert_eq!(explained_of(&server, &session).await["bound"], Json::Null);
+    let bind = async |instance: &str| {
+        let wish = json!({ "service": "rooms", "instance": instance });
+        let _: Json = crm.put(&format!("{}/route", session.path), &wish).await.unwrap();
+    };
+
+    let middle = instances.address_of("middle");
+    bind(&middle).await;
+    let told = explained_of(&server, &session).await;
+    let why = "the session is bound to it, and it is fit";
+    assert_eq!(told["bound"], json!({ "instance": middle, "holds": true, "why": why }));
+    assert!(told["why"].as_str().unwrap().ends_with("to which its session is bound"), "{told}");
+    assert_eq!(taken(&server, &session).await, middle);
+    assert_eq!(client.get::<String>("/who").await.unwrap(), "middle");
+
+    // It is gone: another one is told, which is the one that answers.
+    instances.kill("middle");
+    let told = until_bound(&server, &session, |bound| bound["holds"] == false).await;
+    let why = "it failed its checks";
+    assert_eq!(told["bound"], json!({ "instance": middle, "holds": false, "why": why }));
+    let since = format!("since its session is bound to {middle}, and it failed its checks");
+    assert!(told["why"].as_str().unwrap().ends_with(&since), "{told}");
+    let next = taken(&server, &session).await;
+    assert_ne!(next, middle);
+    let name = client.get::<String>("/who").await.unwrap();
+    assert_eq!(instances.address_of(&name), next);
+    // From now on the session is bound to that one.
+    let told = until_bound(&server, &session, |bound| bound["instance"] == next.as_str()).await;
+    assert_eq!(told["bound"]["holds"], true, "{told}");
+    assert_eq!(taken(&server, &session).await, next);
+
+    // One that is no instance at all.
+    bind("10.0.0.7:3000").await;
+    let told = explained_of(&server, &session).await;
+    let why = "the service has no such instance";
+    assert_eq!(told["bound"], json!({ "instance": "10.0.0.7:3000", "holds": false, "why": why }));
+    let next = taken(&server, &session).await;
+    let name = client.get::<String>("/who").await.unwrap();
+    assert_eq!(instances.address_of(&name), next);
+    bind("10.0.0.7:3000").await;
+    let output = Command::new(binary())
+        .args(["explain", "GET", "http://rooms.example/who"])
+        .args(["-H", &format!("x-session-token: {}", session.token)])
+        .arg("--config")
+        .arg(server.folder().join("crosstown.toml"))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let line = "bound      to 10.0.0.7:3000: the service has no such instance";
+    assert!(output.status.success() && printed.contains(line), "{printed}");
 }

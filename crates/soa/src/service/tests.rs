@@ -55,7 +55,7 @@ fn who_would_be_next_is_who_is_called() {
             let turn = Turn { elapsed: SECOND, random, key: Some(random), count: 0 };
             let called = service.choose(&service.fixed, &[], turn).unwrap();
             assert_eq!(next.id, called.id, "{balance:?} {random}");
-            let scores = service.scores(Some(random), random, SECOND);
+            let scores = service.scores(None, Some(random), random, SECOND);
             let chosen = scores.iter().filter(|score| score.chosen);
             let chosen: Vec<u64> = chosen.map(|score| score.instance.id).collect();
             assert_eq!(chosen, [called.id], "{balance:?} {random}");
