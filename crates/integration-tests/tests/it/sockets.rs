@@ -1,4 +1,5 @@
 mod blocks;
+mod bounds;
 mod durable;
 mod figures;
 mod filters;
@@ -300,4 +301,26 @@ async fn a_slow_reader_is_closed_and_delays_nobody() {
         got += 1;
     }
     assert!(got < sent, "the slow reader got all {sent}");
+}
+
+#[tokio::test]
+async fn commands_may_come_together_and_channels_be_called_by_numbers() {
+    let server = Server::start("");
+    let base = server.base();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut bob = Socket::connect(&base, &server.token("acme", "bob")).await;
+    ann.ask("subscribe", json!({ "channel": "room" })).await.unwrap();
+    let stands = bob.ask("subscribe", json!({ "channel": "room", "flag": 1 })).await.unwrap();
+    assert!(stands["id"].as_u64() > Some(0), "{stands}");
+    let publish =
+        |id: u32| json!({ "id": id, "publish": { "channel": "room", "data": id } }).to_string();
+    let together: Vec<String> = (100..120).map(publish).collect();
+    ann.send_raw(&together.join("\n")).await;
+    for n in 100..120 {
+        let named = ann.push().await;
+        assert_eq!((&named["channel"], &named["pub"]["data"]), (&json!("room"), &json!(n)));
+        let numbered = bob.push().await;
+        assert_eq!((&numbered["id"], &numbered["pub"]["data"]), (&stands["id"], &json!(n)));
+        assert_eq!(numbered.get("channel"), None, "{numbered}");
+    }
 }

@@ -237,3 +237,29 @@ async fn what_is_in_memory_alone_is_told() {
     assert!(told["documents"]["bytes"].as_u64() > Some(5_000), "{told}");
     assert!(told["channels"]["bytes"].as_u64() > Some(100), "{told}");
 }
+
+#[tokio::test]
+async fn a_method_reports_the_tenants_traffic() {
+    let server = Server::start("");
+    let base = server.base();
+    let service = service(&server, "acme").await;
+    for n in 0..20 {
+        let room = format!("{CHANNELS}/room/publications");
+        let _: Json = service.post(&room, &json!(n)).await.unwrap();
+    }
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let mut eve = Socket::connect(&base, &server.token("other", "eve")).await;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let report = ann.rpc("traffic.report", json!({ "range": "5m" })).await.unwrap();
+        if report["total"]["requests"].as_u64() >= Some(20) {
+            break;
+        }
+        assert!(Instant::now() < until, "{report}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let report = eve.rpc("traffic.report", json!({ "range": "5m" })).await.unwrap();
+    assert!(report["total"]["requests"].as_u64() < Some(20), "{report}");
+    let wrong = ann.rpc("traffic.report", json!({ "range": "1y" })).await.unwrap_err();
+    assert_eq!(wrong["code"], 400);
+}

@@ -3,6 +3,7 @@
 use client::Client;
 use integration_tests::{Server, Socket};
 use serde_json::{Value as Json, json};
+use std::time::{Duration, Instant};
 
 const MAILBOX: &str = "mailbox:user:ann";
 
@@ -136,4 +137,86 @@ async fn a_mailbox_is_open_to_its_owner() {
         "epoch": follow_epoch(&mut bob).await });
     let page = bob.ask("subscribe", page).await.unwrap();
     assert_eq!(page["state"].as_array().map(Vec::len), Some(1), "{page}");
+}
+
+#[tokio::test]
+async fn a_mailbox_is_bounded_and_what_has_expired_is_dead() {
+    let server = Server::start(
+        "[mailboxes]\nletters_max = 3\ndead_max = 2\nletter_bytes_max = 100\nrefusals_max = 1\n",
+    );
+    let crm = Client::new(&server.base(), &server.api_key("acme", "crm").await).unwrap();
+    let letters = "/crosstown/v1/mailboxes/user:ann/letters";
+    let send = async |letter: Json| crm.post::<Json>(letters, &letter).await;
+    let brief = send(json!({ "data": 0, "ttl": "1s" })).await.unwrap();
+    let mut waiting = Vec::new();
+    for letter in [json!({ "data": 1 }), json!({ "data": 2, "ttl": "1h" })] {
+        waiting.push(send(letter).await.unwrap()["letter"].clone());
+    }
+    let full = send(json!({ "data": 3 })).await.unwrap_err();
+    assert_eq!(full.code(), Some("overloaded"));
+    let long = send(json!({ "data": "x".repeat(99) })).await.unwrap_err();
+    assert_eq!(long.code(), Some("body_too_large"));
+
+    // What has expired is never read, and makes room.
+    let own = server.client("acme", "ann");
+    let named = async |path: &str| {
+        let told: Json = own.get(path).await.unwrap();
+        let names = told["letters"].as_array().unwrap().iter();
+        names.map(|letter| letter["name"].clone()).collect::<Vec<_>>()
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while named(letters).await != waiting {
+        assert!(Instant::now() < until, "{:?}", named(letters).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let dead = "/crosstown/v1/mailboxes/user:ann/dead";
+    let told: Json = own.get(dead).await.unwrap();
+    let [expired] = &told["letters"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!((&expired["name"], &expired["why"]), (&brief["letter"], &json!("expired")));
+    waiting.push(send(json!({ "data": 3 })).await.unwrap()["letter"].clone());
+    // Of the dead, the oldest gives way.
+    for letter in &waiting {
+        let path = format!("{letters}/{}/refusals", letter.as_str().unwrap());
+        own.call(http::Method::POST, &path, Some("{}".into())).await.unwrap();
+    }
+    assert_eq!(named(letters).await, Vec::<Json>::new());
+    assert_eq!(named(dead).await, waiting[1..]);
+}
+
+#[tokio::test]
+async fn users_agents_services_and_sessions_have_mailboxes() {
+    let server = Server::start("[mailboxes]\nusers_send = true\n");
+    let base = server.base();
+    let crm = server.api_key("acme", "crm").await;
+    let made: Json = Client::new(&base, &crm)
+        .unwrap()
+        .post("/crosstown/v1/sessions?user=bob", &json!({}))
+        .await
+        .unwrap();
+    let session = format!("session:{}", made["id"].as_str().unwrap());
+    let scout = server.token_with("acme", "scout", json!({ "kind": "agent" }));
+    let bob = made["token"].as_str().unwrap();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    for (to, token) in
+        [("user:bob", bob), ("agent:scout", &scout), ("service:crm", &crm), (session.as_str(), bob)]
+    {
+        let letter = json!({ "to": to, "data": to, "id": "one" });
+        let sent = ann.rpc("mailbox.send", letter).await.unwrap();
+        let mut reader = Socket::connect(&base, token).await;
+        let listed = reader.rpc("mailbox.list", json!({ "of": to })).await.unwrap();
+        let [letter] = &listed["letters"].as_array().unwrap()[..] else { panic!("{listed}") };
+        assert_eq!((&letter["name"], &letter["data"]), (&sent["letter"], &json!(to)));
+        assert_eq!((&letter["from"], &letter["id"]), (&json!("ann"), &json!("one")));
+        // Whoever sent it does not read it.
+        let refused = ann.rpc("mailbox.list", json!({ "of": to })).await.unwrap_err();
+        assert_eq!(refused["code"], 403, "{to}");
+    }
+    // Another session of the same user has another mailbox, and so has an agent of his name.
+    let mut other = Socket::connect(&base, &server.token("acme", "bob")).await;
+    let refused = other.rpc("mailbox.list", json!({ "of": session })).await.unwrap_err();
+    assert_eq!(refused["code"], 403);
+    let agent = server.token_with("acme", "bob", json!({ "kind": "agent" }));
+    let mut agent = Socket::connect(&base, &agent).await;
+    let listed = agent.rpc("mailbox.list", json!({})).await.unwrap();
+    assert_eq!(listed["letters"], json!([]));
 }

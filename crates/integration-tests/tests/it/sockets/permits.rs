@@ -226,3 +226,34 @@ async fn a_fresh_token_that_allows_less_ends_what_it_does_not_allow() {
     }
     assert_eq!(ann.push().await["pub"]["key"], "a/1");
 }
+
+#[tokio::test]
+async fn who_has_no_credential_may_what_a_namespace_says() {
+    let server = Server::start(
+        "[identity.anonymous]\ntenant = \"acme\"\nuser = \"guest\"\n\
+         [[realtime.namespaces]]\nname = \"open\"\nanonymous = true\npublish = false\n\
+         presence = true\nsee_presence = { roles = [\"host\"] }\n\
+         [[realtime.namespaces]]\nname = \"shut\"\n",
+    );
+    let base = server.base();
+    let mut guest = Socket::open(&base).await;
+    guest.ask("connect", json!({})).await.unwrap();
+    let mut ann = Socket::connect(&base, &server.token("acme", "ann")).await;
+    let host = server.token_with("acme", "host", json!({ "roles": ["host"] }));
+    let mut host = Socket::connect(&base, &host).await;
+    for (command, body, may) in [
+        ("subscribe", json!({ "channel": "open:1" }), [true, true, true]),
+        ("subscribe", json!({ "channel": "shut:1" }), [false, true, true]),
+        ("publish", json!({ "channel": "open:1", "data": 1 }), [false, false, false]),
+        ("history", json!({ "channel": "open:1" }), [true, true, true]),
+        ("history", json!({ "channel": "shut:1" }), [false, true, true]),
+        ("presence", json!({ "channel": "open:1" }), [false, false, true]),
+    ] {
+        for (socket, may) in [&mut guest, &mut ann, &mut host].into_iter().zip(may) {
+            match socket.ask(command, body.clone()).await {
+                Ok(_) => assert!(may, "{command} {body}"),
+                Err(error) => assert_eq!((may, &error["code"]), (false, &json!(103)), "{body}"),
+            }
+        }
+    }
+}
