@@ -229,7 +229,8 @@ async fn equal_keys_come_to_the_same_instance() {
         (service.balance, service.hash) = (Balance::ConsistentHash, hash);
         let edge = Edge::start(one_worker(), &services);
         let mut reached = BTreeSet::new();
-        for key in 0..12 {
+        // Of twelve, one time in forty none comes to one of the instances.
+        for key in 0..40 {
             let field = format!("{field}{key}\r\n");
             let first = get(&edge, &field).await.text().to_owned();
             for _ in 0..3 {
@@ -237,7 +238,7 @@ async fn equal_keys_come_to_the_same_instance() {
             }
             reached.insert(first);
         }
-        assert_eq!(reached.len(), 3, "twelve keys are spread");
+        assert_eq!(reached.len(), 3, "forty keys are spread");
         // Without the field it is the address, which is the same for all.
         let first = get(&edge, "").await.text().to_owned();
         assert_eq!(get(&edge, "").await.text(), first);
