@@ -248,9 +248,9 @@ fn choose<'a>(
             let target = new_target(route, &normal, changed, &head.uri)?;
             Ok(Chosen::Route(Arc::clone(route), target))
         }
-        Match::Method => {
+        Match::Method(others) => {
             let detail = "no route takes this method on this path";
-            Err(Problem::new(Code::MethodNotAllowed, detail))
+            Err(Problem::method_not_allowed(detail, &others))
         }
         Match::Tenant => Ok(Chosen::ByTenant),
         Match::None => Err(no_route()),

@@ -107,8 +107,8 @@ pub(crate) enum Match<'a> {
     Route(&'a Arc<Route>),
     /// It depends on whose request it is.
     Tenant,
-    /// The path has routes, but none for the method.
-    Method,
+    /// The path has routes, but for these methods alone.
+    Method(Vec<Method>),
     None,
 }
 
@@ -230,7 +230,7 @@ impl Table {
         headers: &HeaderMap,
         whose: Whose<'_>,
     ) -> Match<'_> {
-        let mut found = Match::None;
+        let mut others: Vec<Method> = Vec::new();
         for (_, paths) in self.paths(host) {
             let Ok(routes) = paths.tree.at(path) else { continue };
             for route in routes.value {
@@ -238,7 +238,7 @@ impl Table {
                     continue;
                 }
                 if !route.methods.is_empty() && !route.methods.contains(method) {
-                    found = Match::Method;
+                    others.extend_from_slice(&route.methods);
                     continue;
                 }
                 match whose {
@@ -251,7 +251,12 @@ impl Table {
                 }
             }
         }
-        found
+        if others.is_empty() {
+            return Match::None;
+        }
+        others.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        others.dedup();
+        Match::Method(others)
     }
 }
 
@@ -276,7 +281,7 @@ impl Routes {
         let whose = Whose::Known(None);
         match self.0.find(host, path, method, None, &HeaderMap::new(), whose) {
             Match::Route(route) => Some(&route.name),
-            Match::Tenant | Match::Method | Match::None => None,
+            Match::Tenant | Match::Method(_) | Match::None => None,
         }
     }
 }

@@ -384,7 +384,7 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
 }
 
 fn check_method(method: &str) -> Result<(), Refusal> {
-    let refused = |detail| Err(Refusal::new(Code::MethodNotAllowed, detail));
+    let refused = |detail| Err(Refusal::new(Code::NotImplemented, detail));
     match method {
         "CONNECT" => refused("this is not a forward proxy"),
         "TRACE" => refused("`TRACE` is not answered here"),

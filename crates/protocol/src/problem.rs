@@ -2,7 +2,8 @@
 
 use crate::Code;
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Method, Response, header};
+use serde_json::Value;
 use std::time::Duration;
 
 /// An error for a client: a code and what it may know about this one.
@@ -24,6 +25,13 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self { code, detail, retry_after: None, members: serde_json::Map::new() }
+    }
+
+    /// That a resource takes the methods of `allow` alone.
+    #[must_use]
+    pub fn method_not_allowed(detail: impl Into<String>, allow: &[Method]) -> Self {
+        let allow: Vec<&str> = allow.iter().map(Method::as_str).collect();
+        Self::new(Code::MethodNotAllowed, detail).member("allow", allow)
     }
 
     /// Adds when to try again.
@@ -51,8 +59,8 @@ impl Problem {
         document.into()
     }
 
-    /// The response: status, `application/problem+json`, and `Retry-After` in whole seconds,
-    /// rounded up (RFC 9110, section 10.2.3).
+    /// The response: status, `application/problem+json`, `Retry-After` in whole seconds, rounded
+    /// up (RFC 9110, section 10.2.3), and `Allow` (section 10.2.1) where methods are told.
     #[must_use]
     pub fn to_response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(self.to_json().to_string()));
@@ -63,6 +71,28 @@ impl Problem {
             let seconds = after.as_millis().div_ceil(1000).max(1);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
         }
+        if let Some(Value::Array(methods)) = self.members.get("allow") {
+            let methods: Vec<&str> = methods.iter().filter_map(Value::as_str).collect();
+            // Methods are tokens, which every field takes.
+            if let Ok(methods) = HeaderValue::try_from(methods.join(", ")) {
+                headers.insert(header::ALLOW, methods);
+            }
+        }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_that_would_do_are_told() {
+        let problem = Problem::method_not_allowed("not this one", &[Method::GET, Method::POST]);
+        let response = problem.to_response();
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()[header::ALLOW], "GET, POST");
+        let other = Problem::new(Code::NotFound, "there is no such thing").to_response();
+        assert!(!other.headers().contains_key(header::ALLOW));
     }
 }

@@ -142,9 +142,9 @@ pub(crate) fn choose(
             let target = below(base, &normal, changed, uri)?;
             Ok((Arc::clone(route), target, base))
         }
-        Some(Match::Method) => {
+        Some(Match::Method(others)) => {
             let detail = format!("`{name}` does not take this method on this path");
-            Err(Problem::new(Code::MethodNotAllowed, detail))
+            Err(Problem::method_not_allowed(detail, &others))
         }
         Some(Match::Tenant | Match::None) | None => {
             Err(unknown(format!("the document of `{name}` has no operation on this path")))

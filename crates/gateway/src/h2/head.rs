@@ -8,7 +8,7 @@ use protocol::{Code, Problem};
 pub(crate) fn check(head: &mut Parts, target_bytes_max: usize) -> Result<HeaderValue, Problem> {
     let refuse = |code, detail| Err(Refusal::new(code, detail).problem());
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return refuse(Code::MethodNotAllowed, "the method is not answered here");
+        return refuse(Code::NotImplemented, "the method is not answered here");
     }
     let uri = &head.uri;
     if uri.path_and_query().is_some_and(|target| target.as_str().len() > target_bytes_max) {

@@ -40,7 +40,7 @@ fn find(table: &Table, method: &str, host: &str, path: &str, version: Option<&st
     match table.find(host, path, &method.parse().unwrap(), query, &headers, Whose::Unknown) {
         Match::Route(route) => route.name.clone(),
         Match::Tenant => "by tenant".into(),
-        Match::Method => "405".into(),
+        Match::Method(others) => format!("405 {others:?}"),
         Match::None => "404".into(),
     }
 }
@@ -79,7 +79,7 @@ fn the_more_specific_route_is_taken() {
         ("PUT", "h", "/api/orders/7", Some("2"), "v2"),
         ("GET", "h", "/api/orders/new", None, "exact"),
         ("GET", "h", "/api/orders/new/x", None, "orders-get"),
-        ("GET", "h", "/post", None, "405"),
+        ("GET", "h", "/post", None, "405 [POST]"),
         ("POST", "h", "/post", None, "post-only"),
         ("POST", "h", "/post/", None, "404"),
         ("GET", "h", "/dir/", None, "slash"),
@@ -89,7 +89,7 @@ fn the_more_specific_route_is_taken() {
         ("GET", "b.org", "/api", None, "api"),
         ("GET", "y.b.org", "/api", None, "wild"),
         ("GET", "z.x.b.org", "/api", None, "wilder"),
-        ("GET", "y.b.org", "/post", None, "405"),
+        ("GET", "y.b.org", "/post", None, "405 [POST]"),
     ] {
         assert_eq!(find(&table, method, host, path, version), expected, "{method} {host} {path}");
     }

@@ -79,7 +79,12 @@ async fn first(
         return Ok((Form::Events, commands.into_owned().into()));
     }
     if head.method != Method::POST {
-        return Err(Problem::new(Code::MethodNotAllowed, "a stream is asked for by POST"));
+        let all = [Method::GET, Method::POST];
+        let allow = match kind {
+            Kind::Events => &all[..],
+            Kind::Http => &all[1..],
+        };
+        return Err(Problem::method_not_allowed("a stream is asked for by POST", allow));
     }
     let form = match (kind, encoding(&head.headers)) {
         (Kind::Events, _) => Form::Events,
@@ -172,7 +177,7 @@ async fn hand_on(
     body: Body,
 ) -> Result<(), Problem> {
     if head.method != Method::POST {
-        return Err(Problem::new(Code::MethodNotAllowed, "commands come by POST"));
+        return Err(Problem::method_not_allowed("commands come by POST", &[Method::POST]));
     }
     let body = take(body, emulation_bytes_max(sockets.config().message_bytes_max)).await?;
     let request = EmulationRequest::read(encoding(&head.headers), &body).map_err(|_| {
