@@ -1,31 +1,47 @@
 //! `/crosstown/v1/users/{id}/block`: keeping a user out, and who is kept out.
 
 use crate::{
-    answer::{Answer, Refusal, json, json_with, no_content, refuse},
-    request::{By, JsonOrDefault, Wanted},
+    Parts,
+    answer::{Answer, Created, Done, Refusal, refuse},
+    document::told,
+    request::{By, InPath, Json, JsonOrDefault, Wanted},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::{get, post},
+use aide::axum::{
+    ApiRouter,
+    routing::{get_with, post_with},
 };
-use http::StatusCode;
-use protocol::{Code, Problem};
+use axum::extract::State;
+use protocol::{
+    Code::{self, Conflict, NotFound},
+    Problem,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use traffic_cop::identity::{Block, Blocks, NewBlock};
 use types::{Principal, PrincipalId, PrincipalKind};
 
-pub(crate) fn routes(blocks: Blocks) -> Router {
-    Router::new()
-        .route("/blocks", get(list))
-        .route("/users/{id}/block", post(block).get(read).delete(lift))
-        .with_state(blocks)
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    let one = post_with(block, told("blockUser", "Keep a user out.", &[Conflict]))
+        .get_with(read, told("readBlock", "Whether a user is kept out, and why.", &[NotFound]))
+        .delete_with(lift, told("liftBlock", "Let a user in again.", &[NotFound, Conflict]));
+    ApiRouter::new()
+        .api_route("/blocks", get_with(list, told("listBlocks", "Who is kept out.", &[])))
+        .api_route("/users/{id}/block", one)
+}
+
+/// Which user, agent or service a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfPrincipal {
+    /// Its name.
+    #[schemars(with = "PrincipalId")]
+    id: String,
 }
 
 /// What it is that has the name: a user, unless it is said.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct What {
+    /// A user, unless it is said.
     kind: Option<PrincipalKind>,
 }
 
@@ -42,44 +58,46 @@ fn principal(by: &By, id: &str, what: &What) -> Result<Principal, Refusal> {
 async fn block(
     State(blocks): State<Blocks>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfPrincipal { id }): InPath<OfPrincipal>,
     Wanted(what): Wanted<What>,
     JsonOrDefault(new): JsonOrDefault<NewBlock>,
-) -> Answer {
+) -> Answer<Created<Block>> {
     let principal = principal(&by, &id, &what)?;
     if principal == by.principal {
         return refuse(Code::BadRequest, "nobody blocks himself");
     }
-    json_with(StatusCode::CREATED, blocks.block(&by, principal, new).await?)
+    Ok(Created(blocks.block(&by, principal, new).await?))
 }
 
 async fn read(
     State(blocks): State<Blocks>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfPrincipal { id }): InPath<OfPrincipal>,
     Wanted(what): Wanted<What>,
-) -> Answer {
-    json(blocks.get(&by.tenant, &principal(&by, &id, &what)?).await?)
+) -> Answer<Json<Block>> {
+    Ok(Json(blocks.get(&by.tenant, &principal(&by, &id, &what)?).await?))
 }
 
 async fn lift(
     State(blocks): State<Blocks>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfPrincipal { id }): InPath<OfPrincipal>,
     Wanted(what): Wanted<What>,
-) -> Answer {
+) -> Answer<Done> {
     blocks.lift(&by.tenant, &principal(&by, &id, &what)?).await?;
-    no_content()
+    Ok(Done)
 }
 
-#[derive(Serialize)]
+/// Who is kept out.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Blocks")]
 struct Listed {
     blocks: Vec<Block>,
 }
 
-async fn list(State(blocks): State<Blocks>, by: By) -> Answer {
+async fn list(State(blocks): State<Blocks>, by: By) -> Answer<Json<Listed>> {
     if !by.is_trusted() {
         return refuse(Code::Forbidden, "only services and admins see who is blocked");
     }
-    json(Listed { blocks: blocks.list(&by.tenant).await? })
+    Ok(Json(Listed { blocks: blocks.list(&by.tenant).await? }))
 }

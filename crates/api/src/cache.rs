@@ -1,16 +1,20 @@
 //! The answers that a node keeps.
 
-use crate::answer::{Answer, json, no_content};
-use axum::{
-    Router,
-    extract::State,
-    routing::{delete, get},
+use crate::{
+    admin,
+    answer::{Answer, Done},
+    document::told,
+    request::Json,
 };
+use aide::axum::{ApiRouter, routing::get_with};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{fmt::Write, sync::Arc};
 
 /// What the cache did since the node started, and what is in it.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[schemars(rename = "Cache")]
 pub struct CacheView {
     /// Requests answered from it.
     pub hits: u64,
@@ -33,17 +37,19 @@ pub struct Cache {
     pub forget: Arc<dyn Fn() + Send + Sync>,
 }
 
-pub(crate) fn admin_routes(cache: Cache) -> Router {
-    Router::new().route("/cache", get(show)).route("/cache", delete(forget)).with_state(cache)
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    let cache = get_with(show, told("readCache", "What is kept of answers.", &[]))
+        .delete_with(forget, told("forgetCache", "Forget all of it.", &[]));
+    ApiRouter::new().api_route("/cache", cache)
 }
 
-async fn show(State(cache): State<Cache>) -> Answer {
-    json((cache.see)())
+async fn show(State(cache): State<Cache>) -> Answer<Json<CacheView>> {
+    Ok(Json((cache.see)()))
 }
 
-async fn forget(State(cache): State<Cache>) -> Answer {
+async fn forget(State(cache): State<Cache>) -> Answer<Done> {
     (cache.forget)();
-    no_content()
+    Ok(Done)
 }
 
 /// Writes the cache's figures for Prometheus.

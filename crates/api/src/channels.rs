@@ -2,17 +2,22 @@
 //! without a socket publishing, and setting and removing the entries of maps.
 
 use crate::{
-    Channels,
-    answer::{Answer, json, json_with, refuse},
-    request::{By, Json, Wanted},
+    Channels, Parts,
+    answer::{Answer, Created, refuse},
+    document::told,
+    request::{AnyJson, By, InPath, Json, Wanted},
 };
-use axum::{
-    Router,
-    extract::{Path, RawQuery, State},
-    routing::{get, post, put},
+use aide::axum::{
+    ApiRouter,
+    routing::{get_with, post_with, put_with},
 };
-use http::StatusCode;
-use protocol::{Code, Problem, client::filter::Tags};
+use axum::extract::{RawQuery, State};
+use protocol::{
+    Code::{self, Conflict, NotFound, StoreFull},
+    Problem,
+    client::filter::Tags,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -30,29 +35,61 @@ const NAME_BYTES_MAX: usize = 255;
 
 type SharedHolders = Arc<dyn Holders>;
 
-pub(crate) fn routes(channels: Arc<dyn Channels>, holders: SharedHolders) -> Router {
-    let one = get(read).with_state((channels.clone(), holders.clone()));
-    Router::new()
-        .route("/channels/{channel}/publications", post(publish))
-        .route("/channels/{channel}/entries/{key}", put(set).delete(remove))
-        .with_state(channels)
-        .route("/channels", get(list))
-        .with_state(holders)
-        .route("/channels/{channel}", one)
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    const CHANGE: &[Code] = &[NotFound, Conflict, StoreFull];
+    let entry = put_with(set, told("setMapEntry", "Set an entry of a map.", CHANGE))
+        .delete_with(remove, told("removeMapEntry", "Remove an entry of a map.", CHANGE));
+    ApiRouter::new()
+        .api_route(
+            "/channels",
+            get_with(list, told("listChannels", "Channels that are followed, on all nodes.", &[])),
+        )
+        .api_route(
+            "/channels/{channel}",
+            get_with(
+                read,
+                told("readChannel", "What a channel is, and who follows it.", &[NotFound]),
+            ),
+        )
+        .api_route(
+            "/channels/{channel}/publications",
+            post_with(publish, told("publish", "Publish to a channel.", &[NotFound, StoreFull])),
+        )
+        .api_route("/channels/{channel}/entries/{key}", entry)
+}
+
+/// Which channel a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfChannel {
+    /// Its name.
+    channel: String,
+}
+
+/// Which entry of a map a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfMapEntry {
+    /// The map's channel.
+    channel: String,
+    /// The entry's key.
+    key: String,
 }
 
 /// Which channels, by a query.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Which {
     /// `*` stands for any characters.
     pattern: Option<String>,
+    /// So many at most; 100, unless it is said.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<usize>,
     /// From an answer before.
     cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// Channels that are followed, in the order of their names.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Channels")]
 struct Listed {
     channels: Vec<Active>,
     /// What to ask for the rest by, if there may be more.
@@ -64,7 +101,7 @@ async fn list(
     State(holders): State<SharedHolders>,
     by: By,
     Wanted(which): Wanted<Which>,
-) -> Answer {
+) -> Answer<Json<Listed>> {
     by.speaks_for_tenant()?;
     let Which { pattern, limit, cursor } = which;
     let limit = limit.unwrap_or(SHOWN);
@@ -77,10 +114,12 @@ async fn list(
     }
     let wanted = channels::Wanted { tenant: by.tenant.clone(), pattern, after: cursor, limit };
     let page = holders.channels(wanted).await?;
-    json(Listed { channels: page.channels, cursor: page.next })
+    Ok(Json(Listed { channels: page.channels, cursor: page.next }))
 }
 
-#[derive(Serialize)]
+/// A channel.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Channel")]
 struct Shown {
     /// Subscriptions on all nodes.
     subscribers: u64,
@@ -94,22 +133,24 @@ struct Shown {
 }
 
 async fn read(
-    State((channels, holders)): State<(Arc<dyn Channels>, SharedHolders)>,
+    State(channels): State<Arc<dyn Channels>>,
+    State(holders): State<SharedHolders>,
     by: By,
-    Path(channel): Path<String>,
-) -> Answer {
+    InPath(OfChannel { channel }): InPath<OfChannel>,
+) -> Answer<Json<Shown>> {
     by.speaks_for_tenant()?;
     let is = channels.describe(&by, &channel).await?;
     let followers = holders.followers(Followed { tenant: by.tenant.clone(), channel }).await?;
-    json(Shown {
+    Ok(Json(Shown {
         subscribers: followers.iter().map(|of| of.subscribers).sum(),
         users: Distinct::count_all(followers.iter().map(|of| &of.users)),
         nodes: followers.into_iter().map(|of| (of.node, of.subscribers)).collect(),
         is,
-    })
+    }))
 }
 
-#[derive(Serialize)]
+/// A publication that was taken.
+#[derive(Serialize, JsonSchema)]
 struct Published {
     /// The publication's number in the channel; 0 if the channel keeps no history.
     offset: u64,
@@ -118,13 +159,13 @@ struct Published {
 async fn publish(
     State(channels): State<Arc<dyn Channels>>,
     by: By,
-    Path(channel): Path<String>,
+    InPath(OfChannel { channel }): InPath<OfChannel>,
     RawQuery(query): RawQuery,
-    Json(data): Json<Box<RawValue>>,
-) -> Answer {
+    AnyJson(data): AnyJson<Box<RawValue>>,
+) -> Answer<Created<Published>> {
     let tags = tags(query.as_deref().unwrap_or_default())?;
     let offset = channels.publish(&by, &channel, data, tags).await?;
-    json_with(StatusCode::CREATED, Published { offset })
+    Ok(Created(Published { offset }))
 }
 
 /// The tags of `?tag=ticker:AAPL&tag=price:10`.
@@ -143,36 +184,41 @@ fn tags(query: &str) -> Result<Tags, Problem> {
 }
 
 /// How long an entry is to live: `?ttl=30s`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Living {
+    /// Its time; as long as the map has it, unless it is said.
     #[serde(default, deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     ttl: Option<Duration>,
 }
 
 /// A change of a map, made.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ChangedMap")]
 struct Changed {
+    /// The life of the map.
     epoch: String,
+    /// The revision that it made.
     revision: u64,
 }
 
 async fn set(
     State(channels): State<Arc<dyn Channels>>,
     by: By,
-    Path((channel, key)): Path<(String, String)>,
+    InPath(OfMapEntry { channel, key }): InPath<OfMapEntry>,
     Wanted(Living { ttl }): Wanted<Living>,
-    Json(value): Json<Value>,
-) -> Answer {
+    AnyJson(value): AnyJson<Value>,
+) -> Answer<Json<Changed>> {
     let done = channels.set(&by, &channel, &key, Operation::Put(value), ttl).await?;
-    json(Changed { epoch: done.epoch, revision: done.revision })
+    Ok(Json(Changed { epoch: done.epoch, revision: done.revision }))
 }
 
 async fn remove(
     State(channels): State<Arc<dyn Channels>>,
     by: By,
-    Path((channel, key)): Path<(String, String)>,
-) -> Answer {
+    InPath(OfMapEntry { channel, key }): InPath<OfMapEntry>,
+) -> Answer<Json<Changed>> {
     let done = channels.set(&by, &channel, &key, Operation::Delete, None).await?;
-    json(Changed { epoch: done.epoch, revision: done.revision })
+    Ok(Json(Changed { epoch: done.epoch, revision: done.revision }))
 }

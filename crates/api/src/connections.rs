@@ -1,15 +1,18 @@
 //! `/crosstown/v1/connections`: who is connected, on any node, and what is to be done to them.
 
 use crate::{
-    answer::{Answer, Refusal, json, no_content, refuse},
-    request::{By, Json, Wanted},
+    Parts,
+    answer::{Answer, Done, Refusal, refuse},
+    document::told,
+    request::{By, InPath, Json, Wanted},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::{get, post},
+use aide::axum::{
+    ApiRouter,
+    routing::{get_with, post_with},
 };
-use protocol::Code;
+use axum::extract::State;
+use protocol::Code::{self, NotFound};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use traffic_cop::{
@@ -24,28 +27,54 @@ const SHOWN_MAX: usize = 500;
 
 type SharedHolders = Arc<dyn Holders>;
 
-pub(crate) fn routes(holders: SharedHolders) -> Router {
-    Router::new()
-        .route("/connections", get(list))
-        .route("/connections/orders", post(order))
-        .route("/connections/stats", get(stats))
-        .route("/connections/{id}", get(read).delete(disconnect))
-        .with_state(holders)
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    let one = get_with(read, told("readConnection", "A connection.", &[NotFound]))
+        .delete_with(disconnect, told("disconnect", "Close a connection.", &[NotFound]));
+    ApiRouter::new()
+        .api_route(
+            "/connections",
+            get_with(list, told("listConnections", "Who is connected, to any node.", &[])),
+        )
+        .api_route(
+            "/connections/orders",
+            post_with(order, told("orderConnections", "Tell connections what to do.", &[])),
+        )
+        .api_route(
+            "/connections/stats",
+            get_with(stats, told("countConnections", "What goes through all connections.", &[])),
+        )
+        .api_route("/connections/{id}", one)
+}
+
+/// Which connection a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfConnection {
+    /// Its id.
+    id: String,
 }
 
 /// Which connections, by a query.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Which {
+    /// Those bound to this session.
     session: Option<SessionId>,
+    /// Those of this user, agent or service.
     user: Option<PrincipalId>,
+    /// Those of users, of agents or of services.
     kind: Option<PrincipalKind>,
+    /// Those that work in this pillar.
     pillar: Option<Pillar>,
+    /// Those that follow this channel.
     channel: Option<String>,
+    /// So many are shown at most; 100, unless it is said.
+    #[schemars(range(min = 1, max = 500))]
     limit: Option<usize>,
 }
 
-#[derive(Serialize)]
+/// Connections.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Connections")]
 struct Listed {
     /// How many there are.
     count: usize,
@@ -82,7 +111,7 @@ async fn list(
     State(holders): State<SharedHolders>,
     by: By,
     Wanted(which): Wanted<Which>,
-) -> Answer {
+) -> Answer<Json<Listed>> {
     let Which { session, user, kind, pillar, channel, limit } = which;
     let limit = limit.unwrap_or(SHOWN);
     if !(1..=SHOWN_MAX).contains(&limit) {
@@ -90,23 +119,27 @@ async fn list(
     }
     let of = Selector { connection: None, session, user, kind, pillar, channel };
     let Answered { count, shown } = ask(&holders, &by, of, None, limit).await?;
-    json(Listed { count, connections: shown })
+    Ok(Json(Listed { count, connections: shown }))
 }
 
 /// What goes through all connections of the tenant.
-async fn stats(State(holders): State<SharedHolders>, by: By) -> Answer {
+async fn stats(State(holders): State<SharedHolders>, by: By) -> Answer<Json<Totals>> {
     by.speaks_for_tenant()?;
-    json(Totals::of(&holders.count(Count { tenant: by.tenant.clone() }).await?))
+    Ok(Json(Totals::of(&holders.count(Count { tenant: by.tenant.clone() }).await?)))
 }
 
 fn one(id: String) -> Selector {
     Selector { connection: Some(id), ..Selector::default() }
 }
 
-async fn read(State(holders): State<SharedHolders>, by: By, Path(id): Path<String>) -> Answer {
+async fn read(
+    State(holders): State<SharedHolders>,
+    by: By,
+    InPath(OfConnection { id }): InPath<OfConnection>,
+) -> Answer<Json<Shown>> {
     let answered = ask(&holders, &by, one(id), None, 1).await?;
     match answered.shown.into_iter().next() {
-        Some(shown) => json(shown),
+        Some(shown) => Ok(Json(shown)),
         None => unknown(),
     }
 }
@@ -115,7 +148,7 @@ fn unknown<T>() -> Result<T, Refusal> {
     refuse(Code::NotFound, "there is no such connection")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Back {
     /// Whether the client is to come back.
@@ -128,18 +161,20 @@ struct Back {
 async fn disconnect(
     State(holders): State<SharedHolders>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfConnection { id }): InPath<OfConnection>,
     Wanted(Back { reconnect, reason }): Wanted<Back>,
-) -> Answer {
+) -> Answer<Done> {
     let order = Some(Order::Disconnect { reconnect, reason });
     match ask(&holders, &by, one(id), order, 0).await?.count {
         0 => unknown(),
-        _ => no_content(),
+        _ => Ok(Done),
     }
 }
 
-#[derive(Deserialize)]
+/// What connections are to do.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "OrderToConnections")]
 struct Ordered {
     /// Which connections.
     to: Selector,
@@ -147,7 +182,9 @@ struct Ordered {
     order: Order,
 }
 
-#[derive(Serialize)]
+/// Connections that were told.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OrderedConnections")]
 struct Told {
     /// How many connections were told.
     connections: usize,
@@ -157,7 +194,7 @@ async fn order(
     State(holders): State<SharedHolders>,
     by: By,
     Json(Ordered { to, order }): Json<Ordered>,
-) -> Answer {
+) -> Answer<Json<Told>> {
     match &order {
         Order::Disconnect { .. } => {}
         // What a namespace does not allow is not to be had by this way.
@@ -168,5 +205,5 @@ async fn order(
         }
     }
     let told = ask(&holders, &by, to, Some(order), 0).await?;
-    json(Told { connections: told.count })
+    Ok(Json(Told { connections: told.count }))
 }

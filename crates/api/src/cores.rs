@@ -1,7 +1,8 @@
 //! How the cores of the node cope with their work.
 
 use crate::admin::millis;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{fmt::Write, time::Duration};
 
 /// One core of the edge.
@@ -16,8 +17,18 @@ pub struct CoreView {
     pub refused: [u64; 4],
 }
 
-pub(crate) fn told(cores: &[CoreView]) -> Value {
-    let told = |core: &CoreView| json!({ "lag_ms": millis(core.lag), "refuses": core.level });
+/// How a core copes with its work.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CoreHealth")]
+pub(crate) struct CoreTold {
+    /// How long what is ready waits for it.
+    lag_ms: u64,
+    /// What it refuses; see [`CoreView::level`].
+    refuses: f64,
+}
+
+pub(crate) fn told(cores: &[CoreView]) -> Vec<CoreTold> {
+    let told = |core: &CoreView| CoreTold { lag_ms: millis(core.lag), refuses: core.level };
     cores.iter().map(told).collect()
 }
 

@@ -1,37 +1,75 @@
 //! `/crosstown/v1/services`: instances that register themselves.
 
 use crate::{
-    answer::{Answer, json, json_with, no_content},
-    request::{By, Json},
+    Parts, admin,
+    answer::{Answer, Done, OkOr},
+    document::told,
+    request::{By, InPath, Json},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::{get, put},
+use aide::axum::{
+    ApiRouter,
+    routing::{delete_with, get_with, put_with},
 };
-use http::StatusCode;
-use serde::Serialize;
+use axum::extract::State;
+use protocol::Code::{Conflict, NotFound};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use soa::{NewInstance, Registered, Registry};
 
-pub(crate) fn routes(registry: Registry) -> Router {
-    Router::new()
-        .route("/services", get(services))
-        .route("/services/{service}/instances", get(list).post(register))
-        .route("/services/{service}/instances/{id}", put(renew).delete(deregister))
-        .with_state(registry)
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    let many = get_with(list, told("listInstances", "Instances that are registered.", &[NotFound]))
+        .post_with(
+            register,
+            told("registerInstance", "Register an instance.", &[NotFound, Conflict]),
+        );
+    let one =
+        put_with(renew, told("renewInstance", "Say that it is there.", &[NotFound, Conflict]))
+            .delete_with(
+                deregister,
+                told("deregisterInstance", "Take it away.", &[NotFound, Conflict]),
+            );
+    ApiRouter::new()
+        .api_route(
+            "/services",
+            get_with(services, told("listServices", "Services to register with.", &[])),
+        )
+        .api_route("/services/{service}/instances", many)
+        .api_route("/services/{service}/instances/{id}", one)
 }
 
-pub(crate) fn admin_routes(registry: Registry) -> Router {
-    Router::new()
-        .route("/services/{service}/instances/{id}", axum::routing::delete(remove))
-        .with_state(registry)
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    ApiRouter::new().api_route(
+        "/services/{service}/instances/{id}",
+        delete_with(
+            remove,
+            told("removeInstance", "Take an instance away.", &[NotFound, Conflict]),
+        ),
+    )
+}
+
+/// Which service a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfService {
+    /// As it is configured.
+    service: String,
+}
+
+/// Which instance a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfInstance {
+    /// The service, as it is configured.
+    service: String,
+    /// The instance's id.
+    id: String,
 }
 
 /// A registration, and when the next heartbeat should come: three fit into its time to live.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Registration")]
 struct Told {
     #[serde(flatten)]
     registered: Registered,
+    /// When to renew it.
     renew_after_ms: u64,
 }
 
@@ -41,56 +79,62 @@ impl From<Registered> for Told {
     }
 }
 
-#[derive(Serialize)]
+/// Services that an instance may be registered with.
+#[derive(Serialize, JsonSchema)]
 struct Services {
     services: Vec<String>,
 }
 
-#[derive(Serialize)]
+/// Instances that are registered.
+#[derive(Serialize, JsonSchema)]
 struct Instances {
     instances: Vec<Registered>,
 }
 
-async fn services(State(registry): State<Registry>, by: By) -> Answer {
-    json(Services { services: registry.services(&by) })
+async fn services(State(registry): State<Registry>, by: By) -> Answer<Json<Services>> {
+    Ok(Json(Services { services: registry.services(&by) }))
 }
 
-async fn list(State(registry): State<Registry>, by: By, Path(service): Path<String>) -> Answer {
-    json(Instances { instances: registry.list(&by, &service).await? })
+async fn list(
+    State(registry): State<Registry>,
+    by: By,
+    InPath(OfService { service }): InPath<OfService>,
+) -> Answer<Json<Instances>> {
+    Ok(Json(Instances { instances: registry.list(&by, &service).await? }))
 }
 
 async fn register(
     State(registry): State<Registry>,
     by: By,
-    Path(service): Path<String>,
+    InPath(OfService { service }): InPath<OfService>,
     Json(new): Json<NewInstance>,
-) -> Answer {
+) -> Answer<OkOr<201, Told>> {
     let (registered, is_new) = registry.register(&by, &service, new).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    json_with(status, Told::from(registered))
+    let told = Told::from(registered);
+    Ok(if is_new { OkOr::Else(told) } else { OkOr::Ok(told) })
 }
 
 async fn renew(
     State(registry): State<Registry>,
     by: By,
-    Path((service, id)): Path<(String, String)>,
-) -> Answer {
-    json(Told::from(registry.renew(&by, &service, &id).await?))
+    InPath(OfInstance { service, id }): InPath<OfInstance>,
+) -> Answer<Json<Told>> {
+    Ok(Json(Told::from(registry.renew(&by, &service, &id).await?)))
 }
 
 async fn deregister(
     State(registry): State<Registry>,
     by: By,
-    Path((service, id)): Path<(String, String)>,
-) -> Answer {
+    InPath(OfInstance { service, id }): InPath<OfInstance>,
+) -> Answer<Done> {
     registry.deregister(&by, &service, &id).await?;
-    no_content()
+    Ok(Done)
 }
 
 async fn remove(
     State(registry): State<Registry>,
-    Path((service, id)): Path<(String, String)>,
-) -> Answer {
+    InPath(OfInstance { service, id }): InPath<OfInstance>,
+) -> Answer<Done> {
     registry.remove(&service, &id).await?;
-    no_content()
+    Ok(Done)
 }

@@ -6,6 +6,17 @@
 //!
 //! Every error is a problem document with a public code ([`protocol::Problem`]).
 
+/// Lets a handler take one part of all that its router was given.
+macro_rules! from_parts {
+    ($parts:ty: $($field:ident: $type:ty,)*) => {
+        $(impl axum::extract::FromRef<$parts> for $type {
+            fn from_ref(parts: &$parts) -> Self {
+                parts.$field.clone()
+            }
+        })*
+    };
+}
+
 pub mod admin;
 mod answer;
 mod blocks;
@@ -14,6 +25,7 @@ mod channels;
 pub mod configuration;
 mod connections;
 pub mod cores;
+mod document;
 pub mod explain;
 mod instances;
 mod limits;
@@ -27,14 +39,23 @@ mod state;
 mod traces;
 mod traffic;
 
+use crate::{
+    answer::Answer,
+    document::{About, OfOpenApi, told},
+    request::Json,
+};
+use aide::axum::{ApiRouter, routing::get_with};
 use async_trait::async_trait;
-use axum::{Router, routing::get};
+use axum::Router;
 use clock::SharedClock;
 use post_office::Mailboxes;
 use protocol::{Problem, client::filter::Tags};
 use serde_json::{Map, Value, value::RawValue};
 use soa::Registry;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use traffic_cop::{
     analytics::Analytics,
     connections::Holders,
@@ -97,23 +118,85 @@ pub struct Parts {
     pub clock: SharedClock,
 }
 
+const ABOUT: About = About {
+    title: "Crosstown",
+    description: "Sessions, state documents, channels, mailboxes, services, realms and traffic, \
+        under one identity. Everything that fails is a problem document (RFC 9457) with a public \
+        code. What is wrong with the framing of a request is refused before any operation is: \
+        400, 408, 413, 414, 417, 431, 501 and 505, in the same form.",
+    security: (
+        document::CREDENTIAL,
+        "A token of an issuer, an API key, or the token of a session.",
+    ),
+    prefix: PREFIX,
+    tags: &[
+        ("whoami", "How the platform sees the caller."),
+        ("openapi", "This document."),
+        ("sessions", "Sessions, their devices, events and routes."),
+        ("state", "Documents that are shared, and where they are kept."),
+        ("channels", "Channels that sockets follow."),
+        ("connections", "Who is connected, to any node."),
+        ("traces", "What passes through some connections."),
+        ("blocks", "Who is kept out."),
+        ("users", "Keeping a user out."),
+        ("services", "Instances that register themselves."),
+        ("realms", "What can be called, and what it promises."),
+        ("mailboxes", "Letters that wait until they are read."),
+        ("analytics", "Traffic of the caller's tenant."),
+    ],
+};
+const PREFIX: &str = "/crosstown/v1";
+
+from_parts! { Parts:
+    sessions: Arc<Sessions>,
+    states: SharedStates,
+    channels: Arc<dyn Channels>,
+    mailboxes: Arc<Mailboxes>,
+    blocks: Blocks,
+    registry: Registry,
+    realms: realms::See,
+    holders: Arc<dyn Holders>,
+}
+
+/// The OpenAPI document of the public API.
+#[must_use]
+pub fn openapi() -> Value {
+    document::of(&ABOUT, v1).1
+}
+
 /// The routes under `/crosstown/v1`. Each request carries its `Arc<Caller>` as an extension,
 /// which the gateway puts there.
-pub fn public(parts: &Parts) -> Router {
-    let v1 = Router::new()
-        .route("/whoami", get(request::whoami))
-        .merge(sessions::routes(parts.sessions.clone()))
-        .merge(state::routes(parts.states.clone()))
-        .merge(channels::routes(parts.channels.clone(), parts.holders.clone()))
-        .merge(connections::routes(parts.holders.clone()))
-        .merge(traces::routes(parts.holders.clone()))
-        .merge(blocks::routes(parts.blocks.clone()))
-        .merge(instances::routes(parts.registry.clone()))
-        .merge(realms::routes(parts.realms.clone()))
-        .merge(mailboxes::routes(parts.mailboxes.clone()))
-        .merge(traffic::routes(parts.analytics.clone(), parts.clock.clone()));
-    Router::new()
-        .nest("/crosstown/v1", v1)
+pub fn public(parts: Parts) -> Router {
+    Router::from(v1())
+        .with_state(parts)
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::no_such_method)
+}
+
+fn v1() -> ApiRouter<Parts> {
+    let v1 = ApiRouter::new()
+        .api_route(
+            "/whoami",
+            get_with(request::whoami, told("whoAmI", "How the platform sees the caller.", &[])),
+        )
+        .api_route(
+            "/openapi.json",
+            get_with(read_openapi, told("readOpenApi", "This document.", &[])),
+        )
+        .merge(sessions::routes())
+        .merge(state::routes())
+        .merge(channels::routes())
+        .merge(connections::routes())
+        .merge(traces::routes())
+        .merge(blocks::routes())
+        .merge(instances::routes())
+        .merge(realms::routes())
+        .merge(mailboxes::routes())
+        .merge(traffic::routes());
+    ApiRouter::new().nest(PREFIX, v1)
+}
+
+async fn read_openapi() -> Answer<Json<OfOpenApi>> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi);
+    Ok(Json(OfOpenApi(DOCUMENT.clone())))
 }

@@ -4,22 +4,24 @@
 //! `POST /limits/{limit}/reset` makes a limit full again for the subject in its body.
 
 use crate::{
-    answer::{Answer, json, no_content, refuse},
-    request::{Json, Wanted},
+    admin,
+    answer::{Answer, Done, refuse},
+    document::told,
+    request::{InPath, Json, Wanted},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::{get, post},
+use aide::axum::{
+    ApiRouter,
+    routing::{get_with, post_with},
 };
+use axum::extract::{FromRef, State};
 use clock::SharedClock;
-use protocol::Code;
-use serde::Deserialize;
-use serde_json::json as object;
+use protocol::Code::{self, NotFound};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use traffic_cop::{
     analytics::Range,
-    limit::{Limits, Named, ResetError},
+    limit::{Limits, Named, ResetError, ShadowReport},
 };
 
 #[derive(Clone)]
@@ -28,17 +30,37 @@ struct Parts {
     clock: SharedClock,
 }
 
-pub(crate) fn admin_routes(limits: Arc<Limits>, clock: SharedClock) -> Router {
-    Router::new()
-        .route("/limits/shadow", get(shadow))
-        .route("/limits/{limit}/reset", post(reset))
-        .with_state(Parts { limits, clock })
+impl FromRef<admin::Parts> for Parts {
+    fn from_ref(parts: &admin::Parts) -> Self {
+        Self { limits: parts.limits.clone(), clock: parts.clock.clone() }
+    }
 }
 
-#[derive(Deserialize)]
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    ApiRouter::new()
+        .api_route(
+            "/limits/shadow",
+            get_with(shadow, told("readShadow", "Whom limits in shadow would refuse.", &[])),
+        )
+        .api_route(
+            "/limits/{limit}/reset",
+            post_with(reset, told("resetLimit", "Make a limit full again.", &[NotFound])),
+        )
+}
+
+/// Which limit a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfLimit {
+    /// As it is configured.
+    limit: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    /// The last `1m`, `5m` or `1h`.
     #[serde(default = "hour")]
+    #[schemars(extend("enum" = ["1m", "5m", "1h"]))]
     range: String,
 }
 
@@ -46,22 +68,29 @@ fn hour() -> String {
     "1h".into()
 }
 
-async fn shadow(State(parts): State<Parts>, Wanted(asked): Wanted<Asked>) -> Answer {
+/// Whom limits in shadow would have refused.
+#[derive(Serialize, JsonSchema)]
+struct Shadows {
+    range: &'static str,
+    limits: Vec<ShadowReport>,
+}
+
+async fn shadow(State(parts): State<Parts>, Wanted(asked): Wanted<Asked>) -> Answer<Json<Shadows>> {
     let range = match Range::parse(&asked.range) {
         Ok(range) => range,
         Err(detail) => return refuse(Code::BadRequest, detail),
     };
     let limits = parts.limits.shadows(range, parts.clock.elapsed());
-    json(object!({ "range": range.as_str(), "limits": limits }))
+    Ok(Json(Shadows { range: range.as_str(), limits }))
 }
 
 async fn reset(
     State(parts): State<Parts>,
-    Path(limit): Path<String>,
+    InPath(OfLimit { limit }): InPath<OfLimit>,
     Json(subject): Json<Named>,
-) -> Answer {
+) -> Answer<Done> {
     let code = match parts.limits.reset(&limit, &subject).await {
-        Ok(()) => return no_content(),
+        Ok(()) => return Ok(Done),
         Err(error) => match error {
             ResetError::NoLimit => (Code::NotFound, error.to_string()),
             ResetError::Subject(_) => (Code::BadRequest, error.to_string()),

@@ -4,27 +4,40 @@
 mod page;
 
 use crate::{
-    answer::{Answer, Refusal, json, json_with, no_content, refuse},
-    request::{By, Wanted},
+    Parts, admin,
+    answer::{Answer, Done, refuse},
+    document::{OfOpenApi, content, told},
+    request::{By, DocumentText, InPath, Json, Wanted},
+};
+use aide::{
+    OperationOutput,
+    axum::{
+        ApiRouter,
+        routing::{get_with, put_with},
+    },
+    generate::GenContext,
+    openapi::{self, Operation},
 };
 use async_trait::async_trait;
 use axum::{
-    Router,
-    body::Bytes,
-    extract::{Path, State},
+    extract::State,
     response::{IntoResponse, Response},
-    routing::{get, put},
 };
 use bridge::{Audience, Crossing, Member, Realms, document_for};
-use http::{HeaderValue, StatusCode, header};
-use protocol::{Code, Problem};
+use http::{HeaderValue, header};
+use protocol::{
+    Code::{self, BodyTooLarge, Conflict, NotFound, StoreFull},
+    Problem,
+};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json as object};
+use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use types::{Caller, Timestamp};
 
 /// A document that was taken.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "PublishedDocument")]
 pub struct Published {
     /// What the API calls itself.
     pub title: String,
@@ -35,7 +48,7 @@ pub struct Published {
 }
 
 /// A route from outside to the operations of a service.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Door {
     /// The service.
     pub service: String,
@@ -44,7 +57,8 @@ pub struct Door {
 }
 
 /// How an operation's document was broken.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "BrokenDocument")]
 pub struct BrokenView {
     /// The service.
     pub service: String,
@@ -91,33 +105,58 @@ pub trait RealmsView: Send + Sync {
 /// Where realms are looked at.
 pub type See = Arc<dyn RealmsView>;
 
-pub(crate) fn routes(see: See) -> Router {
-    Router::new()
-        .route("/realms", get(of_caller))
-        .route("/realms/openapi", get(document_of_caller))
-        .route("/realms/{realm}/services/{service}/openapi", put(publish).delete(withdraw))
-        .with_state(see)
+const DOCUMENT: &str = "What can be called, as one OpenAPI document.";
+
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    let refused: &[Code] = &[NotFound, Conflict, BodyTooLarge, StoreFull];
+    let published = put_with(
+        publish,
+        told("publishDocument", "Publish a service's OpenAPI document.", refused),
+    )
+    .delete_with(withdraw, told("withdrawDocument", "Forget it.", &[NotFound, Conflict]));
+    ApiRouter::new()
+        .api_route(
+            "/realms",
+            get_with(of_caller, told("discover", "The caller's realm, and what it may call.", &[])),
+        )
+        .api_route(
+            "/realms/openapi",
+            get_with(document_of_caller, told("readRealmDocument", DOCUMENT, &[])),
+        )
+        .api_route("/realms/{realm}/services/{service}/openapi", published)
 }
 
-pub(crate) fn admin_routes(see: See) -> Router {
-    Router::new()
-        .route("/realms", get(all))
-        .route("/realms/openapi", get(document_of_audience))
-        .with_state(see)
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    ApiRouter::new()
+        .api_route("/realms", get_with(all, told("readRealms", "All realms.", &[])))
+        .api_route(
+            "/realms/openapi",
+            get_with(document_of_audience, told("readRealmDocument", DOCUMENT, &[NotFound])),
+        )
+}
+
+/// Which service of which realm a path names.
+#[derive(Deserialize, JsonSchema)]
+struct OfRealm {
+    /// The realm.
+    realm: String,
+    /// What callers name the service.
+    service: String,
 }
 
 /// A service, as whoever may call it sees it.
-#[derive(Serialize)]
-struct ServiceTold<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ServiceOfRealm")]
+struct ServiceTold {
     /// What callers name it.
-    name: &'a str,
+    name: String,
     version: String,
-    tags: &'a [String],
+    tags: Vec<String>,
     preview: bool,
     /// The title of its document.
-    title: Option<&'a str>,
+    title: Option<String>,
     /// Its operations that may be called; none without a document.
-    operations: Option<Vec<OperationTold<'a>>>,
+    operations: Option<Vec<OperationTold>>,
     /// Whether its document has yet to come.
     waits_for_document: bool,
     /// Its instances that are fit, as this node sees them.
@@ -126,23 +165,27 @@ struct ServiceTold<'a> {
     instances: usize,
 }
 
-#[derive(Serialize)]
-struct OperationTold<'a> {
-    id: &'a str,
-    method: &'a str,
-    path: &'a str,
-    summary: Option<&'a str>,
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OperationOfService")]
+struct OperationTold {
+    id: String,
+    method: String,
+    path: String,
+    summary: Option<String>,
     deprecated: bool,
 }
 
+/// Services by realm.
+type ByRealm = BTreeMap<String, Vec<ServiceTold>>;
+
 /// The services of each realm, with what `from` may call of them; all of it for the operator.
-fn listing<'a>(
-    realms: &'a Realms,
+fn listing(
+    realms: &Realms,
     instances: &BTreeMap<String, (usize, usize)>,
     from: Option<&str>,
-) -> BTreeMap<&'a str, Vec<ServiceTold<'a>>> {
-    let mut told: BTreeMap<&str, Vec<ServiceTold<'_>>> =
-        realms.iter().map(|realm| (realm.name(), Vec::new())).collect();
+) -> ByRealm {
+    let mut told: ByRealm =
+        realms.iter().map(|realm| (realm.name().to_owned(), Vec::new())).collect();
     let allows = |member: &Member, operation: Option<&str>| {
         let Member { realm, name, .. } = member;
         from.is_none_or(|from| {
@@ -154,10 +197,10 @@ fn listing<'a>(
         let operations = member.document.as_ref().map(|document| {
             let mine = document.operations().iter().filter(|o| allows(member, Some(o.id())));
             let told = mine.map(|operation| OperationTold {
-                id: operation.id(),
-                method: operation.method().as_str(),
-                path: operation.path(),
-                summary: operation.summary(),
+                id: operation.id().to_owned(),
+                method: operation.method().to_string(),
+                path: operation.path().to_owned(),
+                summary: operation.summary().map(str::to_owned),
                 deprecated: operation.is_deprecated(),
             });
             told.collect::<Vec<_>>()
@@ -168,11 +211,11 @@ fn listing<'a>(
         };
         if let Some(of_realm) = told.get_mut(&*member.realm).filter(|_| visible) {
             of_realm.push(ServiceTold {
-                name: &member.name,
+                name: member.name.clone(),
                 version: member.version.to_string(),
-                tags: &member.config.tags,
+                tags: member.config.tags.clone(),
                 preview: member.config.preview,
-                title: member.document.as_ref().map(|document| document.title()),
+                title: member.document.as_ref().map(|document| document.title().to_owned()),
                 operations,
                 waits_for_document: member.waits_for_document(),
                 instances_fit: instances.get(&member.service).map_or(0, |(fit, _)| *fit),
@@ -181,26 +224,43 @@ fn listing<'a>(
         }
     }
     for services in told.values_mut() {
-        services.sort_by(|a, b| (a.name, &a.version).cmp(&(b.name, &b.version)));
+        services.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
     }
     told.retain(|_, services| from.is_none() || !services.is_empty());
     told
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Discovered {
+    /// Services of this realm.
     realm: Option<String>,
+    /// Those of this name.
     service: Option<String>,
+    /// Those whose version fits: `1`, `^1.2`, `>=2, <4`.
     version: Option<String>,
+    /// Those with this tag.
     tag: Option<String>,
 }
 
+/// The realm of the caller, and what it may call.
+#[derive(Serialize, JsonSchema)]
+struct Discovery {
+    /// The caller's; none, if it belongs to no realm.
+    realm: Option<String>,
+    /// Services that it may call, by realm.
+    realms: ByRealm,
+}
+
 /// The realm of the caller, and what it may call: of a realm, by a name, of a version, with a tag.
-async fn of_caller(State(see): State<See>, by: By, Wanted(asked): Wanted<Discovered>) -> Answer {
+async fn of_caller(
+    State(see): State<See>,
+    by: By,
+    Wanted(asked): Wanted<Discovered>,
+) -> Answer<Json<Discovery>> {
     let realms = see.realms();
     let Some(own) = realms.of_caller(&by) else {
-        return json(object!({ "realm": null, "realms": {} }));
+        return Ok(Json(Discovery { realm: None, realms: ByRealm::new() }));
     };
     let wanted = match &asked.version {
         None => None,
@@ -210,9 +270,9 @@ async fn of_caller(State(see): State<See>, by: By, Wanted(asked): Wanted<Discove
         },
     };
     let mut told = listing(&realms, &see.instances(), Some(own));
-    let fits = |service: &ServiceTold<'_>| {
+    let fits = |service: &ServiceTold| {
         let version = || service.version.parse::<semver::Version>().ok();
-        asked.service.as_ref().is_none_or(|name| name == service.name)
+        asked.service.as_ref().is_none_or(|name| *name == service.name)
             && asked.tag.as_ref().is_none_or(|tag| service.tags.contains(tag))
             && wanted.as_ref().is_none_or(|w| version().is_some_and(|v| w.matches(&v)))
     };
@@ -220,26 +280,38 @@ async fn of_caller(State(see): State<See>, by: By, Wanted(asked): Wanted<Discove
         services.retain(fits);
         asked.realm.as_ref().is_none_or(|wanted| wanted == realm) && !services.is_empty()
     });
-    json(object!({ "realm": own, "realms": told }))
+    Ok(Json(Discovery { realm: Some(own.to_string()), realms: told }))
 }
 
-async fn all(State(see): State<See>) -> Answer {
+/// All realms.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Realms")]
+struct AllRealms {
+    /// Their services.
+    realms: ByRealm,
+    /// Routes from outside to operations.
+    doors: Vec<Door>,
+    /// How documents were broken.
+    broken: Vec<BrokenView>,
+}
+
+async fn all(State(see): State<See>) -> Answer<Json<AllRealms>> {
     let realms = see.realms();
     let told = listing(&realms, &see.instances(), None);
-    json(object!({ "realms": told, "doors": see.doors(), "broken": see.broken() }))
+    Ok(Json(AllRealms { realms: told, doors: see.doors(), broken: see.broken() }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Form {
     /// `json` or `html`.
     #[serde(default)]
     format: Format,
-    /// For the operator: a realm; none: what is open to those from outside.
+    /// A realm; for others than the operator, the own one. None: what is open to those from outside.
     audience: Option<String>,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
 enum Format {
     #[default]
@@ -247,33 +319,63 @@ enum Format {
     Html,
 }
 
-async fn document_of_caller(State(see): State<See>, by: By, Wanted(form): Wanted<Form>) -> Answer {
+async fn document_of_caller(
+    State(see): State<See>,
+    by: By,
+    Wanted(form): Wanted<Form>,
+) -> Answer<Shown> {
     let realms = see.realms();
     let own = realms.of_caller(&by).map(|realm| &**realm);
     if form.audience.is_some() && form.audience.as_deref() != own {
         return refuse(Code::Forbidden, "the document of another realm is for those of it");
     }
-    document(&see, &realms, own, form.format)
+    Ok(document(&see, &realms, own, form.format))
 }
 
-async fn document_of_audience(State(see): State<See>, Wanted(form): Wanted<Form>) -> Answer {
+async fn document_of_audience(State(see): State<See>, Wanted(form): Wanted<Form>) -> Answer<Shown> {
     let realms = see.realms();
     let audience = form.audience.as_deref();
     if let Some(name) = audience.filter(|name| !realms.iter().any(|realm| realm.name() == *name)) {
         return refuse(Code::NotFound, format!("there is no realm `{name}`"));
     }
-    document(&see, &realms, audience, form.format)
+    Ok(document(&see, &realms, audience, form.format))
 }
 
-fn document(see: &See, realms: &Realms, realm: Option<&str>, format: Format) -> Answer {
+/// A document in the form that was asked for.
+struct Shown {
+    document: Value,
+    format: Format,
+}
+
+impl IntoResponse for Shown {
+    fn into_response(self) -> Response {
+        match self.format {
+            Format::Json => Json(self.document).into_response(),
+            Format::Html => html(&self.document),
+        }
+    }
+}
+
+impl OperationOutput for Shown {
+    type Inner = OfOpenApi;
+
+    fn inferred_responses(
+        context: &mut GenContext,
+        _: &mut Operation,
+    ) -> Vec<(Option<u16>, openapi::Response)> {
+        let mut told = crate::document::json::<OfOpenApi>(context);
+        let page = context.schema.subschema_for::<String>();
+        told.content.extend(content("text/html", page));
+        vec![(Some(200), told)]
+    }
+}
+
+fn document(see: &See, realms: &Realms, realm: Option<&str>, format: Format) -> Shown {
     let doors = see.doors();
     let doors: Vec<(&str, &str)> =
         doors.iter().map(|door| (door.service.as_str(), door.prefix.as_str())).collect();
-    let whole = document_for(realms, realm.map_or(Audience::Public, Audience::Realm), &doors);
-    match format {
-        Format::Json => json(whole),
-        Format::Html => Ok(html(&whole)),
-    }
+    let audience = realm.map_or(Audience::Public, Audience::Realm);
+    Shown { document: document_for(realms, audience, &doors), format }
 }
 
 /// A page that loads and runs nothing.
@@ -305,17 +407,17 @@ pub(crate) fn metrics(text: &mut String, broken: &[BrokenView]) {
 async fn publish(
     State(see): State<See>,
     by: By,
-    Path((realm, service)): Path<(String, String)>,
-    text: Bytes,
-) -> Result<Response, Refusal> {
-    json_with(StatusCode::OK, see.publish(&by, &realm, &service, &text).await?)
+    InPath(OfRealm { realm, service }): InPath<OfRealm>,
+    DocumentText(text): DocumentText,
+) -> Answer<Json<Published>> {
+    Ok(Json(see.publish(&by, &realm, &service, &text).await?))
 }
 
 async fn withdraw(
     State(see): State<See>,
     by: By,
-    Path((realm, service)): Path<(String, String)>,
-) -> Answer {
+    InPath(OfRealm { realm, service }): InPath<OfRealm>,
+) -> Answer<Done> {
     see.withdraw(&by, &realm, &service).await?;
-    no_content()
+    Ok(Done)
 }

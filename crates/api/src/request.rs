@@ -1,18 +1,33 @@
-//! What handlers take out of a request.
+//! What handlers take out of a request, and what our own OpenAPI document says of it.
 
-use crate::answer::{Answer, Refusal, json, refuse};
+use crate::{
+    answer::{Answer, Refusal, refuse},
+    document,
+};
+use aide::{
+    OperationInput,
+    generate::GenContext,
+    openapi::{MediaType, Operation, RequestBody},
+    operation::{ParamLocation, set_body},
+};
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
 };
 use http::{HeaderMap, header, request::Parts};
-use protocol::{Code, Problem};
+use indexmap::IndexMap;
+use protocol::{Code, Problem, strict};
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{convert::Infallible, net::IpAddr, ops::Deref, sync::Arc};
-use traffic_cop::state::Operation;
+use traffic_cop::state::{Operation as Change, PatchForm};
 use types::{
     Caller, CredentialKind, Pillars, PrincipalId, PrincipalKind, Role, SessionId, TenantId,
 };
+
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const JSON_PATCH: &str = "application/json-patch+json";
 
 /// Who calls, as the gateway found.
 pub(crate) struct By(pub(crate) Arc<Caller>);
@@ -27,6 +42,13 @@ impl By {
     }
 }
 
+impl OperationInput for By {
+    fn operation_input(_: &mut GenContext, operation: &mut Operation) {
+        document::needs(operation, document::CREDENTIAL, true);
+        document::refuses(operation, &[Code::Forbidden]);
+    }
+}
+
 /// Who calls, where nobody has to say so.
 pub(crate) struct MayBe(pub(crate) Option<Arc<Caller>>);
 
@@ -35,6 +57,12 @@ impl<S: Sync> FromRequestParts<S> for MayBe {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(Self(parts.extensions.get::<Arc<Caller>>().cloned()))
+    }
+}
+
+impl OperationInput for MayBe {
+    fn operation_input(_: &mut GenContext, operation: &mut Operation) {
+        document::needs(operation, document::CREDENTIAL, false);
     }
 }
 
@@ -48,6 +76,8 @@ impl<S: Sync> FromRequestParts<S> for Address {
         Ok(Self(parts.extensions.get::<IpAddr>().copied()))
     }
 }
+
+impl OperationInput for Address {}
 
 impl Deref for By {
     type Target = Caller;
@@ -67,7 +97,31 @@ impl<S: Sync> FromRequestParts<S> for By {
     }
 }
 
-/// A JSON body that has the form of `T`, and says that it is JSON.
+/// What the path names, in the form of `T`.
+pub(crate) struct InPath<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(named)) => Ok(Self(named)),
+            Err(rejection) => {
+                let detail = format!("the path is wrong: {}", rejection.body_text());
+                Err(Refusal(Problem::new(Code::BadRequest, detail)))
+            }
+        }
+    }
+}
+
+impl<T: JsonSchema> OperationInput for InPath<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        document::parameters::<T>(context, operation, ParamLocation::Path);
+    }
+}
+
+/// A JSON body that has the form of `T`, and says that it is JSON. As an answer: 200, and the
+/// same.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -75,7 +129,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let kind = media_type(request.headers());
-        if kind != "application/json" && kind != "application/merge-patch+json" {
+        if kind != JSON && kind != MERGE_PATCH {
             let detail = "the body must be JSON: send `Content-Type: application/json`";
             return Err(Refusal(Problem::new(Code::UnsupportedMediaType, detail)));
         }
@@ -83,18 +137,86 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+impl<T: JsonSchema> OperationInput for Json<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let schema = context.schema.subschema_for::<T>();
+        takes(context, operation, true, document::content(JSON, schema));
+    }
+}
+
+/// Notes the body of an operation.
+fn takes(
+    context: &mut GenContext,
+    operation: &mut Operation,
+    required: bool,
+    content: IndexMap<String, MediaType>,
+) {
+    let body = RequestBody { content, required, ..RequestBody::default() };
+    set_body(context, operation, body);
+    document::refuses(operation, &[Code::BodyTooLarge, Code::UnsupportedMediaType]);
+}
+
+/// A body that is any JSON, as it was written.
+pub(crate) struct AnyJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for AnyJson<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        Json::from_request(request, state).await.map(|Json(value)| Self(value))
+    }
+}
+
+impl<T> OperationInput for AnyJson<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        takes(context, operation, true, document::content(JSON, any()));
+    }
+}
+
+fn any() -> schemars::Schema {
+    schemars::json_schema!({ "description": "Any JSON." })
+}
+
 /// The change of an entry that a body asks for, by its media type.
-pub(crate) struct Patched(pub(crate) Operation);
+pub(crate) struct Patched(pub(crate) Change);
 
 impl<S: Send + Sync> FromRequest<S> for Patched {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        if media_type(request.headers()) == "application/json-patch+json" {
-            return parsed(request, state).await.map(|patch| Self(Operation::JsonPatch(patch)));
+        if media_type(request.headers()) == JSON_PATCH {
+            return parsed(request, state).await.map(|patch| Self(Change::JsonPatch(patch)));
         }
         let Json(value) = Json::from_request(request, state).await?;
-        Ok(Self(Operation::Patch(value)))
+        Ok(Self(Change::Patch(value)))
+    }
+}
+
+impl OperationInput for Patched {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let steps = context.schema.subschema_for::<PatchForm>();
+        let mut content = document::content(MERGE_PATCH, any());
+        content.extend(document::content(JSON, any()));
+        content.extend(document::content(JSON_PATCH, steps));
+        takes(context, operation, true, content);
+    }
+}
+
+/// A body that is an OpenAPI document, in JSON or YAML.
+pub(crate) struct DocumentText(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for DocumentText {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        body(request, state).await.map(Self)
+    }
+}
+
+impl OperationInput for DocumentText {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let schema = context.schema.subschema_for::<document::OfOpenApi>();
+        takes(context, operation, true, document::content(JSON, schema));
     }
 }
 
@@ -103,7 +225,7 @@ async fn parsed<T: DeserializeOwned, S: Send + Sync>(
     state: &S,
 ) -> Result<T, Refusal> {
     let body = body(request, state).await?;
-    serde_json::from_slice(&body).map_err(|error| {
+    strict::from_slice(&body).map_err(|error| {
         Refusal(Problem::new(Code::BadRequest, format!("the body is wrong: {error}")))
     })
 }
@@ -125,6 +247,13 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for JsonOrDef
             };
         }
         Json::from_request(request, state).await.map(|Json(value)| Self(value))
+    }
+}
+
+impl<T: JsonSchema> OperationInput for JsonOrDefault<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        let schema = context.schema.subschema_for::<T>();
+        takes(context, operation, false, document::content(JSON, schema));
     }
 }
 
@@ -162,19 +291,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Wanted<T> {
     }
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    tenant: &'a TenantId,
-    principal: &'a PrincipalId,
+impl<T: JsonSchema> OperationInput for Wanted<T> {
+    fn operation_input(context: &mut GenContext, operation: &mut Operation) {
+        document::parameters::<T>(context, operation, ParamLocation::Query);
+    }
+}
+
+/// How the platform sees the caller.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WhoAmI {
+    tenant: TenantId,
+    principal: PrincipalId,
     kind: PrincipalKind,
     session: Option<SessionId>,
-    roles: &'a [Role],
-    pillars: &'a Pillars,
+    roles: Arc<[Role]>,
+    pillars: Pillars,
+    /// What proved it: `jwt`, `api_key`, `session_token`, `certificate`, `vouched`, `anonymous`.
     credential: &'static str,
 }
 
-/// `GET /whoami`: how the platform sees the caller.
-pub(crate) async fn whoami(by: By) -> Answer {
+pub(crate) async fn whoami(by: By) -> Answer<Json<WhoAmI>> {
     let credential = match by.credential {
         CredentialKind::Jwt => "jwt",
         CredentialKind::ApiKey => "api_key",
@@ -183,13 +319,13 @@ pub(crate) async fn whoami(by: By) -> Answer {
         CredentialKind::Vouched => "vouched",
         CredentialKind::Anonymous => "anonymous",
     };
-    json(Shown {
-        tenant: &by.tenant,
-        principal: &by.principal.id,
+    Ok(Json(WhoAmI {
+        tenant: by.tenant.clone(),
+        principal: by.principal.id.clone(),
         kind: by.principal.kind,
         session: by.session,
-        roles: &by.roles,
-        pillars: &by.pillars,
+        roles: by.roles.clone(),
+        pillars: by.pillars.clone(),
         credential,
-    })
+    }))
 }

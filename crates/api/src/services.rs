@@ -1,12 +1,15 @@
 //! How the services are, as this node sees them.
 
-use crate::answer::{Answer, json};
-use axum::{Router, extract::State, routing::get};
+use crate::{admin, answer::Answer, document::told, request::Json};
+use aide::axum::{ApiRouter, routing::get_with};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{fmt::Write, sync::Arc};
 
 /// One instance of a service.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "InstanceOfService")]
 pub struct InstanceView {
     /// The service.
     pub service: String,
@@ -38,7 +41,8 @@ pub struct InstanceView {
 
 /// What stands between callers and a service: its breaker, its bound on calls at once, its
 /// budget of further attempts.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "GuardOfService")]
 pub struct GuardView {
     /// The service.
     pub service: String,
@@ -59,7 +63,8 @@ pub struct GuardView {
 }
 
 /// A service whose name the DNS does not tell of at this time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "TroubleOfService")]
 pub struct TroubleView {
     /// The service.
     pub service: String,
@@ -68,7 +73,8 @@ pub struct TroubleView {
 }
 
 /// Every service.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[schemars(rename = "ServicesOfNode")]
 pub struct ServicesView {
     /// By service.
     pub instances: Vec<InstanceView>,
@@ -81,12 +87,13 @@ pub struct ServicesView {
 /// Where the services are looked at.
 pub type See = Arc<dyn Fn() -> ServicesView + Send + Sync>;
 
-pub(crate) fn admin_routes(see: See) -> Router {
-    Router::new().route("/services", get(services)).with_state(see)
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    let summary = "How the services are, as this node sees them.";
+    ApiRouter::new().api_route("/services", get_with(services, told("readServices", summary, &[])))
 }
 
-async fn services(State(see): State<See>) -> Answer {
-    json(see())
+async fn services(State(see): State<See>) -> Answer<Json<ServicesView>> {
+    Ok(Json(see()))
 }
 
 /// Writes the guards' figures for Prometheus.

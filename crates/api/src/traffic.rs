@@ -5,16 +5,21 @@
 //! admins of the tenant; anybody may ask about himself.
 
 use crate::{
-    answer::{Answer, Refusal, json, refuse},
-    request::{By as Caller, Wanted},
+    Parts, admin,
+    answer::{Answer, Refusal, refuse},
+    document::told,
+    request::{By as Caller, Json, Wanted},
 };
-use axum::{Router, extract::State, routing::get};
+use aide::axum::{ApiRouter, routing::get_with};
+use axum::extract::{FromRef, State};
 use clock::SharedClock;
 use protocol::{Code, Problem};
-use serde::Deserialize;
-use serde_json::json as object;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use traffic_cop::analytics::{Analytics, Ask, By, Filter, Naming, Period, TOP_MAX};
+use traffic_cop::analytics::{
+    Analytics, Ask, By, Filter, Logged, Naming, Note, Period, Report, TOP_MAX,
+};
 use types::{PrincipalId, SessionId, TenantId, Timestamp};
 
 /// Requests of the log that are told unless more are asked for, and those that are told at most.
@@ -27,34 +32,59 @@ struct Traffic {
     clock: SharedClock,
 }
 
-pub(crate) fn routes(analytics: Arc<Analytics>, clock: SharedClock) -> Router {
-    Router::new()
-        .route("/analytics/traffic", get(of_tenant))
-        .route("/analytics/notes", get(notes_of_tenant))
-        .route("/analytics/log", get(log_of_tenant))
-        .with_state(Traffic { analytics, clock })
+impl FromRef<Parts> for Traffic {
+    fn from_ref(parts: &Parts) -> Self {
+        Self { analytics: parts.analytics.clone(), clock: parts.clock.clone() }
+    }
+}
+
+impl FromRef<admin::Parts> for Traffic {
+    fn from_ref(parts: &admin::Parts) -> Self {
+        Self { analytics: parts.analytics.clone(), clock: parts.clock.clone() }
+    }
+}
+
+const FIGURES: &str = "Requests, errors, latencies and who asks most, over a time.";
+const NOTES: &str = "Routes whose errors or latency left their band.";
+const LOG: &str = "The latest requests that were logged.";
+
+pub(crate) fn routes() -> ApiRouter<Parts> {
+    ApiRouter::new()
+        .api_route("/analytics/traffic", get_with(of_tenant, told("readTraffic", FIGURES, &[])))
+        .api_route("/analytics/notes", get_with(notes_of_tenant, told("readNotes", NOTES, &[])))
+        .api_route("/analytics/log", get_with(log_of_tenant, told("readLog", LOG, &[])))
 }
 
 /// As [`routes`], for the operator: over all tenants.
-pub(crate) fn admin_routes(analytics: Arc<Analytics>, clock: SharedClock) -> Router {
-    Router::new()
-        .route("/analytics/traffic", get(of_all))
-        .route("/analytics/notes", get(notes_of_all))
-        .route("/analytics/log", get(log_of_all))
-        .with_state(Traffic { analytics, clock })
+pub(crate) fn admin_routes() -> ApiRouter<admin::Parts> {
+    ApiRouter::new()
+        .api_route("/analytics/traffic", get_with(of_all, told("readTraffic", FIGURES, &[])))
+        .api_route("/analytics/notes", get_with(notes_of_all, told("readNotes", NOTES, &[])))
+        .api_route("/analytics/log", get_with(log_of_all, told("readLog", LOG, &[])))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Asked {
+    /// The last `1m`, `5m`, `1h`, `6h`, `24h` or `7d`; `1h`, unless it is said.
+    #[schemars(extend("enum" = ["1m", "5m", "1h", "6h", "24h", "7d"]))]
     range: Option<String>,
+    /// In place of a range: since this moment, in milliseconds since 1970 UTC or as RFC 3339.
     from: Option<String>,
+    /// Until this moment; now, unless it is said.
     to: Option<String>,
     /// For the operator: of one tenant.
     tenant: Option<TenantId>,
+    /// Of one user, agent or service.
     user: Option<PrincipalId>,
+    /// Of one session.
+    #[schemars(with = "Option<SessionId>")]
     session: Option<String>,
+    /// How many of those that ask most.
+    #[schemars(range(min = 1, max = 100))]
     top: Option<usize>,
+    /// By what they are ranked: `requests`, `errors`, `limited` or `bytes`.
+    #[schemars(extend("enum" = ["requests", "errors", "limited", "bytes"]))]
     by: Option<String>,
 }
 
@@ -90,7 +120,7 @@ async fn of_tenant(
     State(traffic): State<Traffic>,
     caller: Caller,
     Wanted(asked): Wanted<Asked>,
-) -> Answer {
+) -> Answer<Json<Report>> {
     if asked.tenant.is_some() {
         return refuse(Code::BadRequest, "`tenant` is always the caller's own");
     }
@@ -107,46 +137,69 @@ async fn of_tenant(
     // An agent may have a user's name.
     let kind = (!caller.is_trusted()).then_some(caller.principal.kind);
     let ask = Ask { tenant: Some(caller.tenant.clone()), naming, kind, ..asked };
-    json(traffic.analytics.report(&ask, now).await)
+    Ok(Json(traffic.analytics.report(&ask, now).await))
 }
 
-async fn of_all(State(traffic): State<Traffic>, Wanted(asked): Wanted<Asked>) -> Answer {
+async fn of_all(
+    State(traffic): State<Traffic>,
+    Wanted(asked): Wanted<Asked>,
+) -> Answer<Json<Report>> {
     let now = traffic.clock.now();
     let ask = Ask { naming: Naming::Shown, ..asked.ask(now)? };
-    json(traffic.analytics.report(&ask, now).await)
+    Ok(Json(traffic.analytics.report(&ask, now).await))
 }
 
-async fn notes_of_tenant(State(traffic): State<Traffic>, caller: Caller) -> Answer {
+/// What was out of the ordinary.
+#[derive(Serialize, JsonSchema)]
+struct Notes {
+    notes: Vec<Note>,
+}
+
+async fn notes_of_tenant(State(traffic): State<Traffic>, caller: Caller) -> Answer<Json<Notes>> {
     let notes = traffic.analytics.notes(Some(&caller.tenant), traffic.clock.now()).await;
-    json(object!({ "notes": notes }))
+    Ok(Json(Notes { notes }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NotesAsked {
+    /// Of one tenant.
     tenant: Option<TenantId>,
 }
 
-async fn notes_of_all(State(traffic): State<Traffic>, Wanted(asked): Wanted<NotesAsked>) -> Answer {
+async fn notes_of_all(
+    State(traffic): State<Traffic>,
+    Wanted(asked): Wanted<NotesAsked>,
+) -> Answer<Json<Notes>> {
     let notes = traffic.analytics.notes(asked.tenant.as_ref(), traffic.clock.now()).await;
-    json(object!({ "notes": notes }))
+    Ok(Json(Notes { notes }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LogAsked {
+    /// For the operator: of one tenant.
     tenant: Option<TenantId>,
+    /// Of this route.
     route: Option<String>,
+    /// To this service.
     service: Option<String>,
     /// At least this status.
     status: Option<u16>,
     /// At least so long.
+    #[schemars(with = "Option<types::duration::Text>")]
     slower: Option<String>,
+    /// Of this user, agent or service.
     user: Option<PrincipalId>,
+    /// Of this session.
+    #[schemars(with = "Option<SessionId>")]
     session: Option<String>,
+    /// With this in its trace.
     trace: Option<String>,
     /// Since this moment, in milliseconds since 1970.
     since: Option<u64>,
+    /// So many at most; 100, unless it is said.
+    #[schemars(range(min = 1, max = 1_000))]
     limit: Option<usize>,
 }
 
@@ -178,15 +231,18 @@ async fn log_of_tenant(
     State(traffic): State<Traffic>,
     caller: Caller,
     Wanted(asked): Wanted<LogAsked>,
-) -> Answer {
+) -> Answer<Json<Logged>> {
     caller.speaks_for_tenant()?;
     if asked.tenant.is_some() {
         return refuse(Code::BadRequest, "`tenant` is always the caller's own");
     }
     let filter = Filter { tenant: Some(caller.tenant.clone()), ..asked.filter()? };
-    json(traffic.analytics.logged(&filter))
+    Ok(Json(traffic.analytics.logged(&filter)))
 }
 
-async fn log_of_all(State(traffic): State<Traffic>, Wanted(asked): Wanted<LogAsked>) -> Answer {
-    json(traffic.analytics.logged(&asked.filter()?))
+async fn log_of_all(
+    State(traffic): State<Traffic>,
+    Wanted(asked): Wanted<LogAsked>,
+) -> Answer<Json<Logged>> {
+    Ok(Json(traffic.analytics.logged(&asked.filter()?)))
 }

@@ -5,6 +5,7 @@ mod cache;
 mod config;
 mod explain;
 mod limits;
+mod openapi;
 mod operator;
 mod realms;
 mod services;
@@ -61,6 +62,8 @@ enum Command {
     /// Realms: their services, what they promise, and the documents of that.
     #[command(subcommand)]
     Realms(realms::RealmsCommand),
+    /// Print the OpenAPI document of our own API, or of the admin API. No node has to run.
+    Openapi(openapi::OpenapiArgs),
     /// Show what a running node keeps of answers, or make it forget them.
     Cache(cache::CacheArgs),
     /// See what passes through some connections, on all nodes, as it happens.
@@ -103,6 +106,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Explain(args) => explain::run(&args),
         Command::Services(args) => services::run(&args),
         Command::Realms(command) => realms::run(&command),
+        Command::Openapi(args) => openapi::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Sessions(command) => sessions::run(command),

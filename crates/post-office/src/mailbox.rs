@@ -96,7 +96,7 @@ impl Config {
 }
 
 /// A letter to be sent.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewLetter {
     /// The sender's name for it: sent again by the same name, it is not sent twice. Made up, if
@@ -107,11 +107,13 @@ pub struct NewLetter {
     pub data: Json,
     /// How long it is of use, unless for ever.
     #[serde(default, deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub ttl: Option<Duration>,
 }
 
 /// A letter that was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "SentLetter")]
 pub struct Sent {
     /// Its name in the mailbox.
     pub letter: String,
@@ -122,7 +124,8 @@ pub struct Sent {
 }
 
 /// A letter with its name in the mailbox.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Received{L}")]
 pub struct Received<L> {
     /// What it is acknowledged by.
     pub name: String,

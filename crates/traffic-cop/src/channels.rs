@@ -21,8 +21,9 @@ pub struct Wanted {
 }
 
 /// A channel, and how many subscriptions there are to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ActiveChannel")]
 pub struct Active {
     /// Its name.
     pub channel: String,

@@ -66,8 +66,9 @@ pub trait Holders: Send + Sync {
 }
 
 /// Which connections of a tenant: those that fit everything that is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ConnectionSelector")]
 pub struct Selector {
     /// The one of this id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,8 +91,9 @@ pub struct Selector {
 }
 
 /// What is to be done to connections.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "ConnectionOrder")]
 pub enum Order {
     /// To close.
     Disconnect {
@@ -153,8 +155,9 @@ impl Answered {
 }
 
 /// A connection, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Connection")]
 pub struct Shown {
     /// Its id.
     pub connection: String,
@@ -189,7 +192,7 @@ pub struct Shown {
 }
 
 /// How a connection is carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// By a WebSocket.

@@ -130,7 +130,7 @@ impl Sessions {
             metadata,
             implicit: new.implicit,
             token_hash: secret::hash(&secret),
-            device: self.met(new.device, new.address)?,
+            device: self.met(new.device, new.address, now)?,
             priority: Default::default(),
             routes: Default::default(),
             handed: 0,

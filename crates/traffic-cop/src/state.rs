@@ -32,7 +32,7 @@ pub use following::publication;
 pub use json_patch::Patch as JsonPatch;
 pub use kept::{BEFORE_ENTRIES, set, value};
 pub use merge::Merge;
-pub use operation::Operation;
+pub use operation::{Operation, PatchForm};
 pub use page::Page;
 pub use past::Moment;
 pub use restore::Restoration;
@@ -126,7 +126,7 @@ pub struct States {
 }
 
 /// An entry of a document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Entry {
     /// Its key.
     pub key: String,
@@ -137,7 +137,7 @@ pub struct Entry {
 }
 
 /// A document as a whole.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Snapshot {
     /// The life of the document, for resuming.
     pub epoch: String,
@@ -148,7 +148,7 @@ pub struct Snapshot {
 }
 
 /// A change of an entry, as followers see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Change {
     /// Which entry.
     pub key: String,
@@ -158,12 +158,13 @@ pub struct Change {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Json>,
     /// Whether the entry was deleted.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
 }
 
 /// Changes since a revision.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Changes {
     /// The life of the document.
     pub epoch: String,
@@ -174,7 +175,7 @@ pub struct Changes {
 }
 
 /// A change with its circumstances.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct HistoryEntry {
     /// Its place in the document's stream, without gaps.
     pub offset: u64,
@@ -189,7 +190,7 @@ pub struct HistoryEntry {
 }
 
 /// An applied change.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Applied {
     /// The life of the document.
     pub epoch: String,

@@ -14,8 +14,11 @@ pub struct Count {
 }
 
 /// What went through connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "PassedThroughConnections")]
 pub struct Passed {
     /// Messages of clients: WebSocket messages, or bodies of requests.
     pub messages_in: u64,
@@ -64,7 +67,8 @@ pub struct Counted {
 }
 
 /// What is told of one node, or of all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ConnectionFigures")]
 pub struct Figures {
     /// Connections that are open.
     pub connections: u64,
@@ -82,7 +86,8 @@ pub struct Figures {
 }
 
 /// What is told of a tenant's connections.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ConnectionTotals")]
 pub struct Totals {
     /// Over all nodes.
     #[serde(flatten)]
@@ -92,7 +97,8 @@ pub struct Totals {
 }
 
 /// What is told of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "ConnectionsOfNode")]
 pub struct OfNode {
     /// Its name.
     pub node: String,

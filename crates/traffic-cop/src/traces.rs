@@ -23,13 +23,14 @@ pub const RENEWED_EVERY: Duration = Duration::from_secs(5);
 pub const HEARD_WITHIN: Duration = Duration::from_secs(15);
 
 /// What is to be traced, and for how long.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTrace {
     /// Connections that fit everything that is said; if a channel is, only what is about it.
     pub of: Selector,
     /// For how long; five minutes, unless given. In text: `5m`.
     #[serde(default = "lasts", with = "types::duration")]
+    #[schemars(with = "types::duration::Text")]
     pub duration: Duration,
 }
 
@@ -38,7 +39,7 @@ fn lasts() -> Duration {
 }
 
 /// A trace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trace {
     /// Its id.

@@ -5,7 +5,17 @@ use std::{fmt, sync::Arc};
 
 /// What a principal is.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum PrincipalKind {
@@ -28,7 +38,7 @@ impl fmt::Display for PrincipalKind {
 }
 
 /// A user, agent or service of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, schemars::JsonSchema)]
 pub struct Principal {
     /// What it is.
     pub kind: PrincipalKind,

@@ -75,6 +75,24 @@ pub fn serialize_optional<S: serde::Serializer>(
     }
 }
 
+/// What a duration looks like in JSON, for `#[schemars(with = "types::duration::Text")]`.
+#[derive(Debug)]
+pub struct Text;
+
+impl schemars::JsonSchema for Text {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]{1,11}(ms|s|m|h|d)$",
+            "examples": ["30s"],
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ pub struct InvalidId {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal, $allowed:expr, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal, $allowed:expr, $rule:literal, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
@@ -69,6 +69,16 @@ macro_rules! name {
                 Self::new(&name).map_err(serde::de::Error::custom)
             }
         }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
     };
 }
 
@@ -78,7 +88,8 @@ name!(
     "tenant",
     64,
     |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-',
-    "1 to 64 characters of A-Z a-z 0-9 _ -"
+    "1 to 64 characters of A-Z a-z 0-9 _ -",
+    "^[A-Za-z0-9_-]{1,64}$"
 );
 
 name!(
@@ -87,7 +98,8 @@ name!(
     "principal",
     128,
     |b| b.is_ascii_graphic() && !matches!(b, b'/' | b'"' | b'\\' | b',' | b';'),
-    "1 to 128 visible ASCII characters other than / \" \\ , ;"
+    "1 to 128 visible ASCII characters other than / \" \\ , ;",
+    "^[!#-+\\-.0-:<-\\[\\]-~]{1,128}$"
 );
 
 name!(
@@ -96,7 +108,8 @@ name!(
     "role",
     64,
     |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'),
-    "1 to 64 characters of A-Z a-z 0-9 _ - . :"
+    "1 to 64 characters of A-Z a-z 0-9 _ - . :",
+    "^[A-Za-z0-9_.:-]{1,64}$"
 );
 
 name!(
@@ -105,7 +118,8 @@ name!(
     "pillar",
     64,
     |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-',
-    "1 to 64 characters of A-Z a-z 0-9 _ -"
+    "1 to 64 characters of A-Z a-z 0-9 _ -",
+    "^[A-Za-z0-9_-]{1,64}$"
 );
 
 name!(
@@ -114,7 +128,8 @@ name!(
     "binding",
     64,
     |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'),
-    "1 to 64 characters of A-Z a-z 0-9 _ - . :"
+    "1 to 64 characters of A-Z a-z 0-9 _ - . :",
+    "^[A-Za-z0-9_.:-]{1,64}$"
 );
 
 impl TenantId {
@@ -128,6 +143,28 @@ impl TenantId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_of_a_name_is_what_is_taken() {
+        fn compare<T: schemars::JsonSchema + std::str::FromStr>(most: usize) {
+            let schema = schemars::schema_for!(T);
+            let pattern = schema.get("pattern").and_then(|pattern| pattern.as_str()).unwrap();
+            let told = regex::Regex::new(pattern).unwrap();
+            let one = (0..0x100_u32).filter_map(char::from_u32).map(String::from);
+            for name in one.chain(["", "ab"].map(Into::into)) {
+                assert_eq!(told.is_match(&name), name.parse::<T>().is_ok(), "{pattern}: {name:?}");
+            }
+            for length in [most, most + 1] {
+                let name = "x".repeat(length);
+                assert_eq!(told.is_match(&name), name.parse::<T>().is_ok(), "{pattern}: {length}");
+            }
+        }
+        compare::<TenantId>(64);
+        compare::<PrincipalId>(128);
+        compare::<Role>(64);
+        compare::<Pillar>(64);
+        compare::<Binding>(64);
+    }
 
     #[test]
     fn names_outside_their_alphabet_are_refused() {

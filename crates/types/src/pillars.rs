@@ -141,6 +141,23 @@ impl<'de> serde::Deserialize<'de> for Pillars {
     }
 }
 
+impl schemars::JsonSchema for Pillars {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pillars".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "array",
+            "maxItems": Self::MAX,
+            "items": {
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_.:-]{1,64})?$",
+            },
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

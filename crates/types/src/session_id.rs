@@ -86,6 +86,16 @@ impl<'de> serde::Deserialize<'de> for SessionId {
     }
 }
 
+impl schemars::JsonSchema for SessionId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SessionId".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^ses_[A-Za-z0-9_-]{32}$" })
+    }
+}
+
 /// A connection of this node, counted from its start. Prints as `con_…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);

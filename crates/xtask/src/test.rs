@@ -131,6 +131,7 @@ const LONG: &[(&str, &str)] = &[
     ("CROSSTOWN_HISTORIES", "10000"),
     ("CROSSTOWN_CLIENTS", "all"),
     ("CROSSTOWN_ANALYTICS_REQUESTS", "1000000"),
+    ("CROSSTOWN_OPENAPI_EXAMPLES", "200"),
 ];
 
 /// `test result: ok. 3 passed; 0 failed; …`

@@ -1,11 +1,13 @@
 //! What happened to a session, and what it did.
 
 use crate::{
-    answer::{Answer, Refusal, json, refuse},
-    request::{By, Wanted},
+    answer::{Answer, Refusal, refuse},
+    request::{By, InPath, Json, Wanted},
+    sessions::OfSession,
 };
-use axum::extract::{Path, State};
+use axum::extract::State;
 use protocol::Code;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 use traffic_cop::session::{
@@ -13,13 +15,16 @@ use traffic_cop::session::{
 };
 use types::SessionId;
 
-#[derive(Serialize)]
-struct Events {
+/// Events of a session.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SessionEvents")]
+pub(super) struct Events {
     events: Vec<ShownEvent>,
 }
 
-#[derive(Serialize)]
-struct Timeline {
+/// A part of the timeline of a session.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Timeline {
     entries: Vec<TimelineEntry>,
 }
 
@@ -27,22 +32,23 @@ struct Timeline {
 pub(super) async fn events(
     State(sessions): State<Arc<Sessions>>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfSession { id }): InPath<OfSession>,
     Wanted(wanted): Wanted<WantedEvents>,
-) -> Answer {
+) -> Answer<Json<Events>> {
     let (_, past) = own_past(&sessions, &by, &id).await?;
-    json(Events { events: wanted.of(past.events)? })
+    Ok(Json(Events { events: wanted.of(past.events)? }))
 }
 
 /// `GET /sessions/{id}/timeline`: the last of it, in the order of time.
 pub(super) async fn timeline(
     State(sessions): State<Arc<Sessions>>,
     by: By,
-    Path(id): Path<String>,
+    InPath(OfSession { id }): InPath<OfSession>,
     Wanted(wanted): Wanted<WantedTimeline>,
-) -> Answer {
+) -> Answer<Json<Timeline>> {
     let (id, past) = own_past(&sessions, &by, &id).await?;
-    json(Timeline { entries: sessions.timeline(&by.tenant, id, past.events, &wanted).await? })
+    let entries = sessions.timeline(&by.tenant, id, past.events, &wanted).await?;
+    Ok(Json(Timeline { entries }))
 }
 
 /// What is known of a session, if the caller may know it, though the session may be over.

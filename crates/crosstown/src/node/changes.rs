@@ -9,13 +9,14 @@ use crate::{
     node::run::Node,
 };
 use api::configuration::{
-    Applied, Configuration, Plan, Proposal, TrialTerms, Unreachable, Version,
+    self as told, Applied, Configuration, EndedTrial, Plan, Proposal, Status, TrialTerms,
+    Unreachable, Version,
 };
 use async_trait::async_trait;
 use clock::SharedClock;
+use gateway::{TrialFigures, TrialReport};
 use parking_lot::Mutex;
 use protocol::{Code, Problem};
-use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     path::Path,
@@ -273,24 +274,38 @@ impl Configuration for ByHttp {
         true
     }
 
-    async fn status(&self) -> Result<Value, Problem> {
+    async fn status(&self) -> Result<Status, Problem> {
         let text = self.0.versions.text().map_err(|error| broken(&error))?;
         let trials = self.0.trial.lock();
         let trial = trials.under_way.as_ref().map(|trial| {
             let figures = self.0.node().ok().and_then(|node| node.gateway().trial());
-            json!({
-                "version": trial.version,
-                "terms": trial.terms,
-                "began": trial.began.0,
-                "figures": figures,
-            })
+            told::Trial {
+                version: trial.version.clone(),
+                terms: trial.terms,
+                began: trial.began,
+                figures: figures.map(figures_of),
+            }
         });
         let last = trials.last.as_ref().map(|last| {
             let outcome = if last.kept { "kept" } else { "taken back" };
-            json!({ "version": last.version, "outcome": outcome, "why": last.why, "at": last.at.0 })
+            EndedTrial {
+                version: last.version.clone(),
+                outcome,
+                why: last.why.clone(),
+                at: last.at,
+            }
         });
-        Ok(json!({ "version": digest(&text), "trial": trial, "last_trial": last }))
+        Ok(Status { version: digest(&text), trial, last_trial: last })
     }
+}
+
+fn figures_of(report: TrialReport) -> told::TrialFigures {
+    let of = |TrialFigures { requests, errors, p99_ms }| told::FiguresOfTrial {
+        requests,
+        errors,
+        p99_ms,
+    };
+    told::TrialFigures { tried: of(report.tried), in_force: of(report.in_force) }
 }
 
 fn check_terms(terms: &TrialTerms) -> Result<(), Problem> {

@@ -1,11 +1,10 @@
 //! What would become of a request, told to the operator.
 
-use api::explain::{Explains, Hypothesis, Hypothetical};
+use api::explain::{Explains, Explanation, Hypothesis, Hypothetical};
 use async_trait::async_trait;
 use gateway::{Gateway, Question};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use protocol::{Code, Problem};
-use serde_json::Value;
 use std::sync::Arc;
 use traffic_cop::identity::Identity;
 use types::{Caller, CredentialKind, Principal};
@@ -17,7 +16,7 @@ pub(super) struct ByGateway {
 
 #[async_trait]
 impl Explains for ByGateway {
-    async fn explain(&self, asked: Hypothetical) -> Result<Value, Problem> {
+    async fn explain(&self, asked: Hypothetical) -> Result<Explanation, Problem> {
         let refused = |detail: String| Problem::new(Code::BadRequest, detail);
         let method = Method::from_bytes(asked.method.as_bytes())
             .map_err(|_| refused(format!("`{}` is not a method", asked.method)))?;
@@ -43,7 +42,8 @@ impl Explains for ByGateway {
         let path = url.path_and_query().map_or("/", |target| target.as_str());
         let target = path.parse().map_err(|_| refused(format!("`{path}` is not a path")))?;
         let question = Question { method, target, headers, ip: asked.ip, caller };
-        serde_json::to_value(self.gateway.explain(&question)).map_err(|error| {
+        let told = serde_json::to_value(self.gateway.explain(&question));
+        told.and_then(serde_json::from_value).map_err(|error| {
             Problem::new(Code::Internal, format!("the explanation cannot be written: {error}"))
         })
     }

@@ -52,6 +52,14 @@ pub(super) fn all(
             mount: api.clone(),
         },
         MountPoint {
+            prefix: "/crosstown/v1/openapi.json".into(),
+            name: "_api",
+            auth: Auth::Optional,
+            body_bytes_max: 0,
+            priority: Some(Priority::Normal),
+            mount: api.clone(),
+        },
+        MountPoint {
             prefix: "/crosstown/v1/".into(),
             name: "_api",
             auth: Auth::Required,

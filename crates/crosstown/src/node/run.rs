@@ -190,7 +190,7 @@ impl Node {
             tracing::warn!("it cannot be seen yet which instances are registered");
         }
         let realms_view = Arc::new(realms::ByHttp(library.clone()));
-        let public = api::public(&api::Parts {
+        let public = api::public(api::Parts {
             realms: realms_view.clone(),
             sessions: sessions.clone(),
             states: states.clone(),

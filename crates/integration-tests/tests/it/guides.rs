@@ -57,6 +57,11 @@ fn services() {
 }
 
 #[test]
+fn openapi() {
+    run("docs/guides/openapi.md");
+}
+
+#[test]
 fn balancing() {
     run("docs/guides/balancing.md");
 }

@@ -17,6 +17,7 @@ mod guides;
 mod histories;
 mod limits;
 mod nodes;
+mod openapi;
 mod overload;
 mod proxies;
 mod realms;

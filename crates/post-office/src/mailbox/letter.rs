@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 pub(super) const DEAD: &str = "\u{3}";
 
 /// A letter that waits to be acknowledged, as its reader sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Letter {
     /// The sender's name for it.
     pub id: String,
@@ -39,7 +39,8 @@ pub struct Letter {
 }
 
 /// That a reader could do nothing with a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "RefusedLetter")]
 pub struct Refused {
     /// How often.
     pub times: u32,
@@ -48,7 +49,8 @@ pub struct Refused {
 }
 
 /// A letter that nobody will acknowledge.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DeadLetter")]
 pub struct Dead {
     /// The letter as it was.
     pub letter: Letter,

@@ -19,7 +19,7 @@ const TAG_BYTES_MAX: usize = 64;
 const METADATA_BYTES_MAX: usize = 4096;
 
 /// What a registrar says of an instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewInstance {
     /// `http://host:port` or `https://host:port`.
@@ -29,6 +29,7 @@ pub struct NewInstance {
     pub weight: u32,
     /// How long it is called without another heartbeat, from 1s. Default `15s`.
     #[serde(default = "ttl", with = "types::duration")]
+    #[schemars(with = "types::duration::Text")]
     pub ttl: Duration,
     /// Its version, for those who look. At most 64 bytes.
     #[serde(default)]
@@ -74,7 +75,8 @@ impl NewInstance {
 }
 
 /// A registered instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "RegisteredInstance")]
 pub struct Registered {
     /// Its id in the service: the same for the same URL.
     pub id: Arc<str>,

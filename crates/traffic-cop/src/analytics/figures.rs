@@ -5,7 +5,8 @@ use serde::Serialize;
 use std::time::Duration;
 
 /// What somebody used, or what a route took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TrafficUsage")]
 pub struct Usage {
     /// Requests answered.
     pub requests: u64,
@@ -82,7 +83,8 @@ impl Counts {
 }
 
 /// What was counted over a time. Latencies in milliseconds, each off by at most one in 32.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TrafficFigures")]
 pub struct Figures {
     /// The counts.
     #[serde(flatten)]

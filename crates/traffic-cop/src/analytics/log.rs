@@ -68,7 +68,8 @@ impl Logging {
 }
 
 /// A request in the log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "LoggedRequest")]
 pub struct Entry {
     /// When its answer ended, within a second, in milliseconds since 1970 UTC.
     pub at: Timestamp,
@@ -215,7 +216,7 @@ impl Filter {
 }
 
 /// What the log of this node shows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Logged {
     /// The requests that were asked for, the latest first.
     pub requests: Vec<Entry>,

@@ -30,8 +30,9 @@ const LATENCY_PART_MIN: f64 = 0.5;
 const LATENCY_MS_MIN: f64 = 5.0;
 
 /// What left its band.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, PartialOrd, Ord, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "NoteKind")]
 pub enum What {
     /// The share of requests with a status of 500 and above.
     Errors,
@@ -40,7 +41,7 @@ pub enum What {
 }
 
 /// Something out of the ordinary.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Note {
     /// The route.
     pub route: Arc<str>,
@@ -52,7 +53,7 @@ pub struct Note {
 }
 
 /// When something was out of the ordinary, and how far.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Episode {
     /// What left its band.
     pub what: What,

@@ -104,7 +104,7 @@ impl Ask {
 }
 
 /// A route's figures.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct RouteFigures {
     /// The route.
     pub route: Arc<str>,
@@ -119,7 +119,7 @@ pub struct RouteFigures {
 }
 
 /// An instance's figures.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct InstanceFigures {
     /// Its service.
     pub service: Arc<str>,
@@ -131,7 +131,8 @@ pub struct InstanceFigures {
 }
 
 /// The figures of a part of the period.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TrafficPoint")]
 pub struct Point {
     /// When it began, in milliseconds since 1970 UTC.
     pub at: Timestamp,
@@ -141,7 +142,8 @@ pub struct Point {
 }
 
 /// What somebody used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "{T}Usage")]
 pub struct Used<T> {
     /// Who, or what.
     #[serde(flatten)]
@@ -156,7 +158,7 @@ pub struct Used<T> {
 }
 
 /// A user, agent or service.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct ConsumerName {
     /// Its tenant.
     pub tenant: TenantId,
@@ -167,7 +169,7 @@ pub struct ConsumerName {
 }
 
 /// A session.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SessionName {
     /// Its tenant.
     pub tenant: TenantId,
@@ -176,7 +178,7 @@ pub struct SessionName {
 }
 
 /// A method and the paths of a pattern.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct EndpointName {
     /// The route.
     pub route: Arc<str>,
@@ -189,7 +191,8 @@ pub struct EndpointName {
 }
 
 /// The traffic of a period.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TrafficReport")]
 pub struct Report {
     /// The range asked for; `custom` between two times.
     pub range: &'static str,
@@ -215,14 +218,17 @@ pub struct Report {
     /// By pillar of the caller's session. A session that works in several counts for each.
     pub pillars: BTreeMap<String, Figures>,
     /// By instance; only in the operator's report over all tenants.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub instances: Vec<InstanceFigures>,
     /// By tenant, likewise. `(other)` stands for requests without a tenant and for tenants beyond
     /// the bound.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, Figures>,
     /// The endpoints that are asked most, for those who may know: a path may say what somebody asked
     /// for.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Used<EndpointName>>,
     /// The users, agents and services that ask most, for those who may know.

@@ -18,7 +18,7 @@ pub const PREFIX: &str = "ctk_";
 const KIND: Kind = Kind::new("api-key");
 
 /// An API key without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ApiKey {
     /// Its name within the tenant.
     pub id: String,
@@ -52,7 +52,7 @@ impl Stored for KeyRecord {
 }
 
 /// What a new key is to grant.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
     /// The tenant that it belongs to.

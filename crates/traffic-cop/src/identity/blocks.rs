@@ -24,18 +24,19 @@ const REASON_BYTES_MAX: usize = 256;
 const PAGE: usize = 1_000;
 
 /// What is to be blocked, and why.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewBlock {
     /// Why, in at most 256 bytes: shown to services, and not to whom it concerns.
     pub reason: String,
     /// For how long; until it is lifted, unless given. In text: `30m`.
     #[serde(deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub duration: Option<Duration>,
 }
 
 /// A block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Block {
     /// Who is blocked.
     pub user: PrincipalId,

@@ -28,7 +28,7 @@ pub(super) struct Shadow {
 }
 
 /// Whom a rule in shadow would have refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct ShadowReport {
     /// The rule.
     pub limit: Arc<str>,

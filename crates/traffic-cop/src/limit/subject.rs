@@ -23,8 +23,21 @@ pub struct Subject<'a> {
 
 /// A subject by name, as reports show it and as operators write it: those members that the
 /// rule's `per` looks at.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "LimitSubject")]
 pub struct Named {
     /// The tenant.
     #[serde(skip_serializing_if = "Option::is_none")]

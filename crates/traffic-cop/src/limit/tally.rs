@@ -52,7 +52,7 @@ struct Count {
 }
 
 /// How many requests were refused, or would have been, and whose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Refusals {
     /// Requests, in the time asked for and up to one slot more (five seconds; a minute where an
     /// hour was asked for).
@@ -62,7 +62,8 @@ pub struct Refusals {
 }
 
 /// A subject that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "RefusedByLimit")]
 pub struct Refused {
     /// Who it is.
     pub subject: Arc<Named>,

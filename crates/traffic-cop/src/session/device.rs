@@ -42,7 +42,7 @@ impl Addresses {
 }
 
 /// A device, as whoever makes a session on it says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDevice {
     /// What tells it from the user's others, the same each time; made up, unless given.
@@ -56,7 +56,7 @@ pub struct NewDevice {
 }
 
 /// The device that a session is on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Device {
     /// What tells it from the user's others.
     pub id: String,
@@ -73,7 +73,7 @@ pub struct Device {
 }
 
 /// A device and the sessions on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct DeviceSessions {
     /// The device, as its latest session has it, seen first by its earliest.
     #[serde(flatten)]

@@ -10,7 +10,7 @@ use types::{Principal, SessionId, Timestamp};
 pub(super) const EVENT_BYTES_MAX: usize = 4 * 1024;
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// It was made.
@@ -50,7 +50,8 @@ pub enum EventKind {
 }
 
 /// What happened to a session, and when.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SessionEvent")]
 pub struct Event {
     /// When, in milliseconds since 1970 UTC, by the clock of the node that did it.
     pub at: Timestamp,

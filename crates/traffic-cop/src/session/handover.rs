@@ -33,7 +33,7 @@ const GRACE_MAX: Duration = Duration::from_secs(60);
 const TRIES: u32 = 5;
 
 /// To whom a session is to be handed over, and what becomes of the old device.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewHandover {
     /// To this user, agent or service alone, who has to bring a credential. Unless it is given,
@@ -41,17 +41,19 @@ pub struct NewHandover {
     pub to: Option<Recipient>,
     /// How long the code holds; two minutes unless given, at most 15.
     #[serde(deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub ttl: Option<Duration>,
     /// How long the old token goes on once the code is redeemed; not at all unless given, at most
     /// a minute.
     #[serde(deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub grace: Option<Duration>,
     /// Whether the old device's sockets stay.
     pub keep: bool,
 }
 
 /// Somebody of the same tenant.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipient {
     /// The name.
@@ -61,7 +63,8 @@ pub struct Recipient {
 }
 
 /// A code that was made. It is shown this once.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "OfferedHandover")]
 pub struct Offered {
     /// The code.
     pub code: String,
@@ -173,7 +176,7 @@ impl Sessions {
         let id = SessionId::from_str(id).map_err(|_| none())?;
         let caller = redeemer.caller.filter(|caller| caller.tenant == tenant);
         let by = caller.map(|caller| &caller.principal);
-        let device = self.met(redeemer.device, redeemer.address)?;
+        let device = self.met(redeemer.device, redeemer.address, self.clock.now())?;
         let token = secret::random(&*self.clock);
         for _ in 0..super::ATTEMPTS {
             let (record, revision) = self.read(&tenant, id).await?.ok_or_else(none)?;
@@ -212,15 +215,16 @@ impl Sessions {
         Err(Problem::new(Code::Conflict, "the session is changed by too many at once"))
     }
 
-    /// The device that a session comes to, if that is said.
+    /// The device that a session comes to at `now`, if that is said.
     pub(super) fn met(
         &self,
         device: Option<NewDevice>,
         address: Option<IpAddr>,
+        now: Timestamp,
     ) -> Result<Option<Device>, Problem> {
         let address = address.and_then(|address| self.config.addresses.shown(address));
         let drawn = || format!("dev_{}", storage::random_text::<12>(&*self.clock));
-        device.map(|device| device.met(self.clock.now(), address, drawn)).transpose()
+        device.map(|device| device.met(now, address, drawn)).transpose()
     }
 }
 

@@ -22,7 +22,9 @@ const WRITES_MAX: usize = 100;
 const PAGE: usize = 1_000;
 
 /// Why a connection was allowed to follow a channel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Ground {
     /// The rules of its namespace, or a capability of the credential.
@@ -37,7 +39,7 @@ pub enum Ground {
 }
 
 /// What a durable session keeps of one subscription.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Kept {
     /// By what permission.
     pub ground: Ground,
@@ -65,7 +67,7 @@ impl Stored for Kept {
 }
 
 /// Up to where a client has the publications of a channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct KeptPosition {
     /// Which life of the channel.
     pub epoch: String,
@@ -74,7 +76,7 @@ pub struct KeptPosition {
 }
 
 /// A kept subscription, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct KeptSubscription {
     /// The channel.
     pub channel: String,

@@ -36,7 +36,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(60);
 const DUE_MAX: usize = 64;
 
 /// Which events are wanted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WantedEvents {
     /// At most so many; 50 unless given, at most 1000.
@@ -48,7 +48,7 @@ pub struct WantedEvents {
 }
 
 /// An event, and its place among the others.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct ShownEvent {
     /// Its place: texts in the order of time.
     pub id: String,

@@ -15,7 +15,9 @@ use types::{
 type Metadata = serde_json::Map<String, serde_json::Value>;
 
 /// What a session is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionKind {
     /// A browser.
@@ -32,8 +34,9 @@ pub enum SessionKind {
 }
 
 /// Whether a session may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "SessionStatus")]
 pub enum Status {
     /// It may.
     Active,
@@ -42,16 +45,18 @@ pub enum Status {
 }
 
 /// What a new session is to be.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewSession {
     /// What it is for.
     pub kind: SessionKind,
     /// How long it lives without use (sliding), or in all (not sliding). In text: `30m`.
     #[serde(deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub ttl: Option<Duration>,
     /// How long it lives at most, however much it is used.
     #[serde(deserialize_with = "types::duration::optional")]
+    #[schemars(with = "Option<types::duration::Text>")]
     pub ttl_max: Option<Duration>,
     /// Whether use prolongs it.
     pub sliding: bool,
@@ -95,8 +100,9 @@ impl Default for NewSession {
 }
 
 /// A change to a session; what is not named stays.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "SessionUpdate")]
 pub struct Update {
     /// The new metadata, as a whole.
     pub metadata: Option<Metadata>,
@@ -113,7 +119,8 @@ pub struct Update {
 }
 
 /// The instance of a service that a session's requests go to while it is fit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "SessionRoute")]
 pub struct Route {
     /// The instance: host and port.
     pub instance: String,
@@ -125,7 +132,7 @@ pub struct Route {
 }
 
 /// A session as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -162,12 +169,15 @@ pub struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
     /// Whether its requests go before others, or after.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "is_normal")]
     pub priority: Priority,
     /// The instances that its requests go to, by service.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<String, Route>,
     /// How often it was handed over.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "is_zero")]
     pub handed: u64,
 }

@@ -11,7 +11,7 @@ const ROUTES_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 256;
 
 /// Which instance of a service a session's requests go to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRoute {
     /// The service, as it is configured.
@@ -24,8 +24,9 @@ pub struct NewRoute {
 }
 
 /// From which binding a session is moved to which.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SessionMove")]
 pub struct Move {
     /// What it works in now: `content:room-1`.
     pub from: String,

@@ -6,6 +6,8 @@ use serde_json::Value as Json;
 
 /// Steps of one JSON Patch.
 const STEPS_MAX: usize = 64;
+/// A JSON Pointer (RFC 6901, section 3).
+const POINTER: &str = "^(/([^/~]|~[01])*)*$";
 
 /// What to do with an entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,40 @@ pub enum Operation {
     JsonPatch(Patch),
     /// Delete it.
     Delete,
+}
+
+/// What a JSON Patch looks like (RFC 6902, section 4).
+#[derive(Debug)]
+pub struct PatchForm;
+
+impl schemars::JsonSchema for PatchForm {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "JsonPatch".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let step = |operations: &[&str], needs: &[&str]| {
+            let required = [&["op", "path"], needs].concat();
+            serde_json::json!({
+                "type": "object",
+                "properties": {
+                    "op": { "enum": operations },
+                    "path": { "type": "string", "pattern": POINTER },
+                    "from": { "type": "string", "pattern": POINTER },
+                },
+                "required": required,
+            })
+        };
+        schemars::json_schema!({
+            "type": "array",
+            "maxItems": STEPS_MAX,
+            "items": { "anyOf": [
+                step(&["add", "replace", "test"], &["value"]),
+                step(&["remove"], &[]),
+                step(&["move", "copy"], &["from"]),
+            ] },
+        })
+    }
 }
 
 /// Bounds of a value.

@@ -16,7 +16,7 @@ use store::{Check, Commit, Key};
 use types::Caller;
 
 /// What to make of a document again. Read from `{"revision": 7, "keys": ["k"]}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restoration {
     /// The revision at which it was so.

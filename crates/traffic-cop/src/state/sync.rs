@@ -34,7 +34,9 @@ use store::{Check, Commit, Partition, Position};
 use types::{Caller, PrincipalId, Timestamp};
 
 /// What becomes of an entry that others wrote to the target since the last copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncStrategy {
     /// It stays, and is told as a conflict.
@@ -47,7 +49,7 @@ pub enum SyncStrategy {
 }
 
 /// What came of copying.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Synced {
     /// The source's revision of which the copied values are.
     pub from_revision: u64,
@@ -67,7 +69,7 @@ pub struct Synced {
 }
 
 /// An entry that both have written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SyncConflict {
     /// Its key.
     pub key: String,
@@ -79,7 +81,7 @@ pub struct SyncConflict {
 }
 
 /// An entry without its key.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SyncSide {
     /// The revision of its latest change, in its own document.
     pub revision: u64,
@@ -88,7 +90,7 @@ pub struct SyncSide {
 }
 
 /// The last copy from one document to another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct SyncStatus {
     /// When it was, in milliseconds since 1970 UTC.
     pub at: Timestamp,

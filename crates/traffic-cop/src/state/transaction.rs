@@ -32,13 +32,29 @@ pub struct Step {
     pub if_revision: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum StepForm {
-    Put { key: String, value: Json, if_revision: Option<u64> },
-    Patch { key: String, value: Json, if_revision: Option<u64> },
-    JsonPatch { key: String, value: JsonPatch, if_revision: Option<u64> },
-    Delete { key: String, if_revision: Option<u64> },
+    Put {
+        key: String,
+        value: Json,
+        if_revision: Option<u64>,
+    },
+    Patch {
+        key: String,
+        value: Json,
+        if_revision: Option<u64>,
+    },
+    JsonPatch {
+        key: String,
+        #[schemars(with = "super::operation::PatchForm")]
+        value: JsonPatch,
+        if_revision: Option<u64>,
+    },
+    Delete {
+        key: String,
+        if_revision: Option<u64>,
+    },
 }
 
 impl From<StepForm> for Step {
@@ -57,8 +73,18 @@ impl From<StepForm> for Step {
     }
 }
 
+impl schemars::JsonSchema for Step {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TransactionStep".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        StepForm::json_schema(generator)
+    }
+}
+
 /// A transaction that was applied. Its changes share one revision, in the order of its steps.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Transacted {
     /// The life of the document.
     pub epoch: String,
@@ -69,7 +95,7 @@ pub struct Transacted {
 }
 
 /// An entry after a transaction.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct EntryNow {
     /// Its key.
     pub key: String,

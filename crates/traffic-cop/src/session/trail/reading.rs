@@ -15,7 +15,7 @@ use store::{Key, Partition};
 use types::{SessionId, TenantId, Timestamp};
 
 /// Which part of a timeline is wanted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WantedTimeline {
     /// At most so many entries; 100 unless given, at most 1000.
@@ -27,7 +27,7 @@ pub struct WantedTimeline {
 }
 
 /// One thing that a session did, or that happened to it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct TimelineEntry {
     /// Its place: texts in the order of time.
     pub id: String,

@@ -37,8 +37,9 @@ pub enum Towards {
 }
 
 /// What is asked for. Read from `{"tier": "hot", "reason": "…"}`, both of which may be missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "TierWish")]
 pub struct Wish {
     /// The tier; the next one, unless it is named.
     pub tier: Option<Tier>,
@@ -47,7 +48,8 @@ pub struct Wish {
 }
 
 /// What came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TierMoved")]
 pub struct Moved {
     /// Whether the document has moved; else it was there.
     pub moved: bool,
@@ -62,7 +64,7 @@ pub struct Moved {
 }
 
 /// Where a document is, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct TierNow {
     /// The tier.
     pub tier: Tier,
@@ -79,6 +81,7 @@ pub struct TierNow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// Why, in words.
+    #[schemars(default)]
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// Who asked for it.
@@ -92,7 +95,7 @@ pub struct TierNow {
 }
 
 /// A move with its place in the lineage.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct LineageEntry {
     /// Without gaps from 1.
     pub offset: u64,
@@ -103,8 +106,9 @@ pub struct LineageEntry {
 
 /// What is to be simulated. Read from `{"policy": …, "observed": […], "tier": "hot"}`, all of which
 /// may be missing.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "TierSimulation")]
 pub struct Simulation {
     /// The policy; the configured one, unless it is given. What it does not name has its
     /// default.

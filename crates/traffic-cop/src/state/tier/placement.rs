@@ -29,8 +29,9 @@ pub(super) fn key() -> Result<Key, Error> {
 }
 
 /// Why a document moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "TierCause")]
 pub enum Cause {
     /// Somebody asked for it.
     Request,
@@ -98,7 +99,8 @@ pub(super) struct Moving {
 }
 
 /// A move as its stream keeps it, and as it is told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "TierMove")]
 pub struct Move {
     /// Where the document was.
     pub from: Tier,

@@ -50,8 +50,9 @@ impl Promotion {
 }
 
 /// A measure for documents.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "TierPolicy")]
 pub struct Policy {
     /// What is over any of these is durable.
     pub durable: Thresholds,
@@ -62,17 +63,20 @@ pub struct Policy {
     pub margin: f64,
     /// How long it stays at least before it becomes less durable.
     #[serde(with = "types::duration")]
+    #[schemars(with = "types::duration::Text")]
     pub rest: Duration,
     /// What has not changed for so long is durable.
     #[serde(with = "types::duration")]
+    #[schemars(with = "types::duration::Text")]
     pub idle: Duration,
     /// Only what is read and written so often a minute becomes less durable.
     pub busy_per_minute: f64,
 }
 
 /// Bounds of a tier.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "TierThresholds")]
 pub struct Thresholds {
     /// See [`Observed::complexity`].
     pub complexity: f64,
@@ -119,8 +123,9 @@ impl Policy {
 }
 
 /// What is known of a document.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ObservedDocument")]
 pub struct Observed {
     /// Of keys and values, as JSON.
     pub bytes: u64,
@@ -144,7 +149,8 @@ pub struct Observed {
 }
 
 /// What suits a document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "TierDecision")]
 pub struct Decision {
     /// The tier.
     pub tier: Tier,
