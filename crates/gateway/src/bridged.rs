@@ -16,7 +16,7 @@ use bridge::{
     Crossing, Member, Operation, Realms, ResponseValidation, Validation, Verdict, refusal,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Response, header, request::Parts};
+use http::{Response, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use protocol::{Code, Problem};
@@ -145,9 +145,8 @@ impl Bridged {
         let Some(operation) = self.operation() else { return Ok(body) };
         let how = self.member.config.requests;
         let skipped = how == Validation::Off || body.is_end_stream();
-        if skipped || !operation.reads_body(&head.headers) {
-            return Ok(body);
-        }
+        let rule = if skipped { None } else { operation.body_rule(&head.headers) };
+        let Some(rule) = rule else { return Ok(body) };
         if head.headers.contains_key(header::CONTENT_ENCODING) {
             let detail = "a compressed body cannot be held against the API's document";
             self.broken(core, Side::Request, detail);
@@ -157,7 +156,7 @@ impl Bridged {
             return Err(Stop::Refused(Problem::new(Code::UnsupportedMediaType, detail)));
         }
         let bytes = body.collect().await.map_err(Stop::Body)?.to_bytes();
-        let violations = operation.check_body(&head.headers, &bytes);
+        let violations = rule.violations(&bytes);
         if !violations.is_empty() {
             let problem = refusal(operation.id(), &violations);
             self.broken(core, Side::Request, &problem.detail);
@@ -165,7 +164,8 @@ impl Bridged {
                 return Err(Stop::Refused(problem));
             }
         }
-        head.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+        // One that came is right, or the body would have broken.
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
         Ok(Body::from(bytes))
     }
 
@@ -180,30 +180,20 @@ impl Bridged {
         if !operation.knows_status(status) {
             self.broken(core, Side::Response, &format!("the document knows no {status}"));
         }
-        if !operation.reads_answer(status, answer.headers())
-            || answer.headers().contains_key(header::CONTENT_ENCODING)
-        {
+        let Some(rule) = operation.answer_rule(status, answer.headers()).cloned() else {
+            return answer;
+        };
+        if answer.headers().contains_key(header::CONTENT_ENCODING) {
             return answer;
         }
-        let (bridged, core, headers) = (self.clone(), Rc::clone(core), content_type(&answer));
+        let (bridged, core) = (self.clone(), Rc::clone(core));
         answer.map(|body| {
             Watched::over(body, move |bytes: &Bytes| {
-                let Some(operation) = bridged.operation() else { return };
-                let violations = operation.check_answer(status, &headers, bytes);
-                if let Some(first) = violations.first() {
+                if let Some(first) = rule.violations(bytes).first() {
                     let why = format!("at `{}`: {}", first.at, first.why);
                     bridged.broken(&core, Side::Response, &why);
                 }
             })
         })
     }
-}
-
-/// The fields of an answer that its check needs once it has gone.
-fn content_type(answer: &Response<Body>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Some(media) = answer.headers().get(header::CONTENT_TYPE) {
-        headers.insert(header::CONTENT_TYPE, media.clone());
-    }
-    headers
 }
