@@ -11,6 +11,7 @@ mod reference;
 mod schema;
 
 pub use operation::{Operation, Sunset};
+pub use payload::BodyRule;
 pub(crate) use schema::adapt;
 
 use crate::document::{reference::Root, schema::Schemas};

@@ -5,6 +5,7 @@ use crate::{
     document::Document,
     policy::{NO_BRIDGE, Policy},
 };
+use http::HeaderValue;
 use semver::{Version, VersionReq};
 use std::{
     cmp::Reverse,
@@ -21,7 +22,7 @@ pub type Documents = BTreeMap<String, Arc<Document>>;
 /// All realms.
 #[derive(Default)]
 pub struct Realms {
-    realms: Vec<Realm>,
+    realms: Vec<Arc<Realm>>,
     policy: Policy,
     /// By the service's name in `[services]`.
     members: HashMap<String, Arc<Member>>,
@@ -39,6 +40,7 @@ impl fmt::Debug for Realms {
 #[derive(Debug)]
 pub struct Realm {
     name: Arc<str>,
+    field: HeaderValue,
     config: RealmConfig,
 }
 
@@ -47,6 +49,12 @@ impl Realm {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, as services are told it.
+    #[must_use]
+    pub fn field(&self) -> &HeaderValue {
+        &self.field
     }
 
     /// Whether a caller speaks for it.
@@ -93,7 +101,9 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn takes(&self, member: &Member) -> bool {
+    /// Whether a service is such a one.
+    #[must_use]
+    pub fn takes(&self, member: &Member) -> bool {
         let version = match &self.version {
             Some(wanted) => wanted.matches(&member.version),
             None => !member.config.preview,
@@ -147,7 +157,9 @@ impl Realms {
                     return Err(refused(format!("`{service}` belongs to another realm, too")));
                 }
             }
-            compiled.realms.push(Realm { name: name.as_str().into(), config: realm.clone() });
+            let field = HeaderValue::from_str(name).map_err(|error| refused(error.to_string()))?;
+            let (name, config) = (name.as_str().into(), realm.clone());
+            compiled.realms.push(Arc::new(Realm { name, field, config }));
         }
         check_bridges(config, bridges)?;
         compiled.policy = Policy::new(bridges.to_vec());
@@ -156,7 +168,7 @@ impl Realms {
 
     /// The realms, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Realm> {
-        self.realms.iter()
+        self.realms.iter().map(|realm| &**realm)
     }
 
     /// The bridges between them.
@@ -176,11 +188,24 @@ impl Realms {
         self.members.get(service)
     }
 
+    /// What services are called by: the realm, the name there, and those that have it, the newest
+    /// first.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str, &[Arc<Member>])> {
+        self.named.iter().flat_map(|(realm, names)| {
+            names.iter().map(|(name, versions)| (realm.as_str(), name.as_str(), &**versions))
+        })
+    }
+
     /// The realm that a caller speaks for: the first that lets it.
     #[must_use]
+    pub fn spoken_for(&self, caller: &Caller) -> Option<&Arc<Realm>> {
+        self.realms.iter().find(|realm| realm.lets_speak(caller))
+    }
+
+    /// Its name.
+    #[must_use]
     pub fn of_caller(&self, caller: &Caller) -> Option<&Arc<str>> {
-        let realm = self.realms.iter().find(|realm| realm.lets_speak(caller))?;
-        Some(&realm.name)
+        self.spoken_for(caller).map(|realm| &realm.name)
     }
 
     /// The service of a realm that is wanted by a name: the newest that fits.

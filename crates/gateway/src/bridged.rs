@@ -5,7 +5,7 @@ mod calls;
 mod routes;
 mod told;
 
-pub(crate) use calls::{ACTOR, Calls, REALM, choose, is_call, serve, speaks_for};
+pub(crate) use calls::{ACTOR, Calls, REALM, choose, is_call, look_up, speaks_for};
 pub(crate) use routes::{Expanded, expand};
 pub(crate) use told::Violations;
 pub use told::{BridgeTold, Broken, Side as BrokenSide};
@@ -13,15 +13,15 @@ pub use told::{BridgeTold, Broken, Side as BrokenSide};
 use crate::{content::Stop, core::Core, path};
 use answer::Watched;
 use bridge::{
-    Crossing, Member, Operation, Realms, ResponseValidation, Validation, Verdict, refusal,
+    Crossing, Member, Operation, Realm, Realms, ResponseValidation, Validation, Verdict, refusal,
 };
 use bytes::Bytes;
-use http::{HeaderMap, Response, header, request::Parts};
+use http::{Response, Uri, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use protocol::{Code, Problem};
 use soa::Body;
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 use told::Side;
 use types::Caller;
 
@@ -42,13 +42,11 @@ pub(crate) struct Bridged {
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     /// The realm that calls.
-    pub(crate) realm: Arc<str>,
+    pub(crate) realm: Arc<Realm>,
     /// Who speaks for it.
     pub(crate) actor: Arc<Caller>,
     /// For whom: a user, or the actor itself.
     pub(crate) subject: Arc<Caller>,
-    /// Bytes of the path before the API begins.
-    pub(crate) base: usize,
 }
 
 impl Bridged {
@@ -90,21 +88,23 @@ impl Bridged {
         }
         let realm = match call {
             Some(call) => Some(&call.realm),
-            None => caller.and_then(|caller| self.realms.of_caller(caller)),
+            None => caller.and_then(|caller| self.realms.spoken_for(caller)),
         };
         if let Some(realm) = realm {
-            self.realms.policy().check(&self.crossing(realm))?;
+            self.realms.policy().check(&self.crossing(realm.name()))?;
         }
         self.operation().map_or(Ok(()), |operation| operation.permit(caller))
     }
 
-    /// As [`Self::may_pass`], for a request whose head is also as the document says.
+    /// As [`Self::may_pass`], for a request whose head is also as the document says. `target`: what
+    /// the service is asked for, if that is not what came.
     pub(crate) fn admit(
         &self,
         core: &Core,
         call: Option<&Call>,
         caller: Option<&Caller>,
         head: &Parts,
+        target: Option<&Uri>,
         has_body: bool,
     ) -> Result<(), Problem> {
         self.may_pass(call, caller)?;
@@ -113,10 +113,13 @@ impl Bridged {
         if how == Validation::Off {
             return Ok(());
         }
-        let normal = path::normalise(head.uri.path())
-            .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
-        let base = call.map_or(self.base, |call| call.base);
-        let below = normal.get(base..).unwrap_or_default();
+        let path = match (call, target) {
+            // A call has nothing before the API but what it is called by.
+            (Some(_), Some(target)) => Cow::Borrowed(target.path()),
+            (_, _) => path::normalise(head.uri.path())
+                .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?,
+        };
+        let below = if call.is_some() { &*path } else { path.get(self.base..).unwrap_or_default() };
         let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
         let problem = match checked {
             Ok(violations) if violations.is_empty() => return Ok(()),
@@ -145,9 +148,8 @@ impl Bridged {
         let Some(operation) = self.operation() else { return Ok(body) };
         let how = self.member.config.requests;
         let skipped = how == Validation::Off || body.is_end_stream();
-        if skipped || !operation.reads_body(&head.headers) {
-            return Ok(body);
-        }
+        let rule = if skipped { None } else { operation.body_rule(&head.headers) };
+        let Some(rule) = rule else { return Ok(body) };
         if head.headers.contains_key(header::CONTENT_ENCODING) {
             let detail = "a compressed body cannot be held against the API's document";
             self.broken(core, Side::Request, detail);
@@ -157,7 +159,7 @@ impl Bridged {
             return Err(Stop::Refused(Problem::new(Code::UnsupportedMediaType, detail)));
         }
         let bytes = body.collect().await.map_err(Stop::Body)?.to_bytes();
-        let violations = operation.check_body(&head.headers, &bytes);
+        let violations = rule.violations(&bytes);
         if !violations.is_empty() {
             let problem = refusal(operation.id(), &violations);
             self.broken(core, Side::Request, &problem.detail);
@@ -165,7 +167,8 @@ impl Bridged {
                 return Err(Stop::Refused(problem));
             }
         }
-        head.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+        // One that came is right, or the body would have broken.
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
         Ok(Body::from(bytes))
     }
 
@@ -180,30 +183,20 @@ impl Bridged {
         if !operation.knows_status(status) {
             self.broken(core, Side::Response, &format!("the document knows no {status}"));
         }
-        if !operation.reads_answer(status, answer.headers())
-            || answer.headers().contains_key(header::CONTENT_ENCODING)
-        {
+        let Some(rule) = operation.answer_rule(status, answer.headers()).cloned() else {
+            return answer;
+        };
+        if answer.headers().contains_key(header::CONTENT_ENCODING) {
             return answer;
         }
-        let (bridged, core, headers) = (self.clone(), Rc::clone(core), content_type(&answer));
+        let (bridged, core) = (self.clone(), Rc::clone(core));
         answer.map(|body| {
             Watched::over(body, move |bytes: &Bytes| {
-                let Some(operation) = bridged.operation() else { return };
-                let violations = operation.check_answer(status, &headers, bytes);
-                if let Some(first) = violations.first() {
+                if let Some(first) = rule.violations(bytes).first() {
                     let why = format!("at `{}`: {}", first.at, first.why);
                     bridged.broken(&core, Side::Response, &why);
                 }
             })
         })
     }
-}
-
-/// The fields of an answer that its check needs once it has gone.
-fn content_type(answer: &Response<Body>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Some(media) = answer.headers().get(header::CONTENT_TYPE) {
-        headers.insert(header::CONTENT_TYPE, media.clone());
-    }
-    headers
 }

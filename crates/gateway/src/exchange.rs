@@ -190,7 +190,13 @@ async fn handle(
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
-        Chosen::Call => return Box::pin(bridged::serve(conn, head, body, asked, ticket)).await,
+        Chosen::Call => {
+            // Kept small for those who call no service.
+            let found = bridged::look_up(conn, &head, asked.client.is_none(), ticket);
+            let (route, target, call) = Box::pin(found).await?;
+            asked.call = Some(call);
+            (route, target)
+        }
         Chosen::ByTenant => return Err(no_route()),
     };
     ticket.route = route.id;

@@ -226,7 +226,7 @@ fn called(
         return Err(Problem::new(Code::Unauthenticated, "a credential is needed here"));
     };
     bridged::speaks_for(&snapshot.config.realms, caller)?;
-    let (route, new, _) = bridged::choose(snapshot, method, target, headers)?;
+    let (route, new) = bridged::choose(snapshot, method, target, headers)?;
     told.route = Some(route.name.clone());
     limits(node, question, &route.name, told)?;
     crosses(&route, Some(caller), told)?;

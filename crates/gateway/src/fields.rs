@@ -148,6 +148,11 @@ impl CallerFields {
         }
     }
 
+    /// Its name inside the tenant.
+    pub(crate) fn principal(&self) -> &HeaderValue {
+        &self.principal
+    }
+
     pub(crate) fn add_to(&self, added: &mut Added) {
         added.push((TENANT, self.tenant.clone()));
         added.push((PRINCIPAL, self.principal.clone()));

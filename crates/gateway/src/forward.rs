@@ -91,7 +91,8 @@ pub(crate) async fn forward(
     }
     if let Some(bridged) = &route.bridged {
         let call = asked.call.as_deref();
-        if let Err(problem) = bridged.admit(core, call, caller.as_deref(), &head, body.is_some()) {
+        let (caller, has_body) = (caller.as_deref(), body.is_some());
+        if let Err(problem) = bridged.admit(core, call, caller, &head, target.as_ref(), has_body) {
             let mut answer = ticket.refused(&problem, form);
             tell_limits(conn, &mut answer, &mut decision, ticket);
             return Ok(answer);
@@ -305,14 +306,16 @@ fn fit(
     if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
         added.push((fields::FORWARDED_HOST, host));
     }
-    if let Some(caller) = caller {
-        caller_fields(conn, caller).add_to(&mut added);
+    let known = caller.map(|caller| caller_fields(conn, caller));
+    if let Some(fields) = &known {
+        fields.add_to(&mut added);
     }
     if let Some(call) = call {
-        let value = |text: &str| HeaderValue::from_str(text).ok();
-        let Call { realm, actor, .. } = &*call;
-        added.extend(value(realm).map(|realm| (bridged::REALM, realm)));
-        added.extend(value(actor.principal.id.as_str()).map(|actor| (bridged::ACTOR, actor)));
+        let Call { realm, actor, subject } = &*call;
+        let fields = known.filter(|_| Arc::ptr_eq(actor, subject));
+        let fields = fields.unwrap_or_else(|| Rc::new(CallerFields::new(actor)));
+        added.push((bridged::REALM, realm.field().clone()));
+        added.push((bridged::ACTOR, fields.principal().clone()));
     }
     if let Some(protocol) = protocol {
         headers.insert(header::UPGRADE, protocol);

@@ -2,8 +2,8 @@
 
 use crate::{
     document::{
-        parameter::{Parameter, Said},
-        payload::{Known, Payload, violations},
+        parameter::{Parameter, Said, parameter_of},
+        payload::{BodyRule, Known, Payload},
         schema::{Direction, Schemas},
     },
     violation::Violation,
@@ -99,6 +99,36 @@ impl Alternative {
     }
 }
 
+/// What answers a response of the document is for; the more specific come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Statuses {
+    One(u16),
+    /// A hundred, by its first digit.
+    Class(u16),
+    /// Those for which there is no other.
+    Default,
+}
+
+impl Statuses {
+    /// As documents write them: `200`, `2XX`, `default`. None for what no status can be.
+    fn read(text: &str) -> Option<Self> {
+        let class = text.strip_suffix("XX").or_else(|| text.strip_suffix("xx"));
+        match class {
+            _ if text.eq_ignore_ascii_case("default") => Some(Self::Default),
+            Some(digit) => digit.parse().ok().map(Self::Class),
+            None => text.parse().ok().map(Self::One),
+        }
+    }
+
+    fn has(self, status: u16) -> bool {
+        match self {
+            Self::One(one) => one == status,
+            Self::Class(digit) => digit == status / 100,
+            Self::Default => true,
+        }
+    }
+}
+
 /// An operation.
 #[derive(Debug)]
 pub struct Operation {
@@ -112,8 +142,8 @@ pub struct Operation {
     parameters: Vec<Parameter>,
     body: Payload,
     body_required: bool,
-    /// By status, such as `200`, `2xx` or `default`, the more specific first.
-    responses: Vec<(String, Payload)>,
+    /// The more specific first.
+    responses: Vec<(Statuses, Payload)>,
     sunset: Sunset,
     limits: Vec<Rule>,
     idempotent: Option<bool>,
@@ -137,7 +167,7 @@ impl Operation {
         if id.is_empty() || id.len() > 100 || !id.bytes().all(is_plain) {
             return Err("`operationId` has up to 100 letters, digits, `.`, `_` and `-`".into());
         }
-        let segments = segments(path)?;
+        check_path(path)?;
         let mut parameters: Vec<Parameter> = Vec::new();
         let of = |members: &Map<String, Value>| match members.get("parameters") {
             None => Ok(Vec::new()),
@@ -149,14 +179,9 @@ impl Operation {
                 Some(reference) => schemas.root.at(reference)?.clone(),
                 None => given.clone(),
             };
-            if let Some(parameter) = Parameter::read(schemas, &resolved)? {
+            if let Some(parameter) = Parameter::read(schemas, path, &resolved)? {
                 parameters.retain(|known| !parameter.replaces(known));
                 parameters.push(parameter);
-            }
-        }
-        for name in parameters.iter().filter_map(Parameter::is_in_path) {
-            if !segments.contains(&name) {
-                return Err(format!("the parameter `{name}` is not in the path"));
             }
         }
         let body = given.get("requestBody").map(|body| schemas.root.resolved(body)).transpose()?;
@@ -165,10 +190,10 @@ impl Operation {
             for (status, response) in of_status {
                 let response = schemas.root.resolved(response)?;
                 let payload = Payload::read(schemas, response.get("content"), Direction::Response)?;
-                responses.push((status.to_ascii_lowercase(), payload));
+                responses.extend(Statuses::read(status).map(|of| (of, payload)));
             }
         }
-        responses.sort_by_key(|(status, _)| (status == "default", status.contains('x')));
+        responses.sort_by_key(|(of, _)| *of);
         let ours = match given.get(OURS) {
             None => Ours::default(),
             Some(ours) => serde_json::from_value(ours.clone())
@@ -281,16 +306,8 @@ impl Operation {
         has_body: bool,
     ) -> Result<Vec<Violation>, Problem> {
         let mut violations = Vec::new();
-        if !self.parameters.is_empty() {
-            let values: Vec<(&str, &str)> = self
-                .path
-                .split('/')
-                .zip(path.split('/'))
-                .filter_map(|(name, value)| Some((parameter_of(name)?, value)))
-                .collect();
-            let said = Said { path: &values, query, headers };
-            self.parameters.iter().for_each(|known| known.check(&said, &mut violations));
-        }
+        let said = Said { path, query, headers };
+        self.parameters.iter().for_each(|known| known.check(&said, &mut violations));
         if !has_body && self.body_required {
             violations.push(Violation::of_body("", "it is missing"));
         }
@@ -307,35 +324,16 @@ impl Operation {
         Ok(violations)
     }
 
-    /// Whether a body with these fields has to be read to be checked.
+    /// What a body with these fields is held to, if it has to be read for that.
     #[must_use]
-    pub fn reads_body(&self, headers: &HeaderMap) -> bool {
-        matches!(self.body.of(content_type(headers)), Known::Json(_))
+    pub fn body_rule(&self, headers: &HeaderMap) -> Option<&BodyRule> {
+        self.body.of(content_type(headers)).rule()
     }
 
-    /// What in a request's body breaks the document.
+    /// What the body of an answer is held to, if the document says anything of it.
     #[must_use]
-    pub fn check_body(&self, headers: &HeaderMap, body: &[u8]) -> Vec<Violation> {
-        match self.body.of(content_type(headers)) {
-            Known::Json(schema) => violations(schema, body),
-            Known::Opaque | Known::None => Vec::new(),
-        }
-    }
-
-    /// Whether the document says anything of the body of an answer.
-    #[must_use]
-    pub fn reads_answer(&self, status: u16, headers: &HeaderMap) -> bool {
-        let of = self.of_status(status).map(|payload| payload.of(content_type(headers)));
-        matches!(of, Some(Known::Json(_)))
-    }
-
-    /// What in the body of an answer breaks the document.
-    #[must_use]
-    pub fn check_answer(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Vec<Violation> {
-        match self.of_status(status).map(|payload| payload.of(content_type(headers))) {
-            Some(Known::Json(schema)) => violations(schema, body),
-            Some(Known::Opaque | Known::None) | None => Vec::new(),
-        }
+    pub fn answer_rule(&self, status: u16, headers: &HeaderMap) -> Option<&BodyRule> {
+        self.of_status(status)?.of(content_type(headers)).rule()
     }
 
     /// Whether the document knows answers with this status.
@@ -345,9 +343,7 @@ impl Operation {
     }
 
     fn of_status(&self, status: u16) -> Option<&Payload> {
-        let (exact, class) = (status.to_string(), format!("{}xx", status / 100));
-        let fits = |known: &str| known == exact || known == class || known == "default";
-        self.responses.iter().find(|(known, _)| fits(known)).map(|(_, payload)| payload)
+        self.responses.iter().find(|(of, _)| of.has(status)).map(|(_, payload)| payload)
     }
 }
 
@@ -365,13 +361,8 @@ fn named(method: &str, path: &str) -> String {
     std::iter::once(method).chain(words).collect::<Vec<_>>().join("-")
 }
 
-/// The name of the parameter that a segment stands for.
-fn parameter_of(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
-}
-
-/// The names of the parameters of a path.
-fn segments(path: &str) -> Result<Vec<&str>, String> {
+/// Refuses a path whose parameters could not be told apart.
+fn check_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') || path.contains(['?', '#', ';']) {
         return Err("a path begins with `/` and has no `?`, `#` and `;`".into());
     }
@@ -386,7 +377,7 @@ fn segments(path: &str) -> Result<Vec<&str>, String> {
         }
         names.push(name);
     }
-    Ok(names)
+    Ok(())
 }
 
 /// The alternatives of `security`.

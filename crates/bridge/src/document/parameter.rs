@@ -5,8 +5,9 @@ use crate::{
     violation::{Place, Violation},
 };
 use http::HeaderMap;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Violations that one parameter is told.
 const MISFITS_MAX: usize = 4;
@@ -63,6 +64,8 @@ impl Form {
 pub(super) struct Parameter {
     place: Place,
     name: String,
+    /// Which segment of the path it is, if it is in the path.
+    segment: usize,
     required: bool,
     form: Form,
     /// The form of its elements, if it is an array, and what stands between them; none: each comes
@@ -73,18 +76,22 @@ pub(super) struct Parameter {
 
 /// What a request says, where parameters are looked for.
 pub(crate) struct Said<'a> {
-    /// The values of the path's parameters, as they stand in it.
-    pub(crate) path: &'a [(&'a str, &'a str)],
+    pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
 }
 
 impl Parameter {
-    /// Reads it; `None` for one that is ours to read (OpenAPI 3.1, section 4.8.12.2).
+    /// Reads it; `None` for one that is ours to read (OpenAPI 3.1, section 4.8.12.2). `path`: the
+    /// operation's, with `{name}` where parameters stand.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn read(schemas: &mut Schemas<'_>, given: &Value) -> Result<Option<Self>, String> {
+    pub(super) fn read(
+        schemas: &mut Schemas<'_>,
+        path: &str,
+        given: &Value,
+    ) -> Result<Option<Self>, String> {
         let text = |name: &str| given.get(name).and_then(Value::as_str);
         let name = text("name").ok_or("a parameter has no `name`")?.to_owned();
         let wrong = |why: &str| format!("the parameter `{name}`: {why}");
@@ -103,6 +110,11 @@ impl Parameter {
         if place == Place::Path && !required {
             return Err(wrong("one in the path says `required: true`"));
         }
+        let segment = path.split('/').position(|part| parameter_of(part) == Some(&name));
+        if place == Place::Path && segment.is_none() {
+            return Err(format!("the parameter `{name}` is not in the path"));
+        }
+        let segment = segment.unwrap_or_default();
         let any = Value::Bool(true);
         let by_content = given.get("content").and_then(Value::as_object);
         let schema = match by_content.and_then(|content| content.values().next()) {
@@ -126,16 +138,12 @@ impl Parameter {
             (_, Some(style), _) => return Err(wrong(&format!("the style `{style}` is not read"))),
         };
         let schema = schemas.compile(schema, Direction::Request).map_err(|why| wrong(&why))?;
-        Ok(Some(Self { place, required, form, array, schema, name }))
+        Ok(Some(Self { place, segment, required, form, array, schema, name }))
     }
 
     /// Whether both say the same thing of the same request.
     pub(super) fn replaces(&self, other: &Self) -> bool {
         self.place == other.place && self.name == other.name
-    }
-
-    pub(super) fn is_in_path(&self) -> Option<&str> {
-        (self.place == Place::Path).then_some(&self.name)
     }
 
     /// Adds what is wrong with it in a request.
@@ -156,7 +164,7 @@ impl Parameter {
         let value = match (&self.array, &*texts) {
             (None, [text]) => self.form.read(text),
             (None, _) => Err("it is there more than once"),
-            (Some((_, None)), texts) => self.elements(texts.iter().map(String::as_str)),
+            (Some((_, None)), texts) => self.elements(texts.iter().map(|text| &**text)),
             (Some((_, Some(by))), [text]) => self.elements(text.split(*by)),
             (Some((_, Some(_))), _) => Err("it is there more than once"),
         };
@@ -179,24 +187,23 @@ impl Parameter {
     }
 
     /// Every value that the request has of it.
-    fn texts(&self, said: &Said<'_>) -> Result<Vec<String>, &'static str> {
-        let decoded = |text: &str| {
-            let text = percent_decode_str(text).decode_utf8();
-            text.map(std::borrow::Cow::into_owned).map_err(|_| "it is not in UTF-8")
-        };
+    fn texts<'s>(&self, said: &Said<'s>) -> Result<Vec<Cow<'s, str>>, &'static str> {
+        fn decoded(text: &[u8]) -> Result<Cow<'_, str>, &'static str> {
+            percent_decode(text).decode_utf8().map_err(|_| "it is not in UTF-8")
+        }
         match self.place {
             Place::Path => {
-                let found = said.path.iter().filter(|(name, _)| *name == self.name);
-                found.map(|(_, value)| decoded(value)).collect()
+                let mut segments = said.path.as_bytes().split(|byte| *byte == b'/');
+                segments.nth(self.segment).into_iter().map(decoded).collect()
             }
             Place::Query => {
                 let pairs = url::form_urlencoded::parse(said.query.unwrap_or_default().as_bytes());
                 let found = pairs.filter(|(name, _)| *name == self.name);
-                Ok(found.map(|(_, value)| value.into_owned()).collect())
+                Ok(found.map(|(_, value)| value).collect())
             }
             Place::Header => {
                 let found = said.headers.get_all(&self.name).iter();
-                found.map(|v| v.to_str().map(str::to_owned).map_err(|_| "it is no text")).collect()
+                found.map(|v| v.to_str().map(Cow::from).map_err(|_| "it is no text")).collect()
             }
             Place::Cookie => {
                 let fields = said.headers.get_all(http::header::COOKIE).iter();
@@ -204,11 +211,16 @@ impl Parameter {
                     fields.filter_map(|field| field.to_str().ok()).flat_map(|f| f.split(';'));
                 let pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
                 let found = pairs.filter(|(name, _)| *name == self.name);
-                found.map(|(_, value)| decoded(value)).collect()
+                found.map(|(_, value)| decoded(value.as_bytes())).collect()
             }
             Place::Body => Ok(Vec::new()),
         }
     }
+}
+
+/// The name of the parameter that a segment of a path stands for.
+pub(super) fn parameter_of(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
 }
 
 impl Form {

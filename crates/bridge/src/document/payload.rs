@@ -5,6 +5,7 @@ use crate::{
     violation::Violation,
 };
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Violations of a body that are told.
 const MISFITS_MAX: usize = 8;
@@ -13,17 +14,26 @@ const MISFITS_MAX: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Payload {
     /// By the range of media types, the more specific first.
-    media: Vec<(String, Option<Schema>)>,
+    media: Vec<(String, Option<BodyRule>)>,
 }
 
 /// What a media type means for a body.
 pub(super) enum Known<'a> {
     /// It is checked.
-    Json(&'a Schema),
+    Json(&'a BodyRule),
     /// It passes unread.
     Opaque,
     /// It is not among those of the operation.
     None,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn rule(self) -> Option<&'a BodyRule> {
+        match self {
+            Self::Json(rule) => Some(rule),
+            Self::Opaque | Self::None => None,
+        }
+    }
 }
 
 impl Payload {
@@ -38,10 +48,10 @@ impl Payload {
         let content = content.as_object().ok_or("`content` is no object")?;
         let mut media = Vec::with_capacity(content.len());
         for (range, given) in content {
-            let range = essence(range);
+            let range = essence(range).into_owned();
             let schema = given.get("schema").filter(|_| is_json(&range) || range.contains('*'));
             let schema = schema.map(|schema| schemas.compile(schema, direction)).transpose()?;
-            media.push((range, schema));
+            media.push((range, schema.map(BodyRule)));
         }
         media.sort_by_key(|(range, _)| range.matches('*').count());
         Ok(Self { media })
@@ -61,24 +71,37 @@ impl Payload {
         });
         match found {
             None => Known::None,
-            Some((_, Some(schema))) if is_json(&given) => Known::Json(schema),
+            Some((_, Some(rule))) if is_json(&given) => Known::Json(rule),
             Some(_) => Known::Opaque,
         }
     }
 }
 
-/// What is wrong with a body of JSON.
-pub(super) fn violations(schema: &Schema, body: &[u8]) -> Vec<Violation> {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        return vec![Violation::of_body("", "it is no JSON")];
-    };
-    let misfits: Vec<Misfit> = schema.misfits(&value, MISFITS_MAX);
-    misfits.iter().map(|(at, why)| Violation::of_body(at, why)).collect()
+/// What a body of JSON is held to.
+#[derive(Debug, Clone)]
+pub struct BodyRule(Schema);
+
+impl BodyRule {
+    /// What in a body breaks it.
+    #[must_use]
+    pub fn violations(&self, body: &[u8]) -> Vec<Violation> {
+        let Ok(value) = serde_json::from_slice::<Value>(body) else {
+            return vec![Violation::of_body("", "it is no JSON")];
+        };
+        let misfits: Vec<Misfit> = self.0.misfits(&value, MISFITS_MAX);
+        misfits.iter().map(|(at, why)| Violation::of_body(at, why)).collect()
+    }
 }
 
 /// A media type without its parameters, in lower case.
-fn essence(media: &str) -> String {
-    media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+fn essence(media: &str) -> Cow<'_, str> {
+    let end = media.bytes().position(|byte| byte == b';').unwrap_or(media.len());
+    let essence = media[..end].trim();
+    if essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(essence.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(essence)
+    }
 }
 
 fn is_json(media: &str) -> bool {

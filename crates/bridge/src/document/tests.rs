@@ -157,7 +157,7 @@ fn bodies_are_checked_by_their_media_type() {
     let add = operation(&document, "addPlan");
     let json_fields = fields(&[("content-type", "application/json; charset=utf-8")]);
     let check = |body: serde_json::Value| {
-        let found = add.check_body(&json_fields, body.to_string().as_bytes());
+        let found = add.body_rule(&json_fields).unwrap().violations(body.to_string().as_bytes());
         found.into_iter().map(|violation| violation.at).collect::<Vec<_>>()
     };
     let sound = json!({ "name": "a", "secret": "s" });
@@ -168,7 +168,7 @@ fn bodies_are_checked_by_their_media_type() {
         check(json!({ "name": "a", "secret": "s", "parts": [sound, { "name": 1, "secret": "" }] })),
         ["/parts/1/name"]
     );
-    assert_eq!(add.check_body(&json_fields, b"{").len(), 1);
+    assert_eq!(add.body_rule(&json_fields).unwrap().violations(b"{").len(), 1);
     assert_eq!(add.check_head("/plans", None, &HeaderMap::new(), false).unwrap().len(), 1);
     let media = |operation: &Operation, media: &str| {
         operation.check_head("/plans", None, &fields(&[("content-type", media)]), true).is_ok()
@@ -179,13 +179,13 @@ fn bodies_are_checked_by_their_media_type() {
     json["paths"]["/plans"]["post"]["requestBody"]["content"] = any;
     let document = Document::of(json).unwrap();
     let add = operation(&document, "addPlan");
-    assert!(add.reads_body(&json_fields), "what is more specific is meant");
+    assert!(add.body_rule(&json_fields).is_some(), "what is more specific is meant");
     assert!(media(add, "text/plain"));
     let step = &document.operations()[2];
     let typed = |media: &str| {
         let headers = fields(&[("content-type", media)]);
         let known = step.check_head("/plans/p1/steps/1", None, &headers, true).is_ok();
-        (known, step.reads_body(&headers))
+        (known, step.body_rule(&headers).is_some())
     };
     assert_eq!(typed("text/plain"), (true, false));
     assert_eq!(typed("application/merge-patch+json"), (true, true));
@@ -198,13 +198,35 @@ fn answers_are_checked_by_their_status() {
     let add = operation(&document, "addPlan");
     let headers = fields(&[("content-type", "application/json")]);
     let check = |status, body: serde_json::Value| {
-        add.check_answer(status, &headers, body.to_string().as_bytes()).len()
+        let rule = add.answer_rule(status, &headers);
+        rule.map_or(0, |rule| rule.violations(body.to_string().as_bytes()).len())
     };
     assert_eq!(check(201, json!({ "id": 1, "name": "a" })), 0);
     assert_eq!(check(201, json!({ "name": "a" })), 1, "what only clients write is not asked for");
     assert_eq!(check(404, json!(1)), 0);
-    assert!(add.reads_answer(201, &headers) && !add.reads_answer(404, &headers));
+    assert!(add.answer_rule(201, &headers).is_some() && add.answer_rule(404, &headers).is_none());
     assert!(add.knows_status(404) && !add.knows_status(500));
+    let by = |statuses: &[&str], status| {
+        let schema = |status: &&str| {
+            let content = json!({ "application/json": { "schema": { "const": status } } });
+            ((*status).to_owned(), json!({ "content": content }))
+        };
+        let mut json = document.json().clone();
+        json["paths"]["/plans"]["post"]["responses"] =
+            statuses.iter().map(schema).collect::<serde_json::Map<_, _>>().into();
+        let document = Document::of(json).unwrap();
+        let rule = operation(&document, "addPlan").answer_rule(status, &headers).cloned();
+        let takes = |of: &&&str| {
+            rule.as_ref()
+                .is_some_and(|rule| rule.violations(json!(of).to_string().as_bytes()).is_empty())
+        };
+        statuses.iter().find(takes).map(|status| (*status).to_owned())
+    };
+    for (status, expected) in [(200, "200"), (204, "2XX"), (404, "4xx"), (500, "default")] {
+        let found = by(&["default", "4xx", "2XX", "200"], status);
+        assert_eq!(found.as_deref(), Some(expected), "what is more specific is meant");
+    }
+    assert_eq!(by(&["2XX", "x-note"], 404), None);
 }
 
 #[test]
@@ -259,7 +281,8 @@ fn a_document_of_3_0_means_what_it_meant() {
     .unwrap();
     let headers = fields(&[("content-type", "application/json")]);
     let fits = |body: serde_json::Value| {
-        document.operations()[0].check_body(&headers, body.to_string().as_bytes()).is_empty()
+        let rule = document.operations()[0].body_rule(&headers).unwrap();
+        rule.violations(body.to_string().as_bytes()).is_empty()
     };
     assert!(fits(json!({ "n": null, "m": 1.5, "o": 1, "r": 3 })));
     for wrong in [json!({ "n": "" }), json!({ "m": 1 }), json!({ "o": 2 }), json!({ "r": "" })] {

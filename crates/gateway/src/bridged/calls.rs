@@ -12,8 +12,6 @@ use crate::{
     config::{Auth, Config, ConfigError, RouteConfig},
     connection::Conn,
     core::Snapshot,
-    exchange::Asked,
-    forward::forward,
     identify::{identify, identify_by},
     path,
     route::{Match, Route, Table, Whose},
@@ -21,10 +19,11 @@ use crate::{
     ticket::Ticket,
 };
 use ahash::AHashMap;
-use bridge::{Realms, Wanted};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, request::Parts};
+use bridge::{Member, Realm, Realms, Wanted};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts};
+use memchr::memchr_iter;
 use protocol::{Code, Problem};
-use soa::{Body, LocalBody, Services};
+use soa::Services;
 use std::{borrow::Cow, sync::Arc};
 use traffic_cop::analytics::Analytics;
 use types::Caller;
@@ -32,7 +31,7 @@ use types::Caller;
 /// Where calls begin.
 const PREFIX: &str = "/crosstown/v1/call/";
 /// The credential of the user for whom a service calls, as in `Authorization`.
-const ON_BEHALF_OF: &str = "x-crosstown-on-behalf-of";
+const ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-crosstown-on-behalf-of");
 /// The version that is wanted.
 const VERSION: &str = "x-crosstown-version";
 /// Words that the service has to have, separated by commas.
@@ -47,9 +46,16 @@ pub(crate) fn is_call(path: &str) -> bool {
     path.starts_with(PREFIX)
 }
 
-/// What can be called: for each service of a realm, its operations or every path of it.
+/// What can be called: the services of each `realm/name`, the newest first.
 #[derive(Debug, Default)]
-pub(crate) struct Calls(AHashMap<String, Table>);
+pub(crate) struct Calls(AHashMap<String, Vec<Callable>>);
+
+/// A service of a realm, and its operations or every path of it.
+#[derive(Debug)]
+struct Callable {
+    member: Arc<Member>,
+    table: Table,
+}
 
 impl Calls {
     pub(crate) fn compile(
@@ -57,8 +63,7 @@ impl Calls {
         services: &Services,
         analytics: &Analytics,
     ) -> Result<Self, ConfigError> {
-        let mut calls = AHashMap::new();
-        for member in config.realms.members() {
+        let callable = |member: &Arc<Member>| {
             let common = RouteConfig {
                 name: format!("_call.{}", member.service),
                 service: member.service.clone(),
@@ -66,21 +71,29 @@ impl Calls {
             };
             let routes: Vec<Expanded<'_>> = of_member(&config.realms, member, &common, "");
             let table = Table::of(config, &routes, services, analytics)?;
-            calls.insert(member.service.clone(), table);
+            Ok(Callable { member: Arc::clone(member), table })
+        };
+        let mut calls = AHashMap::new();
+        for (realm, name, versions) in config.realms.named() {
+            let versions: Result<Vec<_>, ConfigError> = versions.iter().map(callable).collect();
+            calls.insert(format!("{realm}/{name}"), versions?);
         }
         Ok(Self(calls))
     }
+
+    fn find(&self, named: &str, wanted: &Wanted) -> Option<&Table> {
+        let versions = self.0.get(named)?;
+        versions.iter().find(|one| wanted.takes(&one.member)).map(|one| &one.table)
+    }
 }
 
-/// Answers a call.
-pub(crate) async fn serve(
+/// Who calls, and where that leads: the route, and the target to ask for.
+pub(crate) async fn look_up(
     conn: &Conn,
-    head: Box<Parts>,
-    body: Option<LocalBody>,
-    mut asked: Asked,
+    head: &Parts,
+    is_direct: bool,
     ticket: &mut Ticket,
-) -> Result<Response<Body>, Problem> {
-    let is_direct = asked.client.is_none();
+) -> Result<(Arc<Route>, Option<Uri>, Box<Call>), Problem> {
     let actor = identify(conn, Auth::Required, &head.headers, is_direct).await?;
     let actor =
         actor.ok_or_else(|| Problem::new(Code::Unauthenticated, "a credential is needed here"))?;
@@ -89,82 +102,81 @@ pub(crate) async fn serve(
         Some(credential) => identify_by(conn, credential).await?,
         None => Arc::clone(&actor),
     };
-    let (route, target, call) = {
-        let in_force = conn.core.snapshot();
-        let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
-        let realms = &snapshot.config.realms;
-        let realm = Arc::clone(speaks_for(realms, &actor)?);
-        let (route, target, base) = choose(snapshot, &head.method, &head.uri, &head.headers)?;
-        (route, target, Call { realm, actor, subject, base })
-    };
-    ticket.route = route.id;
-    asked.call = Some(Box::new(call));
-    forward(conn, &route, target, head, body, asked, ticket).await
+    let in_force = conn.core.snapshot();
+    let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
+    let realm = Arc::clone(speaks_for(&snapshot.config.realms, &actor)?);
+    let (route, target) = choose(snapshot, &head.method, &head.uri, &head.headers)?;
+    Ok((route, target, Box::new(Call { realm, actor, subject })))
 }
 
 /// The realm that a caller of services speaks for.
-pub(crate) fn speaks_for<'r>(realms: &'r Realms, actor: &Caller) -> Result<&'r Arc<str>, Problem> {
-    realms.of_caller(actor).ok_or_else(|| {
+pub(crate) fn speaks_for<'r>(
+    realms: &'r Realms,
+    actor: &Caller,
+) -> Result<&'r Arc<Realm>, Problem> {
+    realms.spoken_for(actor).ok_or_else(|| {
         let detail = "whoever calls services speaks for a realm, which this caller does not";
         Problem::new(Code::Forbidden, detail)
     })
 }
 
-/// The route of a call, the target to ask for, and the bytes of the path before it.
+/// The route of a call, and the target to ask for.
 pub(crate) fn choose(
     snapshot: &Snapshot,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<(Arc<Route>, Option<Uri>, usize), Problem> {
+) -> Result<(Arc<Route>, Option<Uri>), Problem> {
     let normal = path::normalise(uri.path())
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
-    let mut parts = normal[PREFIX.len()..].splitn(3, '/');
-    let (realm, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let base = PREFIX.len() + realm.len() + 1 + name.len();
+    let mut slashes = memchr_iter(b'/', &normal.as_bytes()[PREFIX.len()..]);
+    let base = slashes.nth(1).map_or(normal.len(), |at| PREFIX.len() + at);
+    let named = &normal[PREFIX.len()..base];
+    let (realm, name) = named.split_once('/').unwrap_or((named, ""));
     let unknown = |detail: String| Problem::new(Code::NoRoute, detail);
-    let member = snapshot
-        .config
-        .realms
-        .find(realm, name, &wanted(headers)?)
+    let table = snapshot
+        .calls
+        .find(named, &wanted(headers)?)
         .ok_or_else(|| unknown(format!("the realm `{realm}` has no such service `{name}`")))?;
-    let rest = match normal.get(base..) {
-        Some("") | None => "/",
-        Some(rest) => rest,
-    };
+    let rest = if base == normal.len() { "/" } else { &normal[base..] };
     let rest = path::without_parameters(rest);
-    let table = snapshot.calls.0.get(&member.service);
-    let whose = Whose::Known(None);
-    let found = table.map(|t| t.find("", &rest, method, uri.query(), headers, whose));
-    match found {
-        Some(Match::Route(route)) => {
+    match table.find("", &rest, method, uri.query(), headers, Whose::Known(None)) {
+        Match::Route(route) => {
             let changed = matches!(normal, Cow::Owned(_));
-            let target = below(base, &normal, changed, uri)?;
-            Ok((Arc::clone(route), target, base))
+            Ok((Arc::clone(route), below(base, &normal, changed, uri)?))
         }
-        Some(Match::Method(others)) => {
+        Match::Method(others) => {
             let detail = format!("`{name}` does not take this method on this path");
             Err(Problem::method_not_allowed(detail, &others))
         }
-        Some(Match::Tenant | Match::None) | None => {
+        Match::Tenant | Match::None => {
             Err(unknown(format!("the document of `{name}` has no operation on this path")))
         }
     }
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Wanted, Problem> {
-    let said = |name: &'static str| {
-        let refused = move || Problem::new(Code::BadRequest, format!("`{name}` cannot be read"));
-        let text = |value: &HeaderValue| value.to_str().map(str::to_owned).map_err(|_| refused());
-        headers.get(name).map(text).transpose()
-    };
-    let version = said(VERSION)?.map(|text| {
+    let (mut version, mut tags) = (None, None);
+    // Most calls have neither, which one look tells.
+    for (name, value) in headers {
+        match name.as_str() {
+            VERSION => _ = version.get_or_insert(value),
+            TAGS => _ = tags.get_or_insert(value),
+            _ => {}
+        }
+    }
+    let version = text(VERSION, version)?.map(|text| {
         text.parse().map_err(|_| {
             let detail = format!("`{VERSION}: {text}` is no version, such as `2` or `^2.1`");
             Problem::new(Code::BadRequest, detail)
         })
     });
-    let tags = said(TAGS)?.unwrap_or_default();
+    let tags = text(TAGS, tags)?.unwrap_or_default();
     let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
     Ok(Wanted { version: version.transpose()?, tags: tags.map(str::to_owned).collect() })
+}
+
+fn text<'h>(name: &str, value: Option<&'h HeaderValue>) -> Result<Option<&'h str>, Problem> {
+    let refused = || Problem::new(Code::BadRequest, format!("`{name}` cannot be read"));
+    value.map(|value| value.to_str().map_err(|_| refused())).transpose()
 }

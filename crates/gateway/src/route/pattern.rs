@@ -66,10 +66,10 @@ impl Pattern {
     pub(crate) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Segments { segments, open } => {
-                let mut parts = path.split('/').skip(1);
+                let mut parts = path.as_bytes().split(|byte| *byte == b'/').skip(1);
                 let all = segments.iter().all(|segment| {
                     parts.next().is_some_and(|part| match segment {
-                        Segment::Literal(text) => text == part,
+                        Segment::Literal(text) => text.as_bytes() == part,
                         Segment::Parameter(_) => !part.is_empty(),
                     })
                 });

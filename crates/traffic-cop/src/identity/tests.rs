@@ -118,3 +118,27 @@ async fn a_session_that_was_read_is_asked_for_without_the_store() {
     let problem = caller(&identity, &mut cache, &clock, &token).await.unwrap_err();
     assert_eq!(problem.code, Code::Forbidden);
 }
+
+#[test]
+fn a_request_has_one_credential() {
+    let long = "x".repeat(CREDENTIAL_BYTES_MAX + 1);
+    let check = |fields: &[(&'static str, &str)], expected: Result<Option<&str>, Code>| {
+        let fields = fields.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+        });
+        let mut headers = HeaderMap::new();
+        fields.for_each(|(name, value)| _ = headers.append(name, value));
+        let found = Identity::credential(&headers).map_err(|problem| problem.code);
+        assert_eq!(found, expected, "{headers:?}");
+    };
+    check(&[("host", "a"), ("x-api-keys", "k")], Ok(None));
+    check(&[("host", "a"), ("x-api-key", "k")], Ok(Some("k")));
+    check(&[("x-session-token", "s t")], Ok(Some("s t")));
+    check(&[("authorization", "bearer  t ")], Ok(Some("t")));
+    check(&[("authorization", "Basic t")], Err(Code::Unauthenticated));
+    check(&[("authorization", "t")], Err(Code::Unauthenticated));
+    check(&[("x-api-key", "é")], Err(Code::Unauthenticated));
+    check(&[("x-api-key", &long)], Err(Code::Unauthenticated));
+    check(&[("x-api-key", "k"), ("x-api-key", "k")], Err(Code::BadRequest));
+    check(&[("x-api-key", "k"), ("authorization", "Bearer t")], Err(Code::BadRequest));
+}
