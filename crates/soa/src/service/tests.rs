@@ -235,7 +235,7 @@ fn a_reload_keeps_instances_it_knows() {
 
 #[test]
 fn a_reload_keeps_instances_that_were_found() {
-    let registration = "tenants = [\"acme\"]\nroles = [\"registrar\"]";
+    let registration = "tenants = [\"acme\"]\nroles = [\"registrar\"]\nnetworks = [\"10.0.0.0/8\"]";
     let mut of_a = ServiceConfig::at([]);
     of_a.registration = Some(toml::from_str(registration).unwrap());
     of_a.health = Some(toml::from_str("").unwrap());
