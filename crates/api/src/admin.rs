@@ -179,7 +179,7 @@ from_parts! { Parts:
 /// The OpenAPI document of the admin API.
 #[must_use]
 pub fn openapi() -> Value {
-    document::of(&ABOUT, || open().merge(guarded())).1
+    document::of(&ABOUT, || open().merge(guarded()))
 }
 
 /// The admin API's routes.

@@ -12,7 +12,6 @@ use aide::{
     operation::{ParamLocation, add_parameters, parameters_from_schema},
     transform::TransformOperation,
 };
-use axum::Router;
 use indexmap::IndexMap;
 use protocol::{Code, Retry};
 use schemars::{
@@ -28,7 +27,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 /// What every operation may refuse.
 const ALWAYS: &[Code] =
     &[Code::BadRequest, Code::RateLimited, Code::Internal, Code::StoreUnavailable];
-/// Who may be asked for by a public operation, and by the operator's.
+/// What a caller of the public API proves itself by, and what the operator does.
 pub(crate) const CREDENTIAL: &str = "credential";
 pub(crate) const ADMIN_KEY: &str = "adminKey";
 
@@ -44,8 +43,8 @@ pub(crate) struct About {
     pub(crate) tags: &'static [(&'static str, &'static str)],
 }
 
-/// The router that `routes` makes, and its document.
-pub(crate) fn of<S>(about: &About, routes: fn() -> ApiRouter<S>) -> (Router<S>, Value)
+/// The document of the router that `routes` makes.
+pub(crate) fn of<S>(about: &About, routes: fn() -> ApiRouter<S>) -> Value
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -53,7 +52,7 @@ where
     generate::reset_context();
     generate::in_context(|context| context.schema = generator());
     let mut document = OpenApi::default();
-    let router = routes().finish_api(&mut document);
+    drop(routes().finish_api(&mut document));
     document.info.title = about.title.to_owned();
     document.info.description = Some(about.description.to_owned());
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -65,7 +64,7 @@ where
     let mut document = serde_json::to_value(document).expect("a document is JSON");
     let refused = finish(&mut document, about.prefix);
     document["components"]["responses"] = refusals(&refused);
-    (router, document)
+    document
 }
 
 /// Adds to each operation its tag and what every operation may refuse; the statuses that are

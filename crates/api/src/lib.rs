@@ -161,7 +161,7 @@ from_parts! { Parts:
 /// The OpenAPI document of the public API.
 #[must_use]
 pub fn openapi() -> Value {
-    document::of(&ABOUT, v1).1
+    document::of(&ABOUT, v1)
 }
 
 /// The routes under `/crosstown/v1`. Each request carries its `Arc<Caller>` as an extension,

@@ -38,7 +38,7 @@ impl fmt::Display for PrincipalKind {
 }
 
 /// A user, agent or service of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
     /// What it is.
     pub kind: PrincipalKind,
