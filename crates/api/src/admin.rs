@@ -2,20 +2,23 @@
 //!
 //! `/health` and `/ready` are open; everything else needs the admin key as a bearer token.
 
+mod api_keys;
+mod health;
+
 use crate::{
-    answer::{self, Answer, Created, Done, OkOr, Refusal, Text, refuse},
+    answer::{self, Answer, Refusal, Text, refuse},
     cache,
     configuration::{self, Configuration},
-    cores::{self, CoreTold, CoreView},
-    document::{self, About, OfOpenApi, told},
+    cores::CoreView,
+    document::{self, About, Served, told},
     explain::{self, Explains},
     instances, limits, metrics, realms,
-    request::{InPath, Json, Wanted},
+    request::Json,
     services, traffic,
 };
 use aide::axum::{
     ApiRouter,
-    routing::{delete_with, get_with, post_with},
+    routing::{get_with, post_with},
 };
 use axum::{
     Router,
@@ -27,26 +30,20 @@ use clock::SharedClock;
 use http::header;
 use protocol::{Code, Problem};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
     sync::{Arc, LazyLock},
     time::Duration,
 };
-use store::{Capabilities, Store, Survives};
-use store_guard::{Condition, GuardedFanout, GuardedStore, Report};
+use store_guard::{GuardedFanout, GuardedStore};
 use traffic_cop::{
     analytics::Analytics,
-    identity::{
-        Identity,
-        api_key::{ApiKey, ApiKeys, NewApiKey},
-    },
+    identity::{Identity, api_key::ApiKeys},
     limit::Limits,
     secret_matches,
     totals::Passed,
 };
-use types::TenantId;
 
 /// How the node is at this moment.
 #[derive(Debug, Clone)]
@@ -95,13 +92,6 @@ pub struct Live {
     pub documents: (u64, u64),
     /// Histories of channels.
     pub channels: (u64, u64),
-}
-
-impl Live {
-    fn told(self) -> LiveTold {
-        let told = |(count, bytes)| Amount { count, bytes };
-        LiveTold { documents: told(self.documents), channels: told(self.channels) }
-    }
 }
 
 /// What the admin API calls.
@@ -179,32 +169,22 @@ from_parts! { Parts:
 /// The OpenAPI document of the admin API.
 #[must_use]
 pub fn openapi() -> Value {
-    document::of(&ABOUT, || open().merge(guarded()))
+    document::of(&ABOUT, || health::routes().merge(guarded()))
 }
 
 /// The admin API's routes.
 pub fn routes(parts: Parts) -> Router {
     let guard = middleware::from_fn_with_state(parts.clone(), guard);
     let guarded: Router<Parts> = guarded().route_layer(guard).into();
-    Router::from(open())
+    Router::from(health::routes())
         .merge(guarded)
         .with_state(parts)
         .fallback(answer::no_such_path)
         .method_not_allowed_fallback(answer::no_such_method)
 }
 
-/// What anybody may ask who reaches the listener.
-fn open() -> ApiRouter<Parts> {
-    let draining = &[Code::Draining];
-    ApiRouter::new()
-        .api_route("/health", get_with(health, told("readHealth", "How the node is.", &[])))
-        .api_route("/ready", get_with(ready, told("readReady", "Whether it is ready.", draining)))
-}
-
 /// What needs the admin key.
 fn guarded() -> ApiRouter<Parts> {
-    let keys = post_with(create_key, told("createApiKey", "Make an API key.", &[Code::Conflict]))
-        .get_with(list_keys, told("listApiKeys", "The API keys of a tenant.", &[]));
     ApiRouter::new()
         .api_route(
             "/openapi.json",
@@ -216,11 +196,7 @@ fn guarded() -> ApiRouter<Parts> {
             get_with(config, told("readConfig", "What is in force, secrets redacted.", &[])),
         )
         .api_route("/reload", post_with(reload, told("reload", "Read the file again.", &[])))
-        .api_route("/api-keys", keys)
-        .api_route(
-            "/api-keys/{tenant}/{id}",
-            delete_with(delete_key, told("deleteApiKey", "Delete an API key.", &[Code::NotFound])),
-        )
+        .merge(api_keys::routes())
         .merge(traffic::admin_routes())
         .merge(limits::admin_routes())
         .merge(services::admin_routes())
@@ -237,9 +213,9 @@ fn guarded() -> ApiRouter<Parts> {
         })
 }
 
-async fn read_openapi() -> Answer<Json<OfOpenApi>> {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi);
-    Ok(Json(OfOpenApi(DOCUMENT.clone())))
+async fn read_openapi() -> Served {
+    static DOCUMENT: LazyLock<Served> = LazyLock::new(|| Served::new(&openapi()));
+    DOCUMENT.clone()
 }
 
 async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> Response {
@@ -250,152 +226,6 @@ async fn guard(State(parts): State<Parts>, request: Request, next: Next) -> Resp
     }
     let detail = "this needs the admin key: `Authorization: Bearer …`";
     Refusal(Problem::new(Code::Unauthenticated, detail)).into_response()
-}
-
-/// How a node is.
-#[derive(Serialize, JsonSchema)]
-struct Health {
-    /// `ok`, `degraded`: not all that it does is as it should be; `store_unavailable`: not
-    /// everything can be done.
-    status: &'static str,
-    /// The stores, by tier.
-    stores: BTreeMap<&'static str, StoreTold>,
-    /// Whether it is shutting down.
-    draining: bool,
-    /// What is in its memory alone.
-    live: LiveTold,
-    /// The cores of the edge.
-    cores: Vec<CoreTold>,
-    /// TLS of the edge, if it is spoken.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<TlsTold>,
-    /// What passes between nodes, unless it goes through a store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fanout: Option<EngineTold>,
-}
-
-/// How a store is.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "StoreHealth")]
-struct StoreTold {
-    #[serde(flatten)]
-    is: EngineTold,
-    /// The engine and where it is, without secrets.
-    engine: String,
-    /// What an acknowledged write survives: `nothing`, `process`, `power_loss`.
-    acknowledged_survives: &'static str,
-}
-
-/// How an engine is.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "EngineHealth")]
-struct EngineTold {
-    /// `well`, `slow`, `read_only` or `away`.
-    condition: &'static str,
-    /// Since when, in milliseconds.
-    for_ms: u64,
-    /// How long answers take, smoothed.
-    latency_ms: u64,
-    /// Calls that wait for one.
-    under_way: usize,
-}
-
-/// What is in a node's memory alone.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Live")]
-struct LiveTold {
-    documents: Amount,
-    channels: Amount,
-}
-
-/// How many, and how many bytes.
-#[derive(Serialize, JsonSchema)]
-struct Amount {
-    count: u64,
-    bytes: u64,
-}
-
-/// TLS of the edge.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "TlsHealth")]
-struct TlsTold {
-    /// Why the files as they are now are not taken.
-    problem: Option<String>,
-    /// How often they were taken anew.
-    renewals: u64,
-}
-
-/// Whether the node does its work, and each engine its own. It is not shed, and not guarded.
-/// 503 while a store is away, since then not everything can be done; else 200.
-async fn health(State(parts): State<Parts>) -> Answer<OkOr<503, Health>> {
-    let Vitals { draining, live, cores, tls, .. } = (parts.vitals)();
-    let reports = parts.stores.iter().map(|(tier, store)| (*tier, store, store.report()));
-    let reports: Vec<_> = reports.collect();
-    let worst = reports.iter().map(|(_, _, report)| report.condition).max();
-    let fanout = parts.live.as_ref().map(|live| live.report());
-    // Certificates of before are for now: they will end. Without the fan-out, what needs no
-    // history waits or is refused; everything else goes on.
-    let is_degraded = matches!(worst, Some(Condition::Slow | Condition::ReadOnly))
-        || cores::is_overloaded(&cores)
-        || tls.as_ref().is_some_and(|tls| tls.problem.is_some())
-        || fanout.as_ref().is_some_and(|fanout| fanout.condition != Condition::Well);
-    let is_away = worst == Some(Condition::Away);
-    let health = Health {
-        status: match (is_away, is_degraded) {
-            (true, _) => "store_unavailable",
-            (false, true) => "degraded",
-            (false, false) => "ok",
-        },
-        stores: reports
-            .iter()
-            .map(|(tier, store, report)| (*tier, told_of(store, report)))
-            .collect(),
-        draining,
-        live: live.told(),
-        cores: cores::told(&cores),
-        tls: tls.map(|tls| TlsTold { problem: tls.problem, renewals: tls.renewals }),
-        fanout: fanout.as_ref().map(EngineTold::from),
-    };
-    Ok(if is_away { OkOr::Else(health) } else { OkOr::Ok(health) })
-}
-
-fn told_of(store: &GuardedStore, report: &Report) -> StoreTold {
-    let Capabilities { engine, survives } = store.capabilities();
-    let acknowledged_survives = match survives {
-        Survives::Nothing => "nothing",
-        Survives::Process => "process",
-        Survives::PowerLoss => "power_loss",
-    };
-    StoreTold { is: report.into(), engine, acknowledged_survives }
-}
-
-impl From<&Report> for EngineTold {
-    fn from(report: &Report) -> Self {
-        Self {
-            condition: report.condition.as_str(),
-            for_ms: millis(report.lasts),
-            latency_ms: millis(report.latency),
-            under_way: report.under_way,
-        }
-    }
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// That a node takes new connections.
-#[derive(Serialize, JsonSchema)]
-struct Ready {
-    /// `ready`.
-    status: &'static str,
-}
-
-async fn ready(State(parts): State<Parts>) -> Answer<Json<Ready>> {
-    if (parts.vitals)().draining {
-        return refuse(Code::Draining, "the node is shutting down");
-    }
-    Ok(Json(Ready { status: "ready" }))
 }
 
 async fn prometheus(State(parts): State<Parts>) -> Text {
@@ -420,62 +250,6 @@ async fn reload(State(parts): State<Parts>) -> Answer<Json<Reloaded>> {
     }
 }
 
-/// An API key and its credential.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "CreatedApiKey")]
-struct CreatedKey {
-    #[serde(flatten)]
-    key: ApiKey,
-    /// The credential. It is shown this once.
-    text: String,
-}
-
-async fn create_key(
-    State(parts): State<Parts>,
-    Json(new): Json<NewApiKey>,
-) -> Answer<Created<CreatedKey>> {
-    let (key, text) = parts.api_keys.create(new).await?;
-    Ok(Created(CreatedKey { key, text }))
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct OfTenant {
-    /// Whose.
-    tenant: TenantId,
-}
-
-/// The API keys of a tenant.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ApiKeys")]
-struct Listed {
-    api_keys: Vec<ApiKey>,
-}
-
-async fn list_keys(
-    State(parts): State<Parts>,
-    Wanted(of): Wanted<OfTenant>,
-) -> Answer<Json<Listed>> {
-    Ok(Json(Listed { api_keys: parts.api_keys.list(&of.tenant).await? }))
-}
-
-/// Which API key a path names.
-#[derive(Deserialize, JsonSchema)]
-struct OfKey {
-    /// Whose it is.
-    #[schemars(with = "TenantId")]
-    tenant: String,
-    /// Its id.
-    id: String,
-}
-
-async fn delete_key(
-    State(parts): State<Parts>,
-    InPath(OfKey { tenant, id }): InPath<OfKey>,
-) -> Answer<Done> {
-    let Ok(tenant) = TenantId::new(&tenant) else {
-        return refuse(Code::NotFound, "there is no such API key");
-    };
-    parts.api_keys.delete(&tenant, &id).await?;
-    Ok(Done)
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

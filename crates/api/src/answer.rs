@@ -1,11 +1,10 @@
 //! Answers: JSON, or a problem document; and what our own OpenAPI document says of them.
 
-use crate::{document, request::Json};
-use aide::{
-    OperationOutput,
-    generate::GenContext,
-    openapi::{Operation, Response as Told},
+use crate::{
+    document::{self, Inferred},
+    request::Json,
 };
+use aide::{OperationOutput, generate::GenContext, openapi::Operation};
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -53,8 +52,6 @@ fn written(status: StatusCode, body: impl Serialize) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
-
-type Inferred = Vec<(Option<u16>, Told)>;
 
 /// As an answer: 200.
 impl<T: Serialize> IntoResponse for Json<T> {

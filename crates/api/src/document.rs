@@ -3,6 +3,7 @@
 //! the types that handlers take and give; only names, sentences and refusals are said beside them.
 
 use aide::{
+    OperationOutput,
     axum::ApiRouter,
     generate::{self, GenContext},
     openapi::{
@@ -12,6 +13,8 @@ use aide::{
     operation::{ParamLocation, add_parameters, parameters_from_schema},
     transform::TransformOperation,
 };
+use axum::{body::Bytes, response::IntoResponse};
+use http::header;
 use indexmap::IndexMap;
 use protocol::{Code, Retry};
 use schemars::{
@@ -20,7 +23,6 @@ use schemars::{
     json_schema,
     transform::{RecursiveTransform, Transform},
 };
-use serde::Serialize;
 use serde_json::{Value, json as object};
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -30,6 +32,9 @@ const ALWAYS: &[Code] =
 /// What a caller of the public API proves itself by, and what the operator does.
 pub(crate) const CREDENTIAL: &str = "credential";
 pub(crate) const ADMIN_KEY: &str = "adminKey";
+
+/// Answers by their status, as a type tells them.
+pub(crate) type Inferred = Vec<(Option<u16>, Response)>;
 
 /// A document before its operations.
 pub(crate) struct About {
@@ -218,10 +223,32 @@ pub(crate) fn json<T: JsonSchema>(context: &mut GenContext) -> Response {
     of_type::<T>(context, "application/json")
 }
 
-/// An OpenAPI document.
-#[derive(Serialize)]
-#[serde(transparent)]
-pub(crate) struct OfOpenApi(pub(crate) Value);
+/// A document as a node serves it, written once: anybody may ask for it, as often as he likes.
+#[derive(Clone)]
+pub(crate) struct Served(Bytes);
+
+impl Served {
+    pub(crate) fn new(document: &Value) -> Self {
+        Self(document.to_string().into())
+    }
+}
+
+impl IntoResponse for Served {
+    fn into_response(self) -> axum::response::Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+impl OperationOutput for Served {
+    type Inner = OfOpenApi;
+
+    fn inferred_responses(context: &mut GenContext, _: &mut Operation) -> Inferred {
+        vec![(Some(200), json::<OfOpenApi>(context))]
+    }
+}
+
+/// What an OpenAPI document looks like.
+pub(crate) struct OfOpenApi;
 
 impl JsonSchema for OfOpenApi {
     fn schema_name() -> Cow<'static, str> {

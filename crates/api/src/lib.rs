@@ -39,11 +39,7 @@ mod state;
 mod traces;
 mod traffic;
 
-use crate::{
-    answer::Answer,
-    document::{About, OfOpenApi, told},
-    request::Json,
-};
+use crate::document::{About, Served, told};
 use aide::axum::{ApiRouter, routing::get_with};
 use async_trait::async_trait;
 use axum::Router;
@@ -196,7 +192,7 @@ fn v1() -> ApiRouter<Parts> {
     ApiRouter::new().nest(PREFIX, v1)
 }
 
-async fn read_openapi() -> Answer<Json<OfOpenApi>> {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi);
-    Ok(Json(OfOpenApi(DOCUMENT.clone())))
+async fn read_openapi() -> Served {
+    static DOCUMENT: LazyLock<Served> = LazyLock::new(|| Served::new(&openapi()));
+    DOCUMENT.clone()
 }

@@ -6,7 +6,7 @@ mod page;
 use crate::{
     Parts, admin,
     answer::{Answer, Done, refuse},
-    document::{OfOpenApi, content, told},
+    document::{Inferred, OfOpenApi, content, told},
     request::{By, DocumentText, InPath, Json, Wanted},
 };
 use aide::{
@@ -16,7 +16,7 @@ use aide::{
         routing::{get_with, put_with},
     },
     generate::GenContext,
-    openapi::{self, Operation},
+    openapi::Operation,
 };
 use async_trait::async_trait;
 use axum::{
@@ -359,10 +359,7 @@ impl IntoResponse for Shown {
 impl OperationOutput for Shown {
     type Inner = OfOpenApi;
 
-    fn inferred_responses(
-        context: &mut GenContext,
-        _: &mut Operation,
-    ) -> Vec<(Option<u16>, openapi::Response)> {
+    fn inferred_responses(context: &mut GenContext, _: &mut Operation) -> Inferred {
         let mut told = crate::document::json::<OfOpenApi>(context);
         let page = context.schema.subschema_for::<String>();
         told.content.extend(content("text/html", page));

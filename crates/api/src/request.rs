@@ -27,6 +27,7 @@ use types::{
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
+const YAML: &str = "application/yaml";
 const JSON_PATCH: &str = "application/json-patch+json";
 
 /// Who calls, as the gateway found.
@@ -202,7 +203,7 @@ impl OperationInput for Patched {
     }
 }
 
-/// A body that is an OpenAPI document, in JSON or YAML.
+/// A body that is an OpenAPI document, in JSON or YAML, whatever it calls itself.
 pub(crate) struct DocumentText(pub(crate) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for DocumentText {
@@ -216,7 +217,10 @@ impl<S: Send + Sync> FromRequest<S> for DocumentText {
 impl OperationInput for DocumentText {
     fn operation_input(context: &mut GenContext, operation: &mut Operation) {
         let schema = context.schema.subschema_for::<document::OfOpenApi>();
-        takes(context, operation, true, document::content(JSON, schema));
+        let mut content = document::content(JSON, schema.clone());
+        content.extend(document::content(YAML, schema));
+        set_body(context, operation, RequestBody { content, required: true, ..Default::default() });
+        document::refuses(operation, &[Code::BodyTooLarge]);
     }
 }
 
