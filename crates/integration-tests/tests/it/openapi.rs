@@ -2,16 +2,17 @@
 //! the router, a node serves them, and schemathesis, which we did not write, finds every operation
 //! to be as they say.
 
+use crate::registration;
 use client::{Client, Error};
 use integration_tests::{Server, Stream, binary, repository};
 use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
 };
-use tokio::net::TcpListener;
 
 const APIS: [(&str, &[&str]); 2] = [("crosstown", &[]), ("admin", &["--admin"])];
 
@@ -106,9 +107,8 @@ fn config(instance: u16) -> String {
 
 /// Asks each operation for as many examples as are wanted, 20 unless that is said, and counts.
 async fn hold_to(api: &str) {
-    let instance = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let instance = instance.local_addr().unwrap();
-    let node = Server::start(&config(instance.port()));
+    let (port, _) = registration::instance((Ipv4Addr::LOCALHOST, 0), "shop").await;
+    let node = Server::start(&config(port));
     let body = serde_json::json!({
         "tenant": "acme", "principal": "checker", "roles": ["registrar", "realm-solution"],
     });
@@ -138,7 +138,7 @@ async fn hold_to(api: &str) {
         .env("ADMIN", node.admin_base())
         .env("KEY", key)
         .env("ADMIN_KEY", admin_key.trim())
-        .env("INSTANCE", instance.to_string())
+        .env("INSTANCE", format!("127.0.0.1:{port}"))
         .env("CONFIG", node.folder().join("crosstown.toml"))
         .env("ANSWERS", &answers)
         .current_dir(node.folder());
