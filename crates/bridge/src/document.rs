@@ -4,6 +4,7 @@
 //! is refused as a whole, with the place: references that lead outside or in a circle, paths with
 //! parameters inside a segment, patterns that cannot be matched in linear time.
 
+mod instance;
 mod operation;
 mod parameter;
 mod payload;

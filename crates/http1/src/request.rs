@@ -428,21 +428,37 @@ fn check_target<'a>(
 /// Characters of RFC 3986 and the three that browsers leave unescaped in queries; an escape
 /// is complete.
 fn is_path_and_query(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'%' => match rest {
-                [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {}
-                _ => return false,
-            },
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'?' | b'-' | b'.' | b'_' | b'~' => {}
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {}
-            b':' | b'@' | b'[' | b']' | b'|' => {}
-            _ => return false,
-        }
+    // One look for all that is usual, without a branch.
+    let seen = bytes.iter().fold(USUAL, |seen, byte| seen | IN_TARGETS[usize::from(*byte)]);
+    let is_escape = |at: usize| match &bytes[at + 1..] {
+        [high, low, ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit(),
+        _ => false,
+    };
+    seen == USUAL || (seen == ESCAPE && memchr::memchr_iter(b'%', bytes).all(is_escape))
+}
+
+/// What a byte is in a path or query: one of its characters, the begin of an escape, or refused.
+const USUAL: u8 = 0;
+const ESCAPE: u8 = 1;
+const REFUSED: u8 = 2;
+const IN_TARGETS: [u8; 256] = in_targets();
+
+const fn in_targets() -> [u8; 256] {
+    let mut kinds = [REFUSED; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        kinds[byte as usize] = match byte {
+            b'%' => ESCAPE,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'?' | b'-' | b'.' | b'_' | b'~' => {
+                USUAL
+            }
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => USUAL,
+            b':' | b'@' | b'[' | b']' | b'|' => USUAL,
+            _ => REFUSED,
+        };
+        byte += 1;
     }
-    true
+    kinds
 }
 
 /// A host and an optional port (RFC 3986, section 3.2), without user information or escapes.

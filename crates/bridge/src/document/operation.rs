@@ -312,9 +312,9 @@ impl Operation {
             violations.push(Violation::of_body("", "it is missing"));
         }
         if has_body && !self.body.is_empty() {
-            let media = content_type(headers);
+            let media = headers.get(header::CONTENT_TYPE);
             if matches!(self.body.of(media), Known::None) {
-                let detail = match media {
+                let detail = match media.and_then(|media| media.to_str().ok()) {
                     Some(media) => format!("`{}` does not take bodies of {media}", self.id),
                     None => format!("a body for `{}` needs a `Content-Type`", self.id),
                 };
@@ -327,13 +327,13 @@ impl Operation {
     /// What a body with these fields is held to, if it has to be read for that.
     #[must_use]
     pub fn body_rule(&self, headers: &HeaderMap) -> Option<&BodyRule> {
-        self.body.of(content_type(headers)).rule()
+        self.body.of(headers.get(header::CONTENT_TYPE)).rule()
     }
 
     /// What the body of an answer is held to, if the document says anything of it.
     #[must_use]
     pub fn answer_rule(&self, status: u16, headers: &HeaderMap) -> Option<&BodyRule> {
-        self.of_status(status)?.of(content_type(headers)).rule()
+        self.of_status(status)?.of(headers.get(header::CONTENT_TYPE)).rule()
     }
 
     /// Whether the document knows answers with this status.
@@ -345,10 +345,6 @@ impl Operation {
     fn of_status(&self, status: u16) -> Option<&Payload> {
         self.responses.iter().find(|(of, _)| of.has(status)).map(|(_, payload)| payload)
     }
-}
-
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 fn is_plain(byte: u8) -> bool {

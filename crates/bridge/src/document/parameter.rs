@@ -1,6 +1,7 @@
 //! Parameters of an operation: read from a request as the document writes them, and checked.
 
 use crate::{
+    document::instance::Instance,
     document::schema::{Direction, Schema, Schemas},
     violation::{Place, Violation},
 };
@@ -40,18 +41,15 @@ impl Form {
         }
     }
 
-    fn read(self, text: &str) -> Result<Value, &'static str> {
-        let number = || {
-            let is_number = text.bytes().next().is_some_and(|b| b == b'-' || b.is_ascii_digit());
-            serde_json::from_str::<Value>(text).ok().filter(|_| is_number)
-        };
+    fn read<'t>(self, text: &'t str) -> Result<Instance<'t>, &'static str> {
+        let number = || serde_json::from_str(text).ok().map(Instance::Number);
         match self {
-            Self::Text | Self::Unread => Ok(text.into()),
+            Self::Text | Self::Unread => Ok(Instance::Text(text.into())),
             Self::Integer => number().ok_or("it is no integer"),
             Self::Number => number().ok_or("it is no number"),
             Self::Boolean => match text {
-                "true" => Ok(true.into()),
-                "false" => Ok(false.into()),
+                "true" => Ok(Instance::Boolean(true)),
+                "false" => Ok(Instance::Boolean(false)),
                 _ => Err("it is neither `true` nor `false`"),
             },
             Self::Json => serde_json::from_str(text).map_err(|_| "it is no JSON"),
@@ -177,9 +175,12 @@ impl Parameter {
         }
     }
 
-    fn elements<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Result<Value, &'static str> {
+    fn elements<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Result<Instance<'t>, &'static str> {
         let form = self.array.map_or(Form::Text, |(form, _)| form);
-        texts.map(|text| form.read(text)).collect()
+        texts.map(|text| form.read(text)).collect::<Result<_, _>>().map(Instance::Array)
     }
 
     fn violation(&self, at: &str, why: &str) -> Violation {

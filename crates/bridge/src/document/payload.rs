@@ -1,14 +1,18 @@
 //! Bodies of an operation: which media types there are, and the schema of each that is JSON.
 
 use crate::{
+    document::instance::Instance,
     document::schema::{Direction, Misfit, Schema, Schemas},
     violation::Violation,
 };
+use http::HeaderValue;
 use serde_json::Value;
 use std::borrow::Cow;
 
 /// Violations of a body that are told.
 const MISFITS_MAX: usize = 8;
+/// Bytes of a body whose violations are all looked for; of a longer one the first is told.
+const SEEN_THROUGH_MAX: usize = 16 * 1024;
 
 /// What a body may be.
 #[derive(Debug, Default)]
@@ -62,8 +66,15 @@ impl Payload {
     }
 
     /// What the document says of a `Content-Type`.
-    pub(super) fn of(&self, content_type: Option<&str>) -> Known<'_> {
-        let given = essence(content_type.unwrap_or_default());
+    pub(super) fn of(&self, content_type: Option<&HeaderValue>) -> Known<'_> {
+        let given = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+        // Mostly it is written as the document has it, which nothing is more specific than.
+        match self.media.iter().find(|(range, _)| range.as_bytes() == given) {
+            Some((range, Some(rule))) if is_json(range) => return Known::Json(rule),
+            Some((range, _)) if !range.contains('*') => return Known::Opaque,
+            Some(_) | None => {}
+        }
+        let given = essence(str::from_utf8(given).unwrap_or_default());
         let found = self.media.iter().find(|(range, _)| {
             *range == given
                 || range == "*/*"
@@ -85,10 +96,15 @@ impl BodyRule {
     /// What in a body breaks it.
     #[must_use]
     pub fn violations(&self, body: &[u8]) -> Vec<Violation> {
-        let Ok(value) = serde_json::from_slice::<Value>(body) else {
-            return vec![Violation::of_body("", "it is no JSON")];
+        let instance: Instance<'_> = match serde_json::from_slice(body) {
+            Ok(instance) => instance,
+            Err(error) if error.is_data() => {
+                return vec![Violation::of_body("", "an object has a name twice")];
+            }
+            Err(_) => return vec![Violation::of_body("", "it is no JSON")],
         };
-        let misfits: Vec<Misfit> = self.0.misfits(&value, MISFITS_MAX);
+        let most = if body.len() > SEEN_THROUGH_MAX { 1 } else { MISFITS_MAX };
+        let misfits: Vec<Misfit> = self.0.misfits(&instance, most);
         misfits.iter().map(|(at, why)| Violation::of_body(at, why)).collect()
     }
 }

@@ -4,8 +4,11 @@
 //! written anew. A schema's references become `$defs` of its own, so that nothing is fetched and
 //! nothing else of the document is read as a schema.
 
-use crate::document::reference::Root;
-use jsonschema::{PatternOptions, Validator};
+use crate::document::{
+    instance::{Instance, Instances},
+    reference::Root,
+};
+use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -48,7 +51,7 @@ impl Direction {
 
 /// A schema that is ready.
 #[derive(Clone)]
-pub(crate) struct Schema(Arc<Validator>);
+pub(crate) struct Schema(Arc<Validator<Instances>>);
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,8 +63,9 @@ impl fmt::Debug for Schema {
 pub(crate) type Misfit = (String, String);
 
 impl Schema {
-    /// The first places that do not fit, `most` of them at most.
-    pub(crate) fn misfits(&self, value: &Value, most: usize) -> Vec<Misfit> {
+    /// Places that do not fit, `most` of them at most: the validator finds all of them, so who is
+    /// to spend little on a value that is wrong asks for one.
+    pub(crate) fn misfits(&self, value: &Instance<'_>, most: usize) -> Vec<Misfit> {
         if self.0.is_valid(value) {
             return Vec::new();
         }
@@ -69,6 +73,9 @@ impl Schema {
             let why: String = error.masked().to_string().chars().take(200).collect();
             (error.instance_path().to_string(), why)
         };
+        if most == 1 {
+            return self.0.validate(value).err().map(misfit).into_iter().collect();
+        }
         self.0.iter_errors(value).take(most).map(misfit).collect()
     }
 }
@@ -121,7 +128,8 @@ impl<'a> Schemas<'a> {
             return Err(format!("its schemas have more than {SCHEMAS_BYTES_MAX} bytes"));
         }
         let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX);
-        let options = jsonschema::draft202012::options().offline().with_pattern_options(patterns);
+        let options = jsonschema::options_for::<Instances>().with_draft(Draft::Draft202012);
+        let options = options.offline().with_pattern_options(patterns);
         let validator = options.build(&whole).map_err(|error| format!("a schema: {error}"))?;
         let schema = Schema(Arc::new(validator));
         self.compiled.insert(text, schema.clone());

@@ -169,6 +169,9 @@ fn bodies_are_checked_by_their_media_type() {
         ["/parts/1/name"]
     );
     assert_eq!(add.body_rule(&json_fields).unwrap().violations(b"{").len(), 1);
+    let twice = add.body_rule(&json_fields).unwrap().violations(br#"{"title": "a", "title": ""}"#);
+    assert_eq!(twice.len(), 1);
+    assert!(twice[0].why.contains("twice"), "{twice:?}");
     assert_eq!(add.check_head("/plans", None, &HeaderMap::new(), false).unwrap().len(), 1);
     let media = |operation: &Operation, media: &str| {
         operation.check_head("/plans", None, &fields(&[("content-type", media)]), true).is_ok()

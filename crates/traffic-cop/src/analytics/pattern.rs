@@ -1,5 +1,6 @@
 //! Paths without what stands for one thing of many: `/orders/17` and `/orders/18` are one endpoint.
 
+use memchr::memchr;
 use std::hash::Hasher;
 
 /// What stands for a name or number.
@@ -10,53 +11,83 @@ const SEGMENTS_MAX: usize = 8;
 const SEGMENT_MAX: usize = 32;
 const REST: &[u8] = b"{rest}";
 
-/// The segments of a path, ids replaced.
-fn segments(path: &str) -> impl Iterator<Item = &[u8]> {
-    let path = path.as_bytes();
-    let all = path.strip_prefix(b"/").unwrap_or(path).split(|byte| *byte == b'/').enumerate();
-    all.take(SEGMENTS_MAX + 1).map(|(at, segment)| match segment {
-        _ if at == SEGMENTS_MAX => REST,
-        segment if is_id(segment) => ID,
-        segment => segment,
-    })
+/// Counts by kind of character, a byte each, so that one sum counts all kinds: digits, letters that
+/// are hexadecimal, and what people do not name paths with.
+const DIGIT: u32 = 1;
+const LETTER_OF_HEX: u32 = 1 << 8;
+const UNUSUAL: u32 = 1 << 16;
+const KINDS: [u32; 256] = kinds();
+
+const fn kinds() -> [u32; 256] {
+    let mut kinds = [UNUSUAL; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        kinds[byte as usize] = match byte {
+            b'0'..=b'9' => DIGIT,
+            b'a'..=b'f' | b'A'..=b'F' => LETTER_OF_HEX,
+            b'g'..=b'z' | b'G'..=b'Z' | b'-' | b'_' | b'.' | b'~' => 0,
+            _ => UNUSUAL,
+        };
+        byte += 1;
+    }
+    kinds
 }
 
 /// Whether it looks like one of many: a number, three digits or more, long, hexadecimal, or not of
 /// the characters that people name paths with.
 fn is_id(segment: &[u8]) -> bool {
-    if segment.len() > SEGMENT_MAX {
+    let len = segment.len();
+    if len > SEGMENT_MAX {
         return true;
     }
-    let (mut digits, mut letters_of_hex) = (0, 0);
-    for byte in segment {
-        match byte {
-            b'0'..=b'9' => digits += 1,
-            b'a'..=b'f' | b'A'..=b'F' => letters_of_hex += 1,
-            b'g'..=b'z' | b'G'..=b'Z' | b'-' | b'_' | b'.' | b'~' => {}
-            _ => return true,
+    let sum: u32 = segment.iter().map(|byte| KINDS[usize::from(*byte)]).sum();
+    let digits = (sum & 0xff) as usize;
+    let letters_of_hex = (sum >> 8 & 0xff) as usize;
+    sum >= UNUSUAL
+        || digits >= 3
+        || (digits > 0 && digits == len)
+        || (len >= 16 && digits + letters_of_hex == len)
+}
+
+/// The pattern of a path in pieces: what stands as it is, with its slashes, and what stands for
+/// the rest, in turn.
+fn pieces<'p>(path: &'p str, mut piece: impl FnMut(&'p [u8])) {
+    let path = path.as_bytes();
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let (mut as_it_is, mut start) = (0, 0);
+    for at in 0.. {
+        let end = memchr(b'/', &path[start..]).map_or(path.len(), |slash| start + slash);
+        let instead = match &path[start..end] {
+            _ if at == SEGMENTS_MAX => Some(REST),
+            segment => is_id(segment).then_some(ID),
+        };
+        if let Some(instead) = instead {
+            piece(&path[as_it_is..start]);
+            piece(instead);
+            as_it_is = end;
         }
+        if at == SEGMENTS_MAX {
+            return;
+        }
+        if end == path.len() {
+            break;
+        }
+        start = end + 1;
     }
-    digits >= 3
-        || (digits > 0 && digits == segment.len())
-        || (segment.len() >= 16 && digits + letters_of_hex == segment.len())
+    piece(&path[as_it_is..]);
 }
 
 /// The pattern of a path.
 pub(super) fn pattern(path: &str) -> String {
-    let mut pattern = Vec::with_capacity(path.len());
-    for segment in segments(path) {
-        pattern.push(b'/');
-        pattern.extend_from_slice(segment);
-    }
+    let mut pattern = Vec::with_capacity(path.len() + 1);
+    pattern.push(b'/');
+    pieces(path, |piece| pattern.extend_from_slice(piece));
     String::from_utf8(pattern).expect("what is not ASCII is an id")
 }
 
 /// Tells a hasher the pattern of a path, without writing it down.
 pub(super) fn hash(path: &str, hasher: &mut impl Hasher) {
-    for segment in segments(path) {
-        hasher.write(segment);
-        hasher.write_u8(b'/');
-    }
+    pieces(path, |piece| hasher.write(piece));
 }
 
 #[cfg(test)]
@@ -97,5 +128,9 @@ mod tests {
         assert_eq!(of("/orders/17"), of("/orders/18"));
         assert_ne!(of("/orders/17"), of("/orders/list"));
         assert_ne!(of("/a/b"), of("/ab"));
+        assert_ne!(of("/a/17/b"), of("/a/b/17"));
+        let of_many = |last: &str| of(&format!("/a/b/c/d/e/f/g/h/{last}"));
+        assert_eq!(of_many("i"), of_many("j/k"));
+        assert_ne!(of_many("i"), of("/a/b/c/d/e/f/g/h"));
     }
 }
