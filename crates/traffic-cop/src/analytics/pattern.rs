@@ -11,8 +11,8 @@ const SEGMENTS_MAX: usize = 8;
 const SEGMENT_MAX: usize = 32;
 const REST: &[u8] = b"{rest}";
 
-/// Counts by kind of character, a byte each, so that one sum counts all kinds: digits, letters that
-/// are hexadecimal, and what people do not name paths with.
+/// Kinds of characters, each counted in a byte of its own, so that one sum counts all of them. What
+/// people do not name paths with is unusual.
 const DIGIT: u32 = 1;
 const LETTER_OF_HEX: u32 = 1 << 8;
 const UNUSUAL: u32 = 1 << 16;
@@ -54,27 +54,22 @@ fn is_id(segment: &[u8]) -> bool {
 fn pieces<'p>(path: &'p str, mut piece: impl FnMut(&'p [u8])) {
     let path = path.as_bytes();
     let path = path.strip_prefix(b"/").unwrap_or(path);
-    let (mut as_it_is, mut start) = (0, 0);
-    for at in 0.. {
-        let end = memchr(b'/', &path[start..]).map_or(path.len(), |slash| start + slash);
-        let instead = match &path[start..end] {
-            _ if at == SEGMENTS_MAX => Some(REST),
-            segment => is_id(segment).then_some(ID),
-        };
-        if let Some(instead) = instead {
-            piece(&path[as_it_is..start]);
-            piece(instead);
-            as_it_is = end;
-        }
-        if at == SEGMENTS_MAX {
-            return;
+    let (mut told, mut start) = (0, 0);
+    for at in 0..=SEGMENTS_MAX {
+        let is_rest = at == SEGMENTS_MAX;
+        let slash = if is_rest { None } else { memchr(b'/', &path[start..]) };
+        let end = slash.map_or(path.len(), |slash| start + slash);
+        if is_rest || is_id(&path[start..end]) {
+            piece(&path[told..start]);
+            piece(if is_rest { REST } else { ID });
+            told = end;
         }
         if end == path.len() {
             break;
         }
         start = end + 1;
     }
-    piece(&path[as_it_is..]);
+    piece(&path[told..]);
 }
 
 /// The pattern of a path.
