@@ -285,3 +285,21 @@ async fn a_whole_body_is_one_piece() {
     done.await.unwrap();
     assert_eq!(writes, 1);
 }
+
+#[test]
+fn targets_are_of_the_characters_of_paths_and_queries_with_whole_escapes() {
+    let passes = |target: &[u8]| {
+        let request = [b"GET ", target, b" HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
+        requests(&request, request.len()).1.is_none()
+    };
+    for byte in 0..=255_u8 {
+        let in_paths = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?[]|".contains(&byte);
+        assert_eq!(passes(&[b'/', byte]), in_paths, "{byte:#x}");
+    }
+    for (target, whole) in
+        [("/%2f%AB?%7a", true), ("/%", false), ("/%2", false), ("/%2g", false), ("/%g2/%20", false)]
+    {
+        assert_eq!(passes(target.as_bytes()), whole, "{target}");
+    }
+    assert!(!passes(b"/%20\""), "an escape allows nothing else");
+}

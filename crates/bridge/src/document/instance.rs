@@ -299,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_compared_as_they_read() {
+        let text = read(r#"["a\u0062", 1]"#).unwrap();
+        let Instance::Array(elements) = &text else { panic!("{text:?}") };
+        let [text, number] = &elements[..] else { panic!("{elements:?}") };
+        let equals = |node: &&Instance<'_>, value: Value| node.equals_value(&value);
+        assert!(equals(&text, "ab".into()) && !equals(&text, "a".into()));
+        assert!(!equals(&text, 1.into()) && !equals(&number, "1".into()));
+        assert!(equals(&number, 1.0.into()));
+    }
+
+    #[test]
     fn texts_without_escapes_are_not_copied() {
         let instance = read(r#"{"name": "text"}"#).unwrap();
         let Instance::Object(members) = &instance else { panic!("{instance:?}") };

@@ -71,8 +71,8 @@ impl Payload {
         // Mostly it is written as the document has it, which nothing is more specific than.
         match self.media.iter().find(|(range, _)| range.as_bytes() == given) {
             Some((range, Some(rule))) if is_json(range) => return Known::Json(rule),
-            Some((range, _)) if !range.contains('*') => return Known::Opaque,
-            Some(_) | None => {}
+            Some(_) => return Known::Opaque,
+            None => {}
         }
         let given = essence(str::from_utf8(given).unwrap_or_default());
         let found = self.media.iter().find(|(range, _)| {

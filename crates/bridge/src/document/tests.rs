@@ -169,6 +169,9 @@ fn bodies_are_checked_by_their_media_type() {
         ["/parts/1/name"]
     );
     assert_eq!(add.body_rule(&json_fields).unwrap().violations(b"{").len(), 1);
+    let wrong = |bytes: usize| json!({ "name": "", "secret": 1, "more": "x".repeat(bytes) });
+    assert_eq!(check(wrong(1)).len(), 2);
+    assert_eq!(check(wrong(17_000)).len(), 1, "of a long body the first place is told");
     let twice = add.body_rule(&json_fields).unwrap().violations(br#"{"title": "a", "title": ""}"#);
     assert_eq!(twice.len(), 1);
     assert!(twice[0].why.contains("twice"), "{twice:?}");
