@@ -25,7 +25,7 @@ pub(super) struct Answer {
 
 /// Asks all of it, one after the other on each of a few connections.
 pub(super) async fn ask(server: &Server, requests: &[Request]) -> Vec<Answer> {
-    let connections = 8;
+    let connections = 16;
     let per = requests.len().div_ceil(connections).max(1);
     let clients = requests.chunks(per).map(|requests| {
         let (edge, requests) = (server.edge(), requests.to_vec());
