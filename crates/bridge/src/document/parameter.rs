@@ -42,7 +42,11 @@ impl Form {
     }
 
     fn read<'t>(self, text: &'t str) -> Result<Instance<'t>, &'static str> {
-        let number = || serde_json::from_str(text).ok().map(Instance::Number);
+        let number = || {
+            // JSON may have spaces around a number, which are none of it.
+            let is_bare = !text.bytes().any(|byte| byte.is_ascii_whitespace());
+            serde_json::from_str(text).ok().filter(|_| is_bare).map(Instance::Number)
+        };
         match self {
             Self::Text | Self::Unread => Ok(Instance::Text(text.into())),
             Self::Integer => number().ok_or("it is no integer"),

@@ -116,6 +116,8 @@ fn parameters_are_checked_where_they_stand() {
         ("limit=1x", "Query limit "),
         ("limit=", "Query limit "),
         ("limit=%2B1", "Query limit "),
+        ("limit=%201", "Query limit "),
+        ("limit=1+", "Query limit "),
         ("limit=1&limit=2", "Query limit "),
         ("limit=1.5", "Query limit "),
         ("state=open&state=done", ""),
