@@ -91,7 +91,7 @@ const LAYERS: &[&str] = &["sessions::", "state::", "sockets::", "tenants::", "du
 /// How long they are there, unless `--long`: they have run in full on the embedded store.
 const SHORTER: &[(&str, &str)] =
     &[("CROSSTOWN_TENANT_OPERATIONS", "10000"), ("CROSSTOWN_KILL_ROUNDS", "5")];
-/// They wait for clocks and servers more than they compute.
+/// They wait for clocks and servers much of the time.
 const THREADS: (&str, &str) = ("RUST_TEST_THREADS", "4");
 
 /// The slow suites' full length.

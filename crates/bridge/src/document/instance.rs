@@ -15,7 +15,7 @@ use serde_json::{Number, Value};
 use std::{borrow::Cow, fmt, slice};
 
 /// A value of JSON.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Instance<'a> {
     Null,
     Boolean(bool),
