@@ -103,7 +103,7 @@ pub struct Gateway {
     threads: Mutex<Vec<JoinHandle<()>>>,
     registry: Registry,
     /// The checks and lookups of the services as configured now. Held while a reload is under way.
-    checks: Mutex<(Checks, Lookups)>,
+    checks: Mutex<Option<(Checks, Lookups)>>,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -200,7 +200,7 @@ impl Gateway {
             cut,
             threads: Mutex::new(threads),
             registry: parts.registry,
-            checks: Mutex::new(checks),
+            checks: Mutex::new(Some(checks)),
         })
     }
 
@@ -366,7 +366,9 @@ impl Gateway {
         self.node.canary.store(None);
         let before = self.node.snapshot.swap(Arc::new(snapshot));
         self.node.generation.fetch_add(1, Ordering::Release);
-        *checks = start_checks(&self.node);
+        // Those of before decide no more when those of now begin.
+        drop(checks.take());
+        *checks = Some(start_checks(&self.node));
         // To take thousands of routes apart is no work for a core, which the last one to let go
         // of them would have.
         self.node.control.spawn(async move {

@@ -154,6 +154,10 @@ def opened():
     return socket, ask("GET", f"/connections?user={user}")["connections"][0]["connection"]
 
 
+def ordered(case):
+    case.body = {"to": {"user": "u" + uuid.uuid4().hex}, "order": {"do": "disconnect"}}
+
+
 def traced(case):
     for trace in ask("GET", "/traces")["traces"]:
         http.delete(f"{NODE}/crosstown/v1/traces/{trace['id']}", headers={"Authorization": f"Bearer {KEY}"})
@@ -315,6 +319,7 @@ THERE = {
     "removeMapEntry": map_entry,
     "readConnection": connection,
     "disconnect": disconnected,
+    "orderConnections": ordered,
     "beginTrace": traced,
     "endTrace": trace_ended,
     "blockUser": to_block,

@@ -12,20 +12,32 @@ use crate::{
 use clock::SharedClock;
 use http::{Method, StatusCode};
 use http1::Responses;
+use parking_lot::Mutex;
 use std::{collections::HashMap, future::poll_fn, io, sync::Arc, time::Duration};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
-/// The checks of all services, until dropped.
+/// The checks of all services, until dropped: from then on none of them decides.
 #[derive(Debug)]
 pub struct Checks {
     _tasks: JoinSet<()>,
+    deciding: Deciding,
+}
+
+/// Whether checks still decide. Those that are under way on other threads end later than they are
+/// told to, and must not undo what those that follow have decided.
+type Deciding = Arc<Mutex<bool>>;
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        *self.deciding.lock() = false;
+    }
 }
 
 impl Checks {
     /// Checks every instance of the services that ask for it, on the current runtime.
     #[must_use]
     pub fn start(services: &Services, clock: &SharedClock) -> Self {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, deciding) = (JoinSet::new(), Arc::new(Mutex::new(true)));
         for service in services.iter() {
             let Some(health) = &service.config().health else {
                 // It may have been checked before a reload.
@@ -33,14 +45,20 @@ impl Checks {
                 service.instances(|instance, _, _| instance.set_fit(true, elapsed));
                 continue;
             };
-            tasks.spawn(check_all(Arc::clone(service), health.clone(), clock.clone()));
+            let deciding = Arc::clone(&deciding);
+            tasks.spawn(check_all(Arc::clone(service), health.clone(), clock.clone(), deciding));
         }
-        Self { _tasks: tasks }
+        Self { _tasks: tasks, deciding }
     }
 }
 
 /// Checks every instance of a service, those that come, and those that leave no longer.
-async fn check_all(service: Arc<Service>, health: HealthConfig, clock: SharedClock) {
+async fn check_all(
+    service: Arc<Service>,
+    health: HealthConfig,
+    clock: SharedClock,
+    deciding: Deciding,
+) {
     let (mut checks, mut running) = (JoinSet::new(), HashMap::new());
     loop {
         let mut left = std::mem::take(&mut running);
@@ -50,7 +68,8 @@ async fn check_all(service: Arc<Service>, health: HealthConfig, clock: SharedClo
                 Origin::Dns | Origin::Registered(_) => InRow::almost_fit(&health),
             };
             let check = left.remove(&instance.id).unwrap_or_else(|| {
-                checks.spawn(Check::of(&service, instance, &health, &clock).run(in_row))
+                let check = Check::of(&service, instance, &health, &clock);
+                checks.spawn(check.run(in_row, Arc::clone(&deciding)))
             });
             running.insert(instance.id, check);
         });
@@ -131,13 +150,20 @@ impl Check {
         Probe { service: self.service, instance, problem }
     }
 
-    async fn run(self, mut in_row: InRow) {
+    async fn run(self, mut in_row: InRow, deciding: Deciding) {
         loop {
             let answer = tokio::time::timeout(self.health.timeout, self.ask()).await;
             let fit = matches!(answer, Ok(Ok(())));
-            let was = self.instance.condition(self.clock.elapsed()) != Condition::Unfit;
+            let elapsed = self.clock.elapsed();
+            let was = self.instance.condition(elapsed) != Condition::Unfit;
             if let Some(now) = in_row.next(fit, was, &self.health) {
-                self.instance.set_fit(now, self.clock.elapsed());
+                {
+                    let deciding = deciding.lock();
+                    if !*deciding {
+                        return;
+                    }
+                    self.instance.set_fit(now, elapsed);
+                }
                 let (service, instance) = (&self.service, self.instance.authority());
                 match answer {
                     _ if now => tracing::info!(service, instance, "it is fit again"),
@@ -218,18 +244,4 @@ impl InRow {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_in_a_row_decide() {
-        let health: HealthConfig = toml::from_str("unfit_after = 3\nfit_after = 2").unwrap();
-        let (mut in_row, mut fit) = (InRow::default(), true);
-        let mut seen = String::new();
-        for answer in "++--+---+-++-".bytes().map(|byte| byte == b'+') {
-            fit = in_row.next(answer, fit, &health).unwrap_or(fit);
-            seen.push(if fit { '+' } else { '-' });
-        }
-        assert_eq!(seen, "+++++++---".to_owned() + "-++");
-    }
-}
+mod tests;
