@@ -63,8 +63,8 @@ const SHARDS: usize = 64;
 /// that still find no room share one bucket per rule.
 const SHARD_BUCKETS_MAX: usize = 16_384;
 
-/// Buckets by the digest of their key, which takes a third of the key's room.
-type Shard = HashMap<u128, Arc<Bucket>, RandomState>;
+/// Buckets by a hash of their key ([`Limits::place`]), which takes little room.
+type Shard = HashMap<u64, Arc<Bucket>, RandomState>;
 
 /// Every limit of the node.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ pub struct Limits {
     rules: ArcSwap<Vec<Active>>,
     generation: AtomicU64,
     shards: Vec<Mutex<Shard>>,
+    hashing: RandomState,
     shared: Arc<Shared>,
 }
 
@@ -124,6 +125,7 @@ impl Limits {
             rules: ArcSwap::from_pointee(Active::all(rules, &[])),
             generation: AtomicU64::new(1),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hashing: RandomState::new(),
         }
     }
 
@@ -222,18 +224,26 @@ impl Limits {
         reports.collect()
     }
 
-    fn shard(&self, digest: u128) -> &Mutex<Shard> {
-        &self.shards[(digest as usize) % SHARDS]
+    /// Where a bucket is: nobody can choose a subject that falls on another's, since the hash is of
+    /// the digest and by keys of this node. Of a million buckets, two do once in thirty million
+    /// nodes.
+    fn place(&self, key: &BucketKey) -> u64 {
+        self.hashing.hash_one(key.digest())
+    }
+
+    fn shard(&self, place: u64) -> &Mutex<Shard> {
+        &self.shards[(place as usize) % SHARDS]
     }
 
     fn bucket(&self, key: &BucketKey) -> Arc<Bucket> {
-        let digest = key.digest();
-        let mut buckets = self.shard(digest).lock();
-        if let Some(bucket) = buckets.get(&digest) {
+        let place = self.place(key);
+        let mut buckets = self.shard(place).lock();
+        if let Some(bucket) = buckets.get(&place) {
             return bucket.clone();
         }
-        let digest = if buckets.len() >= SHARD_BUCKETS_MAX { key.crowd().digest() } else { digest };
-        buckets.entry(digest).or_default().clone()
+        let is_full = buckets.len() >= SHARD_BUCKETS_MAX;
+        let place = if is_full { self.place(&key.crowd()) } else { place };
+        buckets.entry(place).or_default().clone()
     }
 
     /// Forgets buckets that are full again and that nobody holds. Call it every few seconds.

@@ -60,8 +60,8 @@ impl Limits {
                 return Err(ResetError::Away);
             }
         } else {
-            let digest = key.digest();
-            if let Some(bucket) = self.shard(digest).lock().get(&digest) {
+            let place = self.place(&key);
+            if let Some(bucket) = self.shard(place).lock().get(&place) {
                 bucket.reset();
             }
         }
