@@ -3,7 +3,7 @@
 mod asking;
 mod origin;
 
-use asking::{Answer, Request, ask};
+use asking::{Request, ask};
 use http::Method;
 use integration_tests::{Server, Socket, binary, repository};
 use origin::{BODY, Origin};
@@ -13,6 +13,9 @@ use test_servers::{Process, free_ports};
 use tokio::time::Instant;
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// Connections that ask what is answered at once, and what takes a while.
+const FAST: usize = 16;
+const SLOW: usize = 128;
 
 /// A node before two instances of a service.
 async fn node(more: &str) -> (Server, [Origin; 2]) {
@@ -54,12 +57,16 @@ fn wanted() -> u64 {
     env::var("CROSSTOWN_ANALYTICS_REQUESTS").map_or(20_000, |count| count.parse().unwrap())
 }
 
-/// The latency that a fraction of the answers did not exceed, in milliseconds.
-fn percentile(answers: &[Answer], fraction: f64) -> f64 {
-    let mut latencies: Vec<Duration> = answers.iter().map(|answer| answer.latency).collect();
-    latencies.sort_unstable();
+/// The latency that a fraction of them did not exceed, in milliseconds; `latencies` are in order.
+fn percentile(latencies: &[Duration], fraction: f64) -> f64 {
     let rank = (latencies.len() as f64 * fraction).ceil() as usize;
     latencies[rank.clamp(1, latencies.len()) - 1].as_secs_f64() * 1000.0
+}
+
+/// A number that looks as if it was drawn, between 0 and 1.
+fn drawn(n: usize) -> f64 {
+    let mixed = (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) as f64 / u64::MAX as f64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,27 +86,25 @@ async fn figures_over_a_restart_are_what_clients_and_service_counted() {
         } else {
             200
         };
-        // Nine in ten are fast, one in a hundred takes a tenth of a second.
-        let delay = if n % 100 == 99 {
-            100
-        } else if n % 10 == 4 {
-            20
-        } else {
-            1
-        };
+        // Half of them take 127 ms at most, one in a thousand a second and more (Pareto), so that
+        // what is spent beside the service is small.
+        let delay = (100.0 / (1.0 - drawn(n)).max(1e-4).powf(0.35)) as u64;
         let target = format!("/work/items/{n}?status={status}&delay={delay}");
         asked.push(Request { token: tokens[number].clone(), target });
     }
-    // In another order, so that nothing of a kind comes together: neither a user's requests nor
-    // those that take long, which would leave most clients waiting for a few.
+    // In another order, so that nothing of a kind comes together.
     let mut order: Vec<u64> = (0..asked.len() as u64).collect();
     order.sort_by_key(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let all: Vec<Request> = order.into_iter().map(|n| asked[n as usize].clone()).collect();
     let (first, second) = all.split_at(all.len() / 2);
-    let mut answers = ask(&server, first).await;
+    let mut answers = ask(&server, first, SLOW).await;
     server.stop();
     server.start_again();
-    answers.extend(ask(&server, second).await);
+    answers.extend(ask(&server, second, SLOW).await);
+    let mut by_clients: Vec<Duration> = answers.iter().map(|answer| answer.latency).collect();
+    let mut by_service: Vec<Duration> = origins.iter().flat_map(Origin::taken).collect();
+    by_clients.sort_unstable();
+    by_service.sort_unstable();
 
     let total = all.len() as u64;
     for range in ["1h", "24h", "7d"] {
@@ -120,7 +125,7 @@ async fn figures_over_a_restart_are_what_clients_and_service_counted() {
                 one["requests"].as_u64().unwrap()
             })
             .collect();
-        assert_eq!(by_instance, origins.each_ref().map(Origin::asked));
+        assert_eq!(by_instance, origins.each_ref().map(Origin::answered));
         assert_eq!(by_instance.iter().sum::<u64>(), total);
         assert_eq!((&report["users"], &report["complete"]), (&json!(200), &json!(true)));
         let consumers = report["consumers"].as_array().unwrap();
@@ -136,17 +141,17 @@ async fn figures_over_a_restart_are_what_clients_and_service_counted() {
             (&endpoint["pattern"], &endpoint["requests"]),
             (&json!("/work/items/{id}"), &json!(total))
         );
-        // Slower than the service, and faster than clients saw it.
-        for (name, fraction, least) in [
-            ("latency_ms_p50", 0.5, 1.0),
-            ("latency_ms_p90", 0.9, 1.0),
-            ("latency_ms_p95", 0.95, 20.0),
-            ("latency_ms_p99", 0.99, 20.0),
-            ("latency_ms_p99.9", 0.999, 100.0),
+        for (name, fraction) in [
+            ("latency_ms_p50", 0.5),
+            ("latency_ms_p90", 0.9),
+            ("latency_ms_p95", 0.95),
+            ("latency_ms_p99", 0.99),
+            ("latency_ms_p99.9", 0.999),
         ] {
             let told = counted[name].as_f64().unwrap();
-            let most = percentile(&answers, fraction);
-            assert!((least * 0.95..=most * 1.05 + 0.1).contains(&told), "{name}: {told}, {most}");
+            let seen = [&by_clients, &by_service].map(|latencies| percentile(latencies, fraction));
+            println!("{name}: {told}; clients and service saw {seen:?}");
+            assert!(seen.iter().all(|seen| (told / seen - 1.0).abs() <= 0.05), "{name}");
         }
     }
     let one: Json = server.admin().get("/analytics/traffic?user=user7").await.unwrap();
@@ -161,12 +166,12 @@ async fn a_killed_node_loses_no_more_than_it_counted_since_it_last_wrote() {
         |count: usize| vec![Request { token: token.clone(), target: "/work/a".into() }; count];
     let mut written = 0;
     for round in 0..3 {
-        ask(&server, &some(200)).await;
+        ask(&server, &some(200), FAST).await;
         report(&server, "range=1h", written + 200).await;
         // Many times the interval.
         tokio::time::sleep(Duration::from_secs(8)).await;
         written += 200;
-        ask(&server, &some(50)).await;
+        ask(&server, &some(50), FAST).await;
         server.kill();
         server.start_again();
         let all: Json = server.admin().get("/analytics/traffic?range=24h").await.unwrap();
@@ -199,7 +204,7 @@ async fn many_users_and_paths_take_a_bounded_memory() {
                 [light, again]
             })
             .collect();
-        asked += ask(&server, &requests).await.len() as u64;
+        asked += ask(&server, &requests, FAST).await.len() as u64;
         warm.get_or_insert_with(resident);
     }
     let report = report(&server, "range=1h&top=1", asked).await;
@@ -235,6 +240,7 @@ async fn everybody_sees_what_he_may() {
             request(&eve, "/work/c"),
             request("nonsense", "/work/d"),
         ],
+        FAST,
     )
     .await;
     report(&server, "range=1m", 5).await;
@@ -310,9 +316,9 @@ async fn seconds_are_told_to_those_who_may_follow_them() {
     let push = socket.push().await;
     assert_eq!(push["pub"]["data"]["total"]["requests"], 0, "{push}");
     let eve = Request { token: server.token("other", "eve"), target: "/work/a".into() };
-    ask(&server, &vec![eve; 10]).await;
+    ask(&server, &vec![eve; 10], FAST).await;
     let request = Request { token: ann, target: "/work/a".into() };
-    ask(&server, &vec![request; 30]).await;
+    ask(&server, &vec![request; 30], FAST).await;
     let (mut told, until) = (0, Instant::now() + WITHIN);
     while told < 30 {
         let push = socket.push().await;
@@ -330,16 +336,16 @@ async fn prometheus_is_told_of_instances() {
     let (server, origins) = node("").await;
     let token = server.token("acme", "zebulon");
     let request = Request { token, target: "/work/a?status=500".into() };
-    ask(&server, &vec![request; 6]).await;
+    ask(&server, &vec![request; 6], FAST).await;
     report(&server, "range=1m", 6).await;
     let mut sum = 0;
     for origin in &origins {
         let labels = format!("{{service=\"work\",instance=\"{}\"}}", origin.address);
         for what in ["requests", "server_errors"] {
             let name = format!("crosstown_instance_{what}_total{labels}");
-            assert_eq!(server.metric(&name).await, origin.asked());
+            assert_eq!(server.metric(&name).await, origin.answered());
         }
-        sum += origin.asked();
+        sum += origin.answered();
     }
     assert_eq!(sum, 6);
     let answer = server.admin().call(Method::GET, "/metrics", None).await.unwrap();
@@ -365,7 +371,7 @@ async fn a_receiver_of_opentelemetry_is_told_and_need_not_be_there() {
     let fine = Request { token: token.clone(), target: "/work/a?delay=30".into() };
     let failed = Request { token, target: "/work/a?status=500".into() };
     // While nobody is there, requests are served and what is to be told waits.
-    ask(&server, &[vec![fine; 20], vec![failed; 4]].concat()).await;
+    ask(&server, &[vec![fine; 20], vec![failed; 4]].concat(), FAST).await;
     report(&server, "range=1m", 24).await;
     let receiver = receiver(port, folder.path());
     let client = client::Client::new(&format!("http://{}", receiver.address()), "none").unwrap();
@@ -391,7 +397,7 @@ async fn a_receiver_of_opentelemetry_is_told_and_need_not_be_there() {
     for origin in &origins {
         let address = origin.address.to_string();
         let point = value(of("crosstown.instance.requests"), "crosstown.instance", &address);
-        assert_eq!(point["asInt"], origin.asked().to_string());
+        assert_eq!(point["asInt"], origin.answered().to_string());
     }
     let latencies = &metric(&told, "http.server.request.duration")["histogram"];
     let point = value(latencies, "crosstown.route", "work");

@@ -23,9 +23,8 @@ pub(super) struct Answer {
     pub(super) latency: Duration,
 }
 
-/// Asks all of it, one after the other on each of a few connections.
-pub(super) async fn ask(server: &Server, requests: &[Request]) -> Vec<Answer> {
-    let connections = 16;
+/// Asks all of it, one after the other on each of some connections.
+pub(super) async fn ask(server: &Server, requests: &[Request], connections: usize) -> Vec<Answer> {
     let per = requests.len().div_ceil(connections).max(1);
     let clients = requests.chunks(per).map(|requests| {
         let (edge, requests) = (server.edge(), requests.to_vec());

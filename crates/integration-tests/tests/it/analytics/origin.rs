@@ -1,26 +1,28 @@
-//! A service that counts what it is asked, answers what it is told to, and takes its time.
+//! A service that counts what it is asked and how long that took it, answers what it is told to,
+//! and takes its time.
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+    time::Instant,
 };
 
 /// Bytes of each answer's body.
 pub(super) const BODY: usize = 100;
 
+/// How long each request took, as far as it was answered.
+type Taken = Arc<Mutex<Vec<Duration>>>;
+
 /// A service on a port of its own.
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
-    asked: Arc<AtomicU64>,
+    taken: Taken,
     accepting: JoinHandle<()>,
 }
 
@@ -34,25 +36,30 @@ impl Origin {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(AtomicU64::new(0));
-        let counted = asked.clone();
+        let taken = Taken::default();
+        let counted = taken.clone();
         let accepting = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 tokio::spawn(serve(stream, counted.clone()));
             }
         });
-        Self { address, asked, accepting }
+        Self { address, taken, accepting }
     }
 
-    /// Requests that it was asked.
-    pub(super) fn asked(&self) -> u64 {
-        self.asked.load(SeqCst)
+    /// Requests that it answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.taken.lock().unwrap().len() as u64
+    }
+
+    /// How long each of them took it.
+    pub(super) fn taken(&self) -> Vec<Duration> {
+        self.taken.lock().unwrap().clone()
     }
 }
 
 /// Reads `/…?status=503&delay=20` and does so.
-async fn serve(stream: TcpStream, asked: Arc<AtomicU64>) {
+async fn serve(stream: TcpStream, taken: Taken) {
     stream.set_nodelay(true).unwrap();
     let mut stream = BufReader::new(stream);
     loop {
@@ -76,7 +83,7 @@ async fn serve(stream: TcpStream, asked: Arc<AtomicU64>) {
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await.unwrap();
-        asked.fetch_add(1, SeqCst);
+        let began = Instant::now();
         let query = target.split_once('?').map_or("", |(_, query)| query);
         let said = |name: &str| {
             let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
@@ -88,7 +95,9 @@ async fn serve(stream: TcpStream, asked: Arc<AtomicU64>) {
         let status = said("status").unwrap_or(200);
         let body = "x".repeat(BODY);
         let answer = format!("HTTP/1.1 {status} Said\r\ncontent-length: {BODY}\r\n\r\n{body}");
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        let written = stream.write_all(answer.as_bytes()).await;
+        taken.lock().unwrap().push(began.elapsed());
+        if written.is_err() {
             return;
         }
     }
