@@ -428,13 +428,15 @@ fn check_target<'a>(
 /// Characters of RFC 3986 and the three that browsers leave unescaped in queries; an escape
 /// is complete.
 fn is_path_and_query(bytes: &[u8]) -> bool {
-    // One look for all that is usual, without a branch.
-    let seen = bytes.iter().fold(USUAL, |seen, byte| seen | IN_TARGETS[usize::from(*byte)]);
+    let kind = |byte: &u8| IN_TARGETS[usize::from(*byte)];
     let is_escape = |at: usize| match &bytes[at + 1..] {
         [high, low, ..] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit(),
         _ => false,
     };
-    seen == USUAL || (seen == ESCAPE && memchr::memchr_iter(b'%', bytes).all(is_escape))
+    // Most have no escape.
+    bytes.iter().all(|byte| kind(byte) == USUAL)
+        || (bytes.iter().all(|byte| kind(byte) != REFUSED)
+            && memchr_iter(b'%', bytes).all(is_escape))
 }
 
 /// What a byte is in a path or query: one of its characters, the begin of an escape, or refused.

@@ -1,6 +1,5 @@
 //! Paths without what stands for one thing of many: `/orders/17` and `/orders/18` are one endpoint.
 
-use memchr::memchr;
 use std::hash::Hasher;
 
 /// What stands for a name or number.
@@ -33,14 +32,24 @@ const fn kinds() -> [u32; 256] {
     kinds
 }
 
-/// Whether it looks like one of many: a number, three digits or more, long, hexadecimal, or not of
-/// the characters that people name paths with.
-fn is_id(segment: &[u8]) -> bool {
-    let len = segment.len();
+/// The length of the segment that a path begins with, and its characters, counted by kind.
+fn segment(path: &[u8]) -> (usize, u32) {
+    let mut sum = 0_u32;
+    for (at, byte) in path.iter().enumerate() {
+        if *byte == b'/' {
+            return (at, sum);
+        }
+        sum = sum.wrapping_add(KINDS[usize::from(*byte)]);
+    }
+    (path.len(), sum)
+}
+
+/// Whether a segment looks like one of many: a number, three digits or more, long, hexadecimal, or
+/// not of the characters that people name paths with.
+fn is_id(len: usize, sum: u32) -> bool {
     if len > SEGMENT_MAX {
         return true;
     }
-    let sum: u32 = segment.iter().map(|byte| KINDS[usize::from(*byte)]).sum();
     let digits = (sum & 0xff) as usize;
     let letters_of_hex = (sum >> 8 & 0xff) as usize;
     sum >= UNUSUAL
@@ -57,9 +66,9 @@ fn pieces<'p>(path: &'p str, mut piece: impl FnMut(&'p [u8])) {
     let (mut told, mut start) = (0, 0);
     for at in 0..=SEGMENTS_MAX {
         let is_rest = at == SEGMENTS_MAX;
-        let slash = if is_rest { None } else { memchr(b'/', &path[start..]) };
-        let end = slash.map_or(path.len(), |slash| start + slash);
-        if is_rest || is_id(&path[start..end]) {
+        let (len, sum) = if is_rest { (path.len() - start, 0) } else { segment(&path[start..]) };
+        let end = start + len;
+        if is_rest || is_id(len, sum) {
             piece(&path[told..start]);
             piece(if is_rest { REST } else { ID });
             told = end;
