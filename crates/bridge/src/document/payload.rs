@@ -7,7 +7,6 @@ use crate::{
 };
 use http::HeaderValue;
 use serde_json::Value;
-use std::borrow::Cow;
 
 /// Violations of a body that are told.
 const MISFITS_MAX: usize = 8;
@@ -52,8 +51,10 @@ impl Payload {
         let content = content.as_object().ok_or("`content` is no object")?;
         let mut media = Vec::with_capacity(content.len());
         for (range, given) in content {
-            let range = essence(range).into_owned();
-            let schema = given.get("schema").filter(|_| is_json(&range) || range.contains('*'));
+            let range = essence(range.as_bytes()).to_ascii_lowercase();
+            let range = String::from_utf8(range).map_err(|_| "a media type is cut".to_owned())?;
+            let schema =
+                given.get("schema").filter(|_| is_json(range.as_bytes()) || range.contains('*'));
             let schema = schema.map(|schema| schemas.compile(schema, direction)).transpose()?;
             media.push((range, schema.map(BodyRule)));
         }
@@ -68,21 +69,18 @@ impl Payload {
     /// What the document says of a `Content-Type`.
     pub(super) fn of(&self, content_type: Option<&HeaderValue>) -> Known<'_> {
         let given = content_type.map_or(&b""[..], HeaderValue::as_bytes);
-        // Mostly it is written as the document has it, which nothing is more specific than.
-        match self.media.iter().find(|(range, _)| range.as_bytes() == given) {
-            Some((range, Some(rule))) if is_json(range) => return Known::Json(rule),
-            Some(_) => return Known::Opaque,
-            None => {}
-        }
-        let given = essence(str::from_utf8(given).unwrap_or_default());
-        let found = self.media.iter().find(|(range, _)| {
-            *range == given
-                || range == "*/*"
-                || range.strip_suffix('*').is_some_and(|kind| given.starts_with(kind))
+        let given = essence(given);
+        let found = self.media.iter().find(|(range, _)| match range.strip_suffix('*') {
+            None => given.eq_ignore_ascii_case(range.as_bytes()),
+            Some("*/") => true,
+            Some(kind) => {
+                let of_given = given.get(..kind.len());
+                of_given.is_some_and(|given| given.eq_ignore_ascii_case(kind.as_bytes()))
+            }
         });
         match found {
             None => Known::None,
-            Some((_, Some(rule))) if is_json(&given) => Known::Json(rule),
+            Some((_, Some(rule))) if is_json(given) => Known::Json(rule),
             Some(_) => Known::Opaque,
         }
     }
@@ -96,12 +94,15 @@ impl BodyRule {
     /// What in a body breaks it.
     #[must_use]
     pub fn violations(&self, body: &[u8]) -> Vec<Violation> {
-        let instance: Instance<'_> = match serde_json::from_slice(body) {
+        let no_json = || vec![Violation::of_body("", "it is no JSON")];
+        // All at once, and not text by text.
+        let Ok(text) = str::from_utf8(body) else { return no_json() };
+        let instance: Instance<'_> = match serde_json::from_str(text) {
             Ok(instance) => instance,
             Err(error) if error.is_data() => {
                 return vec![Violation::of_body("", "an object has a name twice")];
             }
-            Err(_) => return vec![Violation::of_body("", "it is no JSON")],
+            Err(_) => return no_json(),
         };
         let most = if body.len() > SEEN_THROUGH_MAX { 1 } else { MISFITS_MAX };
         let misfits: Vec<Misfit> = self.0.misfits(&instance, most);
@@ -109,17 +110,13 @@ impl BodyRule {
     }
 }
 
-/// A media type without its parameters, in lower case.
-fn essence(media: &str) -> Cow<'_, str> {
-    let end = media.bytes().position(|byte| byte == b';').unwrap_or(media.len());
-    let essence = media[..end].trim();
-    if essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(essence.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(essence)
-    }
+/// A media type without its parameters.
+fn essence(media: &[u8]) -> &[u8] {
+    media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-fn is_json(media: &str) -> bool {
-    media == "application/json" || media.ends_with("+json")
+fn is_json(media: &[u8]) -> bool {
+    let suffix =
+        media.last_chunk().is_some_and(|last: &[u8; 5]| last.eq_ignore_ascii_case(b"+json"));
+    suffix || media.eq_ignore_ascii_case(b"application/json")
 }
