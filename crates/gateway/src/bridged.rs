@@ -10,13 +10,13 @@ pub(crate) use routes::{Expanded, expand};
 pub(crate) use told::Violations;
 pub use told::{BridgeTold, Broken, Side as BrokenSide};
 
-use crate::{content::Stop, core::Core, path};
+use crate::{content::Stop, core::Core, path, target::Target};
 use answer::Watched;
 use bridge::{
     Crossing, Member, Operation, Realm, Realms, ResponseValidation, Validation, Verdict, refusal,
 };
 use bytes::Bytes;
-use http::{Response, Uri, header, request::Parts};
+use http::{Response, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use protocol::{Code, Problem};
@@ -96,15 +96,15 @@ impl Bridged {
         self.operation().map_or(Ok(()), |operation| operation.permit(caller))
     }
 
-    /// As [`Self::may_pass`], for a request whose head is also as the document says. `target`: what
-    /// the service is asked for, if that is not what came.
+    /// As [`Self::may_pass`], for a request whose head is also as the document says, and that asks
+    /// the service for `target`.
     pub(crate) fn admit(
         &self,
         core: &Core,
         call: Option<&Call>,
         caller: Option<&Caller>,
         head: &Parts,
-        target: Option<&Uri>,
+        target: &Target,
         has_body: bool,
     ) -> Result<(), Problem> {
         self.may_pass(call, caller)?;
@@ -113,13 +113,16 @@ impl Bridged {
         if how == Validation::Off {
             return Ok(());
         }
-        let path = match (call, target) {
+        let (path, base) = match call {
             // A call has nothing before the API but what it is called by.
-            (Some(_), Some(target)) => Cow::Borrowed(target.path()),
-            (_, _) => path::normalise(head.uri.path())
-                .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?,
+            Some(_) => (Cow::Borrowed(target.path(&head.uri)), 0),
+            None => {
+                let path = path::normalise(head.uri.path())
+                    .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
+                (path, self.base)
+            }
         };
-        let below = if call.is_some() { &*path } else { path.get(self.base..).unwrap_or_default() };
+        let below = path.get(base..).unwrap_or_default();
         let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
         let problem = match checked {
             Ok(violations) if violations.is_empty() => return Ok(()),

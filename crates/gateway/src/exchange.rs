@@ -16,12 +16,12 @@ use crate::{
     identify::identify,
     path,
     route::{Match, Route, Whose},
-    target::{host_of, new_target},
+    target::{Target, host_of},
     ticket::{Outgoing, Ticket},
     trace::Trace,
 };
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts,
 };
 use http1::Refusal;
 use protocol::{Code, Problem};
@@ -180,7 +180,7 @@ async fn handle(
             let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
             choose(conn, snapshot, asked.noted.host.as_ref(), &head, whose)?
         }
-        chosen @ (Chosen::Mount(_) | Chosen::Route(..) | Chosen::Call) => chosen,
+        chosen @ (Chosen::Mount(_) | Chosen::Route(..) | Chosen::Call(_)) => chosen,
     };
     let (route, target) = match chosen {
         Chosen::Mount(mounted) => {
@@ -190,9 +190,9 @@ async fn handle(
             return Box::pin(mount(conn, mounted, request, asked, ticket)).await;
         }
         Chosen::Route(route, target) => (route, target),
-        Chosen::Call => {
+        Chosen::Call(path) => {
             // Kept small for those who call no service.
-            let found = bridged::look_up(conn, &head, asked.client.is_none(), ticket);
+            let found = bridged::look_up(conn, &head, path, asked.client.is_none(), ticket);
             let (route, target, call) = Box::pin(found).await?;
             asked.call = Some(call);
             (route, target)
@@ -216,10 +216,10 @@ async fn handle(
 /// Who answers a request.
 enum Chosen<'a> {
     Mount(&'a Mounted),
-    /// A route, and the target to send on if it is not the one that came.
-    Route(Arc<Route>, Option<Uri>),
-    /// A service, which another one calls.
-    Call,
+    /// A route, and what its service is asked for.
+    Route(Arc<Route>, Target),
+    /// A service, which another one calls: by the path normalised, if it came otherwise.
+    Call(Option<String>),
     /// It depends on whose request it is.
     ByTenant,
 }
@@ -235,7 +235,13 @@ fn choose<'a>(
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
     if let Some(mounted) = conn.core.mounts.iter().find(|mounted| mounted.point.takes(&path)) {
-        return Ok(if bridged::is_call(&path) { Chosen::Call } else { Chosen::Mount(mounted) });
+        if !bridged::is_call(&path) {
+            return Ok(Chosen::Mount(mounted));
+        }
+        return Ok(Chosen::Call(match normal {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        }));
     }
     let host = host_of(host);
     let (query, headers) = (head.uri.query(), &head.headers);
@@ -250,8 +256,7 @@ fn choose<'a>(
     }
     match found {
         Match::Route(route) => {
-            let changed = matches!(normal, Cow::Owned(_));
-            let target = new_target(route, &normal, changed, &head.uri)?;
+            let target = Target::of(route, &normal, &head.uri)?;
             Ok(Chosen::Route(Arc::clone(route), target))
         }
         Match::Method(others) => {

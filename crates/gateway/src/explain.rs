@@ -9,13 +9,13 @@ use crate::{
     mount, path,
     route::{Considered, Route, Whose},
     sticky,
-    target::{host_of, new_target},
+    target::{Target, host_of},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts};
 use protocol::{Code, Problem};
 use serde::Serialize;
 use soa::Service;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 use traffic_cop::limit::Subject;
 use types::Caller;
 
@@ -178,7 +178,7 @@ fn decided(
         .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
     let path = path::without_parameters(&normal);
     if bridged::is_call(&path) {
-        return called(node, snapshot, question, random, told);
+        return called(node, snapshot, question, &normal, random, told);
     }
     let mounts = node.mounts.get().map_or(&[][..], Vec::as_slice);
     let mounted = mounts.iter().find(|(prefix, _)| mount::takes(prefix, &path));
@@ -208,16 +208,16 @@ fn decided(
     check_roles(caller, &route.roles)?;
     limits(node, question, &route.name, told)?;
     crosses(&route, caller, told)?;
-    let changed = *normal != *target.path();
-    let new = new_target(&route, &normal, changed, target)?;
-    forwarded(node, question, (&route, new), random, told)
+    let asked = Target::of(&route, &normal, target)?;
+    forwarded(node, question, (&route, &asked), random, told)
 }
 
-/// Follows a call between services.
+/// Follows a call between services, whose path is `path` normalised.
 fn called(
     node: &Node,
     snapshot: &Snapshot,
     question: &Question,
+    path: &Cow<'_, str>,
     random: u64,
     told: &mut Explanation,
 ) -> Result<(&'static str, String), Problem> {
@@ -226,11 +226,11 @@ fn called(
         return Err(Problem::new(Code::Unauthenticated, "a credential is needed here"));
     };
     bridged::speaks_for(&snapshot.config.realms, caller)?;
-    let (route, new) = bridged::choose(snapshot, method, target, headers)?;
+    let (route, asked) = bridged::choose(snapshot, method, target, path, headers)?;
     told.route = Some(route.name.clone());
     limits(node, question, &route.name, told)?;
     crosses(&route, Some(caller), told)?;
-    forwarded(node, question, (&route, new), random, told)
+    forwarded(node, question, (&route, &asked), random, told)
 }
 
 /// Notes which bridge a request has to pass; refuses it as that would, or as its operation's
@@ -283,7 +283,7 @@ fn limits(
 fn forwarded(
     node: &Node,
     question: &Question,
-    (route, new): (&Route, Option<Uri>),
+    (route, target): (&Route, &Target),
     random: u64,
     told: &mut Explanation,
 ) -> Result<(&'static str, String), Problem> {
@@ -304,8 +304,7 @@ fn forwarded(
         })
         .collect();
     told.timeout_ms = u64::try_from(backend.timeout.as_millis()).ok();
-    let new = new.as_ref().unwrap_or(&question.target);
-    told.target = Some(new.path_and_query().map_or("/", |target| target.as_str()).to_owned());
+    told.target = Some(target.text(&question.target).to_owned());
     let elapsed = node.clock.elapsed();
     told.breaker = backend.service.guarded(elapsed).and_then(|report| report.breaker);
     if told.breaker == Some("open") {

@@ -16,9 +16,10 @@ use crate::{
     identify::{check_roles, identify, known},
     route::Route,
     sticky::{self, bound_instance},
+    target::Target,
     ticket::Ticket,
 };
-use http::{HeaderMap, HeaderValue, Response, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Response, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{
@@ -32,7 +33,7 @@ use types::Caller;
 pub(crate) async fn forward(
     conn: &Conn,
     route: &Route,
-    target: Option<Uri>,
+    target: Target,
     mut head: Box<Parts>,
     body: Option<LocalBody>,
     asked: Asked,
@@ -92,7 +93,7 @@ pub(crate) async fn forward(
     if let Some(bridged) = &route.bridged {
         let call = asked.call.as_deref();
         let (caller, has_body) = (caller.as_deref(), body.is_some());
-        if let Err(problem) = bridged.admit(core, call, caller, &head, target.as_ref(), has_body) {
+        if let Err(problem) = bridged.admit(core, call, caller, &head, &target, has_body) {
             let mut answer = ticket.refused(&problem, form);
             tell_limits(conn, &mut answer, &mut decision, ticket);
             return Ok(answer);
@@ -126,9 +127,14 @@ pub(crate) async fn forward(
     if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
         auth.tell(&mut head.headers, said);
     }
-    if let Some(target) = target {
-        head.uri = target;
-    }
+    let base = match target {
+        // Copies and kept answers are told apart by all of it.
+        Target::Below(base) if route.content.is_none() => base,
+        target @ (Target::Below(_) | Target::Other(_)) => {
+            head.uri = target.whole(&head.uri)?;
+            0
+        }
+    };
     head.version = Version::HTTP_11;
     let mut body = inbound(body, route.body_bytes_max, ticket);
     if let Some(bridged) = &route.bridged {
@@ -155,6 +161,7 @@ pub(crate) async fn forward(
     let terms = Terms {
         key,
         bound: bound.map(Into::into),
+        base,
         repeatable: route.idempotent,
         priority: priority(caller.as_ref()),
         answered: Answered::default(),

@@ -124,6 +124,7 @@ impl ForwardAuth {
         let terms = Terms {
             key: None,
             bound: None,
+            base: 0,
             repeatable: None,
             // Nothing of the route goes on without it.
             priority: Priority::High,

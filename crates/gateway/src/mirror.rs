@@ -91,6 +91,7 @@ async fn send(place: Place, service: Arc<Service>, head: Box<Parts>, bytes: Byte
     let terms = Terms {
         key: None,
         bound: None,
+        base: 0,
         repeatable: Some(false),
         // It never takes a place that an original could have.
         priority: Priority::Low,

@@ -27,70 +27,96 @@ pub(crate) fn host_of(host: Option<&HeaderValue>) -> Cow<'_, str> {
     }
 }
 
-/// The target to send on, if it is not the one that came.
-pub(crate) fn new_target(
-    route: &Route,
-    path: &str,
-    changed: bool,
-    uri: &Uri,
-) -> Result<Option<Uri>, Problem> {
-    if let Some(rewrite) = &route.rewrite {
-        return rewritten(rewrite, route, path, uri).map(Some);
-    }
-    below(route.stripped, path, changed, uri)
+/// What a service is asked for.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// What came, from the slash behind so many bytes on.
+    Below(usize),
+    /// Something else.
+    Other(Box<Uri>),
 }
 
-/// The target to send on, if it is not the one that came, without the first `base` bytes of the
-/// path.
-pub(crate) fn below(
-    base: usize,
-    path: &str,
-    changed: bool,
-    uri: &Uri,
-) -> Result<Option<Uri>, Problem> {
-    let stripped = if base == 0 {
-        path
-    } else {
-        // Parameters inside the prefix would be cut in the middle.
-        let rest = path.get(base..).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match rest {
-            Some("") => "/",
-            Some(rest) if !path[..base].contains(';') => rest,
-            Some(_) | None => {
-                let detail = "path parameters inside the route's prefix";
-                return Err(Problem::new(Code::BadRequest, detail));
+impl Target {
+    /// What the service of a route is asked for. `path` is that of `uri`, normalised.
+    pub(crate) fn of(route: &Route, path: &Cow<'_, str>, uri: &Uri) -> Result<Self, Problem> {
+        match &route.rewrite {
+            Some(rewrite) => rewritten(rewrite, route, path, uri),
+            None => Self::below(route.stripped, path, uri),
+        }
+    }
+
+    /// The same without the first `base` bytes of the path.
+    pub(crate) fn below(base: usize, path: &Cow<'_, str>, uri: &Uri) -> Result<Self, Problem> {
+        let (lead, rest) = match path.get(..base).zip(path.get(base..)) {
+            Some((lead, rest)) if rest.is_empty() || rest.starts_with('/') => (lead, rest),
+            // Parameters inside the prefix would be cut in the middle.
+            Some(_) | None => return Err(refused("path parameters inside the route's prefix")),
+        };
+        if lead.contains(';') {
+            return Err(refused("path parameters inside the route's prefix"));
+        }
+        match path {
+            Cow::Borrowed(_) if !rest.is_empty() => Ok(Self::Below(base)),
+            Cow::Borrowed(_) | Cow::Owned(_) => {
+                other(if rest.is_empty() { "/" } else { rest }, uri)
             }
         }
-    };
-    let same = !changed && base == 0;
-    if same && uri.authority().is_none() {
-        return Ok(None);
     }
-    let target = match uri.query() {
-        _ if same => uri.path_and_query().cloned(),
-        Some(query) => PathAndQuery::from_maybe_shared(format!("{stripped}?{query}")).ok(),
-        None => PathAndQuery::try_from(stripped).ok(),
-    };
-    target.map(|target| Some(Uri::from(target))).ok_or_else(malformed)
+
+    /// The path, if `uri` came.
+    pub(crate) fn path<'a>(&'a self, uri: &'a Uri) -> &'a str {
+        match self {
+            Self::Below(base) => &uri.path()[*base..],
+            Self::Other(other) => other.path(),
+        }
+    }
+
+    /// Path and query, if `uri` came.
+    pub(crate) fn text<'a>(&'a self, uri: &'a Uri) -> &'a str {
+        let of = |uri: &'a Uri| uri.path_and_query().map_or("/", |target| target.as_str());
+        match self {
+            Self::Below(base) => &of(uri)[*base..],
+            Self::Other(other) => of(other),
+        }
+    }
+
+    /// All of it, if `uri` came.
+    pub(crate) fn whole(self, uri: &Uri) -> Result<Uri, Problem> {
+        match self {
+            Self::Below(_) => {
+                let target = PathAndQuery::try_from(self.text(uri)).map_err(|_| malformed())?;
+                Ok(Uri::from(target))
+            }
+            Self::Other(other) => Ok(*other),
+        }
+    }
 }
 
-fn rewritten(rewrite: &Rewrite, route: &Route, path: &str, uri: &Uri) -> Result<Uri, Problem> {
+fn rewritten(rewrite: &Rewrite, route: &Route, path: &str, uri: &Uri) -> Result<Target, Problem> {
     if memchr(b';', path.as_bytes()).is_some() {
-        let detail = "path parameters where the route rewrites the path";
-        return Err(Problem::new(Code::BadRequest, detail));
+        return Err(refused("path parameters where the route rewrites the path"));
     }
     let new = rewrite.apply(path, route.pattern.as_ref());
     // What stood in the path may come together to one that could be read in two ways.
     if !matches!(normalise(&new), Ok(normal) if normal == new) {
         return Err(malformed());
     }
+    other(&new, uri)
+}
+
+/// Another path, with the query of what came.
+fn other(path: &str, uri: &Uri) -> Result<Target, Problem> {
     let target = match uri.query() {
-        Some(query) => PathAndQuery::from_maybe_shared(format!("{new}?{query}")),
-        None => PathAndQuery::from_maybe_shared(new),
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
     };
-    target.map(Uri::from).map_err(|_| malformed())
+    target.map(|target| Target::Other(Box::new(target.into()))).map_err(|_| malformed())
 }
 
 fn malformed() -> Problem {
-    Problem::new(Code::BadRequest, "the request target is malformed")
+    refused("the request target is malformed")
+}
+
+fn refused(detail: &str) -> Problem {
+    Problem::new(Code::BadRequest, detail)
 }

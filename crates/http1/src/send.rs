@@ -2,7 +2,7 @@
 
 use crate::BoxError;
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body::Body;
 use std::{
     cell::Cell,
@@ -44,14 +44,13 @@ pub enum Framed {
 pub fn request_head(
     out: &mut Vec<u8>,
     method: &Method,
-    uri: &Uri,
+    target: &str,
     headers: &HeaderMap,
     framed: Framed,
     more: impl FnOnce(&mut Vec<u8>),
 ) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     fields(out, headers, framed);

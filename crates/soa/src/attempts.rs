@@ -307,9 +307,11 @@ impl Attempts<'_> {
     ) -> Result<Reply, Broken> {
         let mut link = match way {
             Way::Own { link, .. } => link,
-            Way::Shared(place) => return Box::pin(place.send(lease, head, payload)).await,
+            Way::Shared(place) => {
+                return Box::pin(place.send(lease, head, self.terms, payload)).await;
+            }
         };
-        link.begin(head, payload.take(), |out| {
+        link.begin(head, self.terms.target(head), payload.take(), |out| {
             for (name, value) in &self.terms.added {
                 http1::field(out, name.as_str(), value.as_bytes());
             }

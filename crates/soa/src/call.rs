@@ -63,6 +63,8 @@ pub struct Terms {
     /// The instance that the caller is bound to, host and port: as long as it is fit, the request
     /// goes there. If it is not, those with the same key go to the same other one.
     pub bound: Option<Box<str>>,
+    /// Bytes of the path that lead to the service and are not told to it; a slash follows them.
+    pub base: usize,
     /// Whether the request may be sent twice, if the service has retries or hedging. `None`: if
     /// its method is idempotent (RFC 9110, section 9.2.2), or it has an `Idempotency-Key` that
     /// the service is configured to understand.
@@ -75,6 +77,14 @@ pub struct Terms {
     pub timeout: Duration,
     /// What the request carries besides the fields of its head, which has none of these names.
     pub added: Added,
+}
+
+impl Terms {
+    /// What the service is asked for.
+    pub(crate) fn target<'h>(&self, head: &'h Parts) -> &'h str {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        target.get(self.base..).unwrap_or("/")
+    }
 }
 
 /// Header fields.

@@ -91,10 +91,16 @@ impl Link {
         !self.stream.is_quiet()
     }
 
-    /// Begins a request, whose head is fit for the service, as are the fields that `more` writes;
-    /// its body is framed anew.
-    pub(crate) fn begin(&mut self, head: &Parts, body: Body, more: impl FnOnce(&mut Vec<u8>)) {
-        self.exchange = Some(Exchange::new(head, body, more));
+    /// Begins a request for `target`, whose head is fit for the service, as are the fields that
+    /// `more` writes; its body is framed anew.
+    pub(crate) fn begin(
+        &mut self,
+        head: &Parts,
+        target: &str,
+        body: Body,
+        more: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.exchange = Some(Exchange::new(head, target, body, more));
     }
 
     /// Writes what is to be written, and reads as far as the head of the final response.
@@ -193,14 +199,14 @@ impl Link {
 }
 
 impl Exchange {
-    fn new(head: &Parts, body: Body, more: impl FnOnce(&mut Vec<u8>)) -> Self {
+    fn new(head: &Parts, target: &str, body: Body, more: impl FnOnce(&mut Vec<u8>)) -> Self {
         let framed = match body.size_hint().exact() {
             Some(0) if !declares_length(head) => Framed::Bodiless,
             Some(length) => Framed::Length(length),
             None => Framed::Chunked,
         };
         let sending = Sending::new(framed, body, |out| {
-            http1::request_head(out, &head.method, &head.uri, &head.headers, framed, more);
+            http1::request_head(out, &head.method, target, &head.headers, framed, more);
         });
         Self {
             sending,

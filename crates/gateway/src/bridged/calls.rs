@@ -13,9 +13,9 @@ use crate::{
     connection::Conn,
     core::Snapshot,
     identify::{identify, identify_by},
-    path,
+    path::without_parameters,
     route::{Match, Route, Table, Whose},
-    target::below,
+    target::Target,
     ticket::Ticket,
 };
 use ahash::AHashMap;
@@ -87,13 +87,15 @@ impl Calls {
     }
 }
 
-/// Who calls, and where that leads: the route, and the target to ask for.
+/// Who calls, and where that leads: the route, and what its service is asked for. `path`: that of
+/// the request normalised, if it came otherwise.
 pub(crate) async fn look_up(
     conn: &Conn,
     head: &Parts,
+    path: Option<String>,
     is_direct: bool,
     ticket: &mut Ticket,
-) -> Result<(Arc<Route>, Option<Uri>, Box<Call>), Problem> {
+) -> Result<(Arc<Route>, Target, Box<Call>), Problem> {
     let actor = identify(conn, Auth::Required, &head.headers, is_direct).await?;
     let actor =
         actor.ok_or_else(|| Problem::new(Code::Unauthenticated, "a credential is needed here"))?;
@@ -105,7 +107,8 @@ pub(crate) async fn look_up(
     let in_force = conn.core.snapshot();
     let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
     let realm = Arc::clone(speaks_for(&snapshot.config.realms, &actor)?);
-    let (route, target) = choose(snapshot, &head.method, &head.uri, &head.headers)?;
+    let path = path.map_or(Cow::Borrowed(head.uri.path()), Cow::Owned);
+    let (route, target) = choose(snapshot, &head.method, &head.uri, &path, &head.headers)?;
     Ok((route, target, Box::new(Call { realm, actor, subject })))
 }
 
@@ -120,31 +123,27 @@ pub(crate) fn speaks_for<'r>(
     })
 }
 
-/// The route of a call, and the target to ask for.
+/// The route of a call, and what its service is asked for. `path` is that of `uri`, normalised.
 pub(crate) fn choose(
     snapshot: &Snapshot,
     method: &Method,
     uri: &Uri,
+    path: &Cow<'_, str>,
     headers: &HeaderMap,
-) -> Result<(Arc<Route>, Option<Uri>), Problem> {
-    let normal = path::normalise(uri.path())
-        .map_err(|path::Ambiguous(detail)| Problem::new(Code::BadRequest, detail))?;
-    let mut slashes = memchr_iter(b'/', &normal.as_bytes()[PREFIX.len()..]);
-    let base = slashes.nth(1).map_or(normal.len(), |at| PREFIX.len() + at);
-    let named = &normal[PREFIX.len()..base];
+) -> Result<(Arc<Route>, Target), Problem> {
+    let mut slashes = memchr_iter(b'/', &path.as_bytes()[PREFIX.len()..]);
+    let base = slashes.nth(1).map_or(path.len(), |at| PREFIX.len() + at);
+    let named = &path[PREFIX.len()..base];
     let (realm, name) = named.split_once('/').unwrap_or((named, ""));
     let unknown = |detail: String| Problem::new(Code::NoRoute, detail);
     let table = snapshot
         .calls
         .find(named, &wanted(headers)?)
         .ok_or_else(|| unknown(format!("the realm `{realm}` has no such service `{name}`")))?;
-    let rest = if base == normal.len() { "/" } else { &normal[base..] };
-    let rest = path::without_parameters(rest);
+    let rest = if base == path.len() { "/" } else { &path[base..] };
+    let rest = without_parameters(rest);
     match table.find("", &rest, method, uri.query(), headers, Whose::Known(None)) {
-        Match::Route(route) => {
-            let changed = matches!(normal, Cow::Owned(_));
-            Ok((Arc::clone(route), below(base, &normal, changed, uri)?))
-        }
+        Match::Route(route) => Ok((Arc::clone(route), Target::below(base, path, uri)?)),
         Match::Method(others) => {
             let detail = format!("`{name}` does not take this method on this path");
             Err(Problem::method_not_allowed(detail, &others))

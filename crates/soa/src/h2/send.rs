@@ -9,7 +9,7 @@ use crate::{
     LocalBody,
     attempts::Payload,
     body::{Body, BoxError},
-    call::Reply,
+    call::{Reply, Terms},
     hop::strip_hop_by_hop,
     instance::{Instance, Lease},
     link::{Broken, declares_length},
@@ -32,10 +32,11 @@ impl Place {
         self,
         lease: Lease,
         head: &Parts,
+        terms: &Terms,
         payload: &mut Payload,
     ) -> Result<Reply, Broken> {
         let (lent, loan) = lend(payload.take());
-        let request = request(lease.instance(), head, lent).map_err(Broken::Sent)?;
+        let request = request(lease.instance(), head, terms, lent).map_err(Broken::Sent)?;
         let line = self.line();
         let written = line.seen.written();
         let sent = line.sender.clone().try_send_request(request).await;
@@ -108,13 +109,20 @@ impl Refusal {
 
 /// The request as HTTP/2 has it: the host is a part of its target (RFC 9113, section 8.3.1),
 /// and its length is what its body knows.
-fn request(instance: &Instance, head: &Parts, body: Lent) -> Result<Request<Lent>, BoxError> {
+fn request(
+    instance: &Instance,
+    head: &Parts,
+    terms: &Terms,
+    body: Lent,
+) -> Result<Request<Lent>, BoxError> {
     let mut target = http::uri::Parts::default();
     target.scheme = Some(if instance.tls_name.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
     let host = head.headers.get(header::HOST).unwrap_or(&instance.host);
     target.authority = Some(Authority::try_from(host.as_bytes())?);
-    let path = head.uri.path_and_query().cloned();
-    target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    target.path_and_query = Some(match head.uri.path_and_query() {
+        Some(whole) if terms.base == 0 => whole.clone(),
+        Some(_) | None => PathAndQuery::try_from(terms.target(head))?,
+    });
     let length = body.size_hint().exact().filter(|length| *length > 0 || declares_length(head));
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
