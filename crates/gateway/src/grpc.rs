@@ -39,9 +39,8 @@ impl Form {
     /// # Errors
     /// `bad_request` if it is malformed.
     pub(crate) fn timeout(self, headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-        let Some(field) = headers.get(grpc::TIMEOUT).filter(|_| self == Self::Grpc) else {
-            return Ok(None);
-        };
+        let field = if self == Self::Grpc { headers.get(grpc::TIMEOUT) } else { None };
+        let Some(field) = field else { return Ok(None) };
         let malformed = || {
             let detail = "`grpc-timeout` is up to eight digits and a unit";
             Problem::new(Code::BadRequest, detail)

@@ -101,8 +101,9 @@ impl Requests {
 #[derive(Debug, Default)]
 struct Search {
     blank: Blank,
-    /// Where the current line begins.
+    /// Where the current line begins, and how many came before it.
     line: usize,
+    lines: usize,
     /// Bytes searched.
     searched: usize,
     /// Where the request line ended.
@@ -151,14 +152,11 @@ impl Search {
     fn find_end(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Option<usize>, Refusal> {
         for offset in memchr_iter(b'\n', &bytes[self.searched..]) {
             let end = self.searched + offset;
-            let line = &bytes[self.line..end];
-            let Some((b'\r', line)) = line.split_last() else {
+            let Some((b'\r', line)) = bytes[self.line..end].split_last() else {
                 return Err(Refusal::framing("a line feed without a carriage return"));
             };
-            if memchr(b'\r', line).is_some() {
-                return Err(Refusal::framing("a carriage return without a line feed"));
-            }
             self.line = end + 1;
+            self.lines += 1;
             match self.fields {
                 None => {
                     if line.len() > bounds.target_bytes_max + LINE_EXTRA {
@@ -171,6 +169,11 @@ impl Search {
                         return Err(too_large());
                     }
                     if line.is_empty() {
+                        // Each line has one at its end.
+                        if memchr_iter(b'\r', &bytes[..=end]).count() != self.lines {
+                            let detail = "a carriage return without a line feed";
+                            return Err(Refusal::framing(detail));
+                        }
                         return Ok(Some(end + 1));
                     }
                 }
