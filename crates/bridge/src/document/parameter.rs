@@ -8,6 +8,7 @@ use crate::{
 use http::HeaderMap;
 use percent_encoding::percent_decode;
 use serde_json::Value;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Violations that one parameter is told.
@@ -75,6 +76,9 @@ pub(super) struct Parameter {
     array: Option<(Form, Option<char>)>,
     schema: Schema,
 }
+
+/// The values of a parameter, of which there is mostly one.
+type Texts<'s> = SmallVec<[Cow<'s, str>; 1]>;
 
 /// What a request says, where parameters are looked for.
 pub(crate) struct Said<'a> {
@@ -192,7 +196,7 @@ impl Parameter {
     }
 
     /// Every value that the request has of it.
-    fn texts<'s>(&self, said: &Said<'s>) -> Result<Vec<Cow<'s, str>>, &'static str> {
+    fn texts<'s>(&self, said: &Said<'s>) -> Result<Texts<'s>, &'static str> {
         fn decoded(text: &[u8]) -> Result<Cow<'_, str>, &'static str> {
             percent_decode(text).decode_utf8().map_err(|_| "it is not in UTF-8")
         }
@@ -218,7 +222,7 @@ impl Parameter {
                 let found = pairs.filter(|(name, _)| *name == self.name);
                 found.map(|(_, value)| decoded(value.as_bytes())).collect()
             }
-            Place::Body => Ok(Vec::new()),
+            Place::Body => Ok(Texts::new()),
         }
     }
 }

@@ -170,9 +170,11 @@ fn wanted(headers: &HeaderMap) -> Result<Wanted, Problem> {
             Problem::new(Code::BadRequest, detail)
         })
     });
-    let tags = text(TAGS, tags)?.unwrap_or_default();
-    let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
-    Ok(Wanted { version: version.transpose()?, tags: tags.map(str::to_owned).collect() })
+    let tags = text(TAGS, tags)?.map_or_else(Vec::new, |tags| {
+        let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+        tags.map(str::to_owned).collect()
+    });
+    Ok(Wanted { version: version.transpose()?, tags })
 }
 
 fn text<'h>(name: &str, value: Option<&'h HeaderValue>) -> Result<Option<&'h str>, Problem> {
