@@ -22,6 +22,7 @@ mod record;
 mod recorder;
 mod report;
 mod ring;
+mod row;
 mod span;
 mod top;
 mod totals;

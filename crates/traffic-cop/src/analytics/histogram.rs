@@ -2,6 +2,7 @@
 //! told as the middle of its bucket, and so is off by at most one in 32. Histograms of cores, spans
 //! and nodes add up.
 
+use crate::analytics::row::Row;
 use std::time::Duration;
 
 const SUB_BITS: u32 = 4;
@@ -16,7 +17,7 @@ pub struct Histogram {
     first: usize,
     /// From the first power of two that was ever used to the last: latencies of one route lie close
     /// to each other, and there may be thousands of routes.
-    counts: Vec<u64>,
+    counts: Row,
     sum_micros: u64,
 }
 
@@ -55,12 +56,10 @@ impl Histogram {
     }
 
     fn add_to(&mut self, at: usize, more: u64) {
-        if let Some(count) = self.counts.get_mut(at.wrapping_sub(self.first)) {
-            *count += more;
-            return;
+        if !self.counts.add(at.wrapping_sub(self.first), more) {
+            self.cover(at, at);
+            self.counts.add(at - self.first, more);
         }
-        self.cover(at, at);
-        self.counts[at - self.first] += more;
     }
 
     /// Makes room for the powers of two from that of the bucket `first` to that of `last`, and for
@@ -68,30 +67,29 @@ impl Histogram {
     fn cover(&mut self, first: usize, last: usize) {
         let sub = SUB as usize;
         let (first, last) = (first / sub * sub, last / sub * sub + sub - 1);
-        if self.counts.is_empty() {
+        if self.counts.len() == 0 {
             self.first = first;
         }
         let before = self.first.saturating_sub(first);
         let after = (last + 1).saturating_sub(self.first + self.counts.len());
-        self.counts.reserve_exact(before + after);
-        self.counts.splice(..0, std::iter::repeat_n(0, before));
-        self.counts.resize(self.counts.len() + after, 0);
-        self.first -= before;
+        if before + after > 0 {
+            self.counts.widen(before, after);
+            self.first -= before;
+        }
     }
 
     /// Adds another histogram.
     pub fn add(&mut self, other: &Self) {
         if let Some(last) = other.counts.len().checked_sub(1) {
             self.cover(other.first, other.first + last);
-            let counts = self.counts[other.first - self.first..].iter_mut();
-            counts.zip(&other.counts).for_each(|(sum, more)| *sum += more);
+            other.used().for_each(|(at, count)| self.add_to(at, count));
         }
         self.sum_micros += other.sum_micros;
     }
 
     /// The buckets that are not empty, in order: number and count.
     pub(super) fn used(&self) -> impl Iterator<Item = (usize, u64)> {
-        let counts = (self.first..).zip(self.counts.iter().copied());
+        let counts = (self.first..).zip(self.counts.iter());
         counts.filter(|(_, count)| *count > 0)
     }
 
@@ -131,7 +129,7 @@ impl Histogram {
     pub fn at_most(&self, bound: Duration) -> u64 {
         let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX).min(MICROS_MAX);
         let end = (index(micros) + 1).saturating_sub(self.first).min(self.counts.len());
-        self.counts[..end].iter().sum()
+        self.counts.iter().take(end).sum()
     }
 
     /// The latency that the fraction `quantile` (0 to 1) did not exceed; `None` of nothing.
@@ -191,7 +189,7 @@ mod tests {
         assert_eq!(Histogram::of_used([(9_999, 1)].into_iter(), 0), Histogram::default());
         let late = of(&[5_000]);
         assert_eq!(late.at_most(Duration::from_micros(63)), 0);
-        assert_eq!(late.counts.capacity(), 16, "no room is taken for what is not there");
+        assert_eq!(late.counts.len(), 16, "no room is taken for what is not there");
     }
 
     #[test]
