@@ -49,6 +49,14 @@ pub(crate) struct Call {
     pub(crate) subject: Arc<Caller>,
 }
 
+impl Call {
+    /// Who takes part, to tell calls apart as long as one of them is held.
+    pub(crate) fn parties(&self) -> [*const (); 3] {
+        let Self { realm, actor, subject } = self;
+        [Arc::as_ptr(realm).cast(), Arc::as_ptr(actor).cast(), Arc::as_ptr(subject).cast()]
+    }
+}
+
 impl Bridged {
     pub(crate) fn operation(&self) -> Option<&Operation> {
         let document = self.member.document.as_ref()?;

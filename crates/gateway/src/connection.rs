@@ -2,9 +2,10 @@
 
 use crate::{
     admission::Permit,
+    bridged::Call,
     certificate::ClientCertificate,
     core::Core,
-    fields::{self, CallerFields},
+    fields,
     forwarded::{self, Client},
     h1, h2,
     opening::{self, Opened},
@@ -12,7 +13,7 @@ use crate::{
 };
 use http::{HeaderMap, HeaderValue};
 use http1::Bounds;
-use soa::BoxError;
+use soa::{Alike, BoxError};
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
@@ -109,8 +110,17 @@ impl Drop for Late<'_> {
 /// What need not be worked out again for the next request of the same caller and route.
 #[derive(Default)]
 pub(crate) struct Known {
-    pub(crate) caller: Option<(Arc<Caller>, Rc<CallerFields>)>,
+    pub(crate) alike: Option<KnownAlike>,
     pub(crate) charge: Option<KnownCharge>,
+}
+
+/// Header fields that the requests of one caller to services have alike.
+pub(crate) struct KnownAlike {
+    pub(crate) caller: Option<Arc<Caller>>,
+    pub(crate) call: Option<Call>,
+    /// Whether the connection is the client's own.
+    pub(crate) is_direct: bool,
+    pub(crate) fields: Rc<Alike>,
 }
 
 pub(crate) struct KnownCharge {

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
-use soa::Added;
 use traffic_cop::identity::CallerCache;
 use types::Caller;
 
@@ -123,43 +122,28 @@ pub(crate) fn is_credential(name: &str) -> bool {
     matches!(name, "x-api-key" | "x-session-token")
 }
 
-/// The fields that tell a service who calls, made once per caller and connection.
-#[derive(Debug)]
-pub(crate) struct CallerFields {
-    tenant: HeaderValue,
-    principal: HeaderValue,
-    kind: HeaderValue,
-    session: Option<HeaderValue>,
-    roles: Option<HeaderValue>,
+/// The fields that tell a service who calls.
+pub(crate) fn of_caller(caller: &Caller) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = vec![
+        (TENANT, of_id(caller.tenant.as_str())),
+        (PRINCIPAL, principal(caller)),
+        (KIND, of_id(&caller.principal.kind.to_string())),
+    ];
+    fields.extend(caller.session.map(|session| (SESSION, of_id(&session.to_string()))));
+    if !caller.roles.is_empty() {
+        let roles: Vec<&str> = caller.roles.iter().map(types::Role::as_str).collect();
+        fields.push((ROLES, of_id(&roles.join(","))));
+    }
+    fields
 }
 
-impl CallerFields {
-    pub(crate) fn new(caller: &Caller) -> Self {
-        let value = |text: &str| {
-            HeaderValue::from_str(text).expect("ids are visible ASCII characters only")
-        };
-        let roles: Vec<&str> = caller.roles.iter().map(types::Role::as_str).collect();
-        Self {
-            tenant: value(caller.tenant.as_str()),
-            principal: value(caller.principal.id.as_str()),
-            kind: value(&caller.principal.kind.to_string()),
-            session: caller.session.map(|session| value(&session.to_string())),
-            roles: (!roles.is_empty()).then(|| value(&roles.join(","))),
-        }
-    }
+/// The name of a caller inside its tenant.
+pub(crate) fn principal(caller: &Caller) -> HeaderValue {
+    of_id(caller.principal.id.as_str())
+}
 
-    /// Its name inside the tenant.
-    pub(crate) fn principal(&self) -> &HeaderValue {
-        &self.principal
-    }
-
-    pub(crate) fn add_to(&self, added: &mut Added) {
-        added.push((TENANT, self.tenant.clone()));
-        added.push((PRINCIPAL, self.principal.clone()));
-        added.push((KIND, self.kind.clone()));
-        added.extend(self.session.clone().map(|session| (SESSION, session)));
-        added.extend(self.roles.clone().map(|roles| (ROLES, roles)));
-    }
+fn of_id(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("ids are visible ASCII characters only")
 }
 
 /// Verified callers that a core remembers.

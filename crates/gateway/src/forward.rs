@@ -4,12 +4,12 @@ use crate::{
     bridged::{self, Call},
     cache::Scope,
     charge::{charge, limited, settled},
-    connection::Conn,
+    connection::{Conn, KnownAlike},
     content::{Stop, Turn},
     deadline,
     exchange::{Asked, check_length, inbound, too_large},
     explain::{Explanation, Question, explain},
-    fields::{self, CallerFields},
+    fields,
     forward_auth::Verdict,
     grpc::Form,
     h1::Upgrade,
@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Response, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{
-    Added, Answered, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
+    Added, Alike, Answered, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
 };
 use std::{rc::Rc, sync::Arc};
 use traffic_cop::limit::Decision;
@@ -122,7 +122,7 @@ pub(crate) async fn forward(
     let mut added = fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
     if route.content.is_some() {
         // Copies and kept answers are told apart by these, too.
-        head.headers.extend(added.drain(..));
+        head.headers.extend(std::mem::take(&mut added).iter().cloned());
     }
     if let (Some(auth), Some(said)) = (&route.forward_auth, &granted) {
         auth.tell(&mut head.headers, said);
@@ -291,9 +291,7 @@ fn fit(
     // HTTP/2 has no upgrade: who asks for one is answered as if it had not (RFC 9110, section 7.8).
     let upgrades = !service.is_h2();
     let service = service.config();
-    let address = asked.address(conn).clone();
     let Asked { trace, noted, switching, client, call, form: _ } = asked;
-    let (proto, host) = client.map_or((None, None), |client| (client.proto, client.host));
     let protocol = if switching && upgrades { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
@@ -304,25 +302,18 @@ fn fit(
         headers.remove(fields::TRACESTATE);
     }
     route.request_edit.apply(headers);
-    let mut added = Added::new();
-    added.push((fields::TRACEPARENT, trace.parent));
-    added.push((fields::REQUEST_ID, trace.id));
-    added.push((fields::FORWARDED_FOR, address));
-    added.push((fields::FORWARDED_PROTO, proto.unwrap_or_else(|| conn.scheme.clone())));
+    let mut added = Added::with(alike(conn, caller, call.as_deref(), client.is_none()));
+    added.push(fields::TRACEPARENT, trace.parent);
+    added.push(fields::REQUEST_ID, trace.id);
+    let mut host = None;
+    if let Some(client) = client {
+        added.push(fields::FORWARDED_FOR, client.address);
+        added.push(fields::FORWARDED_PROTO, client.proto.unwrap_or_else(|| conn.scheme.clone()));
+        host = client.host;
+    }
     // Otherwise it is in `Host` already.
     if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
-        added.push((fields::FORWARDED_HOST, host));
-    }
-    let known = caller.map(|caller| caller_fields(conn, caller));
-    if let Some(fields) = &known {
-        fields.add_to(&mut added);
-    }
-    if let Some(call) = call {
-        let Call { realm, actor, subject } = &*call;
-        let fields = known.filter(|_| Arc::ptr_eq(actor, subject));
-        let fields = fields.unwrap_or_else(|| Rc::new(CallerFields::new(actor)));
-        added.push((bridged::REALM, realm.field().clone()));
-        added.push((bridged::ACTOR, fields.principal().clone()));
+        added.push(fields::FORWARDED_HOST, host);
     }
     if let Some(protocol) = protocol {
         headers.insert(header::UPGRADE, protocol);
@@ -331,15 +322,35 @@ fn fit(
     added
 }
 
-fn caller_fields(conn: &Conn, caller: &Arc<Caller>) -> Rc<CallerFields> {
-    let known = &mut conn.known.borrow_mut().caller;
-    if let Some((known, fields)) = known
-        && Arc::ptr_eq(known, caller)
+/// What the requests of one caller have alike: who calls, and from where if the connection is the
+/// client's own.
+fn alike(
+    conn: &Conn,
+    caller: Option<&Arc<Caller>>,
+    call: Option<&Call>,
+    is_direct: bool,
+) -> Rc<Alike> {
+    let known = &mut conn.known.borrow_mut().alike;
+    if let Some(known) = known
+        && known.is_direct == is_direct
+        && known.caller.as_ref().map(Arc::as_ptr) == caller.map(Arc::as_ptr)
+        && known.call.as_ref().map(Call::parties) == call.map(Call::parties)
     {
-        return Rc::clone(fields);
+        return Rc::clone(&known.fields);
     }
-    let fields = Rc::new(CallerFields::new(caller));
-    *known = Some((Arc::clone(caller), Rc::clone(&fields)));
+    let mut fields = Vec::new();
+    if is_direct {
+        fields.push((fields::FORWARDED_FOR, conn.forwarded_for.clone()));
+        fields.push((fields::FORWARDED_PROTO, conn.scheme.clone()));
+    }
+    fields.extend(caller.into_iter().flat_map(|caller| fields::of_caller(caller)));
+    if let Some(call) = call {
+        fields.push((bridged::REALM, call.realm.field().clone()));
+        fields.push((bridged::ACTOR, fields::principal(&call.actor)));
+    }
+    let fields = Rc::new(Alike::from(fields));
+    let (caller, call) = (caller.cloned(), call.cloned());
+    *known = Some(KnownAlike { caller, call, is_direct, fields: Rc::clone(&fields) });
     fields
 }
 

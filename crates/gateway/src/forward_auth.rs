@@ -1,11 +1,7 @@
 //! Asks a service of the operator's whether a request may go on, and possibly whose it is.
 
 use crate::{
-    backend::named,
-    connection::Conn,
-    edit::editable,
-    exchange::Asked,
-    fields::{self, CallerFields},
+    backend::named, connection::Conn, edit::editable, exchange::Asked, fields,
     identify::unless_blocked,
 };
 use http::{
@@ -117,9 +113,9 @@ impl ForwardAuth {
         caller: Option<&Caller>,
     ) -> Result<Verdict, Problem> {
         let request = self.request(conn, head, asked);
-        let mut added = Added::new();
-        if let Some(caller) = caller {
-            CallerFields::new(caller).add_to(&mut added);
+        let mut added = Added::default();
+        for (name, value) in caller.into_iter().flat_map(fields::of_caller) {
+            added.push(name, value);
         }
         let terms = Terms {
             key: None,

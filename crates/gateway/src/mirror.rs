@@ -97,7 +97,7 @@ async fn send(place: Place, service: Arc<Service>, head: Box<Parts>, bytes: Byte
         priority: Priority::Low,
         answered: Answered::default(),
         timeout,
-        added: Added::new(),
+        added: Added::default(),
     };
     let whole = async {
         let late = std::future::pending();

@@ -312,9 +312,7 @@ impl Attempts<'_> {
             }
         };
         link.begin(head, self.terms.target(head), payload.take(), |out| {
-            for (name, value) in &self.terms.added {
-                http1::field(out, name.as_str(), value.as_bytes());
-            }
+            self.terms.added.write(out);
             let mut digits = itoa::Buffer::new();
             http1::field(out, TIMEOUT.as_str(), digits.format(millis(left)).as_bytes());
         });

@@ -1,6 +1,7 @@
 //! One call: whether it is made, within which time, and which of its answers is taken.
 
 use crate::{
+    added::Added,
     attempts::{Attempts, Payload},
     body::Body,
     config::Priority,
@@ -12,8 +13,7 @@ use crate::{
     service::{Outcome, Service},
     tunnel::Tunnel,
 };
-use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
-use smallvec::SmallVec;
+use http::{HeaderName, Method, Response, header, request::Parts};
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -75,7 +75,7 @@ pub struct Terms {
     pub answered: Answered,
     /// How long the caller waits for the head of the answer. The service is told.
     pub timeout: Duration,
-    /// What the request carries besides the fields of its head, which has none of these names.
+    /// What the request carries besides the fields of its head.
     pub added: Added,
 }
 
@@ -86,9 +86,6 @@ impl Terms {
         target.get(self.base..).unwrap_or("/")
     }
 }
-
-/// Header fields.
-pub type Added = SmallVec<[(HeaderName, HeaderValue); 10]>;
 
 /// Which instance answered a call, once one has.
 #[derive(Default)]

@@ -16,6 +16,7 @@
 //! A service of HTTP/2 is called the same way, over connections that many requests share and
 //! that have a task each: see [`Protocol::H2`].
 
+mod added;
 mod attempts;
 mod balance;
 mod body;
@@ -39,9 +40,10 @@ mod target;
 mod tls;
 mod tunnel;
 
+pub use added::{Added, Alike};
 pub use balance::key_hash;
 pub use body::{Answer, Body, BoxError, Inbound, Inflow, InflowFailure, LocalBody};
-pub use call::{Added, Answered, Reply, TIMEOUT, Terms};
+pub use call::{Answered, Reply, TIMEOUT, Terms};
 pub use check::{Checks, Probe, probe};
 pub use config::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, Config, ConfigError, DnsConfig,
