@@ -34,13 +34,14 @@ pub(crate) fn run_all(args: &[&str]) -> Result<(), String> {
     }
     // The binary that the integration tests start; the echo endpoint is for them only.
     run("cargo", &["build", "--locked", "--package", "crosstown", "--features", "crosstown/echo"])?;
-    cargo_test(&[], &[], if long { LONG } else { &[] }, &mut outcome)?;
+    let length = if long { LONG } else { &[] };
+    cargo_test(&[], &[], &[&[(THREADS, "3")], length].concat(), &mut outcome)?;
     outcome.check("capabilities' tests", capabilities::check_ran(&outcome.ran));
     for stores in SHARED_STORES {
         println!("the layers' suites on {stores}");
         outcome.stores = stores;
         let length = if long { &[] } else { SHORTER };
-        let settings = [&[(STORES, *stores), THREADS], length].concat();
+        let settings = [&[(STORES, *stores), (THREADS, "4")], length].concat();
         cargo_test(&["--test", "it"], LAYERS, &settings, &mut outcome)?;
     }
     for failure in &outcome.failures {
@@ -91,8 +92,9 @@ const LAYERS: &[&str] = &["sessions::", "state::", "sockets::", "tenants::", "du
 /// How long they are there, unless `--long`: they have run in full on the embedded store.
 const SHORTER: &[(&str, &str)] =
     &[("CROSSTOWN_TENANT_OPERATIONS", "10000"), ("CROSSTOWN_KILL_ROUNDS", "5")];
-/// They wait for clocks and servers much of the time.
-const THREADS: (&str, &str) = ("RUST_TEST_THREADS", "4");
+/// How many tests run at once: more than there are cores, as they wait for clocks and servers much
+/// of the time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 /// The slow suites' full length.
 const LONG: &[(&str, &str)] = &[
