@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts}
 use protocol::{Code, Problem};
 use serde::Serialize;
 use soa::Service;
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use traffic_cop::limit::Subject;
 use types::Caller;
 
@@ -217,7 +217,7 @@ fn called(
     node: &Node,
     snapshot: &Snapshot,
     question: &Question,
-    path: &Cow<'_, str>,
+    path: &str,
     random: u64,
     told: &mut Explanation,
 ) -> Result<(&'static str, String), Problem> {

@@ -38,7 +38,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// What the service of a route is asked for. `path` is that of `uri`, normalised.
-    pub(crate) fn of(route: &Route, path: &Cow<'_, str>, uri: &Uri) -> Result<Self, Problem> {
+    pub(crate) fn of(route: &Route, path: &str, uri: &Uri) -> Result<Self, Problem> {
         match &route.rewrite {
             Some(rewrite) => rewritten(rewrite, route, path, uri),
             None => Self::below(route.stripped, path, uri),
@@ -46,20 +46,17 @@ impl Target {
     }
 
     /// The same without the first `base` bytes of the path.
-    pub(crate) fn below(base: usize, path: &Cow<'_, str>, uri: &Uri) -> Result<Self, Problem> {
-        let (lead, rest) = match path.get(..base).zip(path.get(base..)) {
-            Some((lead, rest)) if rest.is_empty() || rest.starts_with('/') => (lead, rest),
-            // Parameters inside the prefix would be cut in the middle.
-            Some(_) | None => return Err(refused("path parameters inside the route's prefix")),
-        };
-        if lead.contains(';') {
-            return Err(refused("path parameters inside the route's prefix"));
-        }
-        match path {
-            Cow::Borrowed(_) if !rest.is_empty() => Ok(Self::Below(base)),
-            Cow::Borrowed(_) | Cow::Owned(_) => {
-                other(if rest.is_empty() { "/" } else { rest }, uri)
-            }
+    pub(crate) fn below(base: usize, path: &str, uri: &Uri) -> Result<Self, Problem> {
+        let parts = path.get(..base).zip(path.get(base..));
+        let (_, rest) = parts
+            .filter(|(_, rest)| rest.is_empty() || rest.starts_with('/'))
+            .filter(|(lead, _)| !lead.contains(';'))
+            // They would be cut in the middle.
+            .ok_or_else(|| refused("path parameters inside the route's prefix"))?;
+        match rest {
+            "" => other("/", uri),
+            _ if path == uri.path() => Ok(Self::Below(base)),
+            _ => other(rest, uri),
         }
     }
 
@@ -82,13 +79,12 @@ impl Target {
 
     /// All of it, if `uri` came.
     pub(crate) fn whole(self, uri: &Uri) -> Result<Uri, Problem> {
-        match self {
-            Self::Below(_) => {
-                let target = PathAndQuery::try_from(self.text(uri)).map_err(|_| malformed())?;
-                Ok(Uri::from(target))
-            }
-            Self::Other(other) => Ok(*other),
-        }
+        let target = match self {
+            Self::Below(0) => uri.path_and_query().cloned(),
+            Self::Below(_) => PathAndQuery::try_from(self.text(uri)).ok(),
+            Self::Other(other) => return Ok(*other),
+        };
+        target.map(Uri::from).ok_or_else(malformed)
     }
 }
 

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts};
 use memchr::memchr_iter;
 use protocol::{Code, Problem};
 use soa::Services;
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 use traffic_cop::analytics::Analytics;
 use types::Caller;
 
@@ -107,8 +107,8 @@ pub(crate) async fn look_up(
     let in_force = conn.core.snapshot();
     let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
     let realm = Arc::clone(speaks_for(&snapshot.config.realms, &actor)?);
-    let path = path.map_or(Cow::Borrowed(head.uri.path()), Cow::Owned);
-    let (route, target) = choose(snapshot, &head.method, &head.uri, &path, &head.headers)?;
+    let path = path.as_deref().unwrap_or(head.uri.path());
+    let (route, target) = choose(snapshot, &head.method, &head.uri, path, &head.headers)?;
     Ok((route, target, Box::new(Call { realm, actor, subject })))
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn choose(
     snapshot: &Snapshot,
     method: &Method,
     uri: &Uri,
-    path: &Cow<'_, str>,
+    path: &str,
     headers: &HeaderMap,
 ) -> Result<(Arc<Route>, Target), Problem> {
     let mut slashes = memchr_iter(b'/', &path.as_bytes()[PREFIX.len()..]);
