@@ -1,6 +1,6 @@
 //! Services that are called by HTTP/2.
 
-use crate::support::{Edge, config, soon};
+use crate::support::{BELOW, Edge, config, soon, stripped};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -172,6 +172,18 @@ async fn a_request_of_http_1_becomes_one_of_http_2() {
         assert!(says.is_none_or(|says| text.contains(says)) && !text.contains("x-trailer"));
     }
     assert_eq!(service.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_service_of_http_2_is_not_told_the_prefix_of_its_route() {
+    let service = Service::start(Options::default(), echo).await;
+    let edge =
+        Edge::start(gateway::Config { routes: vec![stripped()], ..one_core() }, &service.config());
+    for (target, told) in BELOW {
+        let answer = edge.ask(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        let begin = format!("GET http://a{told} HTTP/2.0\n");
+        assert!(answer.text().starts_with(&begin), "{target}: {}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Which service a request reaches, and with which path.
 
-use crate::support::{Answer, Edge, Origin, config, soon};
-use gateway::{Auth, Config, RouteConfig};
+use crate::support::{Answer, BELOW, Edge, Origin, config, soon, stripped};
+use gateway::{Auth, CompressConfig, Config, RouteConfig};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Services, each of which answers what it was sent.
@@ -65,6 +65,21 @@ async fn parameters_expressions_and_rewrites_decide_what_a_service_is_asked() {
         ("/orders/7;a=b", "bad_request"),
     ] {
         assert_eq!(get(&edge, path, "").await.code(), code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_is_taken_off_whatever_is_done_with_the_answer() {
+    for compress in [None, Some(CompressConfig::default())] {
+        let (services, [origin]) = origins(["origin"]).await;
+        let config = Config { routes: vec![RouteConfig { compress, ..stripped() }], ..config() };
+        let edge = Edge::start(config, &services);
+        for (target, told) in BELOW {
+            let answer = edge.ask(&format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            let begin = format!("GET {told} HTTP/1.1\r\n");
+            assert!(answer.text().starts_with(&begin), "{target}: {}", answer.text());
+        }
+        assert_eq!(origin.requests().unwrap().len(), BELOW.len());
     }
 }
 

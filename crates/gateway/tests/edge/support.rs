@@ -45,6 +45,28 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// What clients ask for below a prefix that is taken off, `/api`, and what services see of it.
+pub(crate) const BELOW: [(&str, &str); 6] = [
+    ("/api/x?y=%2f", "/x?y=%2f"),
+    ("/api/a%20b;c", "/a%20b;c"),
+    ("/%61pi/x?y", "/x?y"),
+    ("/api?y", "/?y"),
+    ("/api", "/"),
+    ("http://a/api/x?y", "/x?y"),
+];
+
+/// The route of that prefix.
+pub(crate) fn stripped() -> RouteConfig {
+    RouteConfig {
+        name: "api".into(),
+        service: "origin".into(),
+        prefix: Some("/api".into()),
+        auth: Auth::None,
+        strip_prefix: true,
+        ..RouteConfig::default()
+    }
+}
+
 pub(crate) fn services(origins: &[&str]) -> soa::Config {
     let instances = origins.iter().map(|origin| format!("http://{origin}"));
     [("origin".to_owned(), soa::ServiceConfig::at(instances))].into()
