@@ -29,11 +29,7 @@ pub(crate) fn charge(
         known.generation == generation
             && known.route == route
             && known.ip == ip
-            && match (&known.caller, caller) {
-                (None, None) => true,
-                (Some(known), Some(caller)) => Arc::ptr_eq(known, caller),
-                (Some(_), None) | (None, Some(_)) => false,
-            }
+            && known.caller.as_ref().map(Arc::as_ptr) == caller.map(Arc::as_ptr)
     });
     if !same {
         *known = None;

@@ -83,7 +83,7 @@ impl Terms {
     /// What the service is asked for.
     pub(crate) fn target<'h>(&self, head: &'h Parts) -> &'h str {
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        target.get(self.base..).unwrap_or("/")
+        &target[self.base..]
     }
 }
 

@@ -17,7 +17,7 @@ const SEEN_THROUGH_MAX: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Payload {
     /// By the range of media types, the more specific first.
-    media: Vec<(String, Option<BodyRule>)>,
+    media: Vec<(Vec<u8>, Option<BodyRule>)>,
 }
 
 /// What a media type means for a body.
@@ -52,13 +52,11 @@ impl Payload {
         let mut media = Vec::with_capacity(content.len());
         for (range, given) in content {
             let range = essence(range.as_bytes()).to_ascii_lowercase();
-            let range = String::from_utf8(range).map_err(|_| "a media type is cut".to_owned())?;
-            let schema =
-                given.get("schema").filter(|_| is_json(range.as_bytes()) || range.contains('*'));
+            let schema = given.get("schema").filter(|_| is_json(&range) || range.contains(&b'*'));
             let schema = schema.map(|schema| schemas.compile(schema, direction)).transpose()?;
             media.push((range, schema.map(BodyRule)));
         }
-        media.sort_by_key(|(range, _)| range.matches('*').count());
+        media.sort_by_key(|(range, _)| range.iter().filter(|byte| **byte == b'*').count());
         Ok(Self { media })
     }
 
@@ -68,14 +66,12 @@ impl Payload {
 
     /// What the document says of a `Content-Type`.
     pub(super) fn of(&self, content_type: Option<&HeaderValue>) -> Known<'_> {
-        let given = content_type.map_or(&b""[..], HeaderValue::as_bytes);
-        let given = essence(given);
-        let found = self.media.iter().find(|(range, _)| match range.strip_suffix('*') {
-            None => given.eq_ignore_ascii_case(range.as_bytes()),
-            Some("*/") => true,
+        let given = essence(content_type.map_or(&b""[..], HeaderValue::as_bytes));
+        let found = self.media.iter().find(|(range, _)| match range.strip_suffix(b"*") {
+            None => given.eq_ignore_ascii_case(range),
+            Some(b"*/") => true,
             Some(kind) => {
-                let of_given = given.get(..kind.len());
-                of_given.is_some_and(|given| given.eq_ignore_ascii_case(kind.as_bytes()))
+                given.get(..kind.len()).is_some_and(|given| given.eq_ignore_ascii_case(kind))
             }
         });
         match found {
