@@ -11,7 +11,7 @@ mod payload;
 mod reference;
 mod schema;
 
-pub use operation::{Operation, Sunset};
+pub use operation::{Checked, Operation, Sunset};
 pub use payload::BodyRule;
 pub(crate) use schema::adapt;
 

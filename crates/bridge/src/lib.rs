@@ -18,7 +18,7 @@ pub use config::{
     Always, BridgeConfig, Config, ConfigError, MemberConfig, RealmConfig, RegisteredSource,
     ResponseValidation, Source, UrlSource, Validation,
 };
-pub use document::{BodyRule, DOCUMENT_BYTES_MAX, Document, Operation, Sunset};
+pub use document::{BodyRule, Checked, DOCUMENT_BYTES_MAX, Document, Operation, Sunset};
 pub use merged::{Part, merged};
 pub use policy::{Crossing, NO_BRIDGE, Policy, Verdict};
 pub use realms::{Documents, Member, Realm, Realms, Wanted, route_name};

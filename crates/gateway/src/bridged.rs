@@ -5,7 +5,9 @@ mod calls;
 mod routes;
 mod told;
 
-pub(crate) use calls::{ACTOR, Calls, REALM, choose, is_call, look_up, speaks_for};
+pub(crate) use calls::{
+    ACTOR, Calls, REALM, choose, is_call, is_wish, look_up, speaks_for, wanted,
+};
 pub(crate) use routes::{Expanded, expand};
 pub(crate) use told::Violations;
 pub use told::{BridgeTold, Broken, Side as BrokenSide};
@@ -13,12 +15,12 @@ pub use told::{BridgeTold, Broken, Side as BrokenSide};
 use crate::{content::Stop, core::Core, path, target::Target};
 use answer::Watched;
 use bridge::{
-    Crossing, Member, Operation, Realm, Realms, ResponseValidation, Validation, Verdict, refusal,
+    BodyRule, Checked, Crossing, Member, Operation, Realm, Realms, ResponseValidation, Validation,
+    Verdict, refusal,
 };
 use bytes::Bytes;
 use http::{Response, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use protocol::{Code, Problem};
 use soa::Body;
 use std::{borrow::Cow, rc::Rc, sync::Arc};
@@ -105,7 +107,7 @@ impl Bridged {
     }
 
     /// As [`Self::may_pass`], for a request whose head is also as the document says, and that asks
-    /// the service for `target`.
+    /// the service for `target`. Gives what its body is held to, if it has to be read for that.
     pub(crate) fn admit(
         &self,
         core: &Core,
@@ -114,12 +116,12 @@ impl Bridged {
         head: &Parts,
         target: &Target,
         has_body: bool,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<&BodyRule>, Problem> {
         self.may_pass(call, caller)?;
-        let Some(operation) = self.operation() else { return Ok(()) };
+        let Some(operation) = self.operation() else { return Ok(None) };
         let how = self.member.config.requests;
         if how == Validation::Off {
-            return Ok(());
+            return Ok(None);
         }
         let (path, base) = match call {
             // A call has nothing before the API but what it is called by.
@@ -132,13 +134,13 @@ impl Bridged {
         };
         let below = path.get(base..).unwrap_or_default();
         let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
-        let problem = match checked {
-            Ok(violations) if violations.is_empty() => return Ok(()),
-            Ok(violations) => refusal(operation.id(), &violations),
-            Err(problem) => problem,
+        let (problem, rule) = match checked {
+            Ok(Checked { violations, body }) if violations.is_empty() => return Ok(body),
+            Ok(Checked { violations, body }) => (refusal(operation.id(), &violations), body),
+            Err(problem) => (problem, None),
         };
         self.broken(core, Side::Request, &problem.detail);
-        if how == Validation::Enforce { Err(problem) } else { Ok(()) }
+        if how == Validation::Enforce { Err(problem) } else { Ok(rule) }
     }
 
     fn broken(&self, core: &Core, side: Side, why: &str) {
@@ -146,21 +148,21 @@ impl Bridged {
         core.node.violations.note(&self.member.service, operation, side, why, &core.node.clock);
     }
 
-    /// The body of a request, once it was read if the document says what it has to be.
+    /// The body of a request, once it was read and held to what [`Self::admit`] gave.
     ///
     /// # Errors
     /// What is wrong with it, or that it broke.
-    pub(crate) async fn read(
+    pub(crate) async fn hold(
         &self,
         core: &Core,
+        rule: &BodyRule,
         head: &mut Parts,
         body: Body,
     ) -> Result<Body, Stop> {
-        let Some(operation) = self.operation() else { return Ok(body) };
+        if body.is_end_stream() {
+            return Ok(body);
+        }
         let how = self.member.config.requests;
-        let skipped = how == Validation::Off || body.is_end_stream();
-        let rule = if skipped { None } else { operation.body_rule(&head.headers) };
-        let Some(rule) = rule else { return Ok(body) };
         if head.headers.contains_key(header::CONTENT_ENCODING) {
             let detail = "a compressed body cannot be held against the API's document";
             self.broken(core, Side::Request, detail);
@@ -169,10 +171,11 @@ impl Bridged {
             }
             return Err(Stop::Refused(Problem::new(Code::UnsupportedMediaType, detail)));
         }
-        let bytes = body.collect().await.map_err(Stop::Body)?.to_bytes();
+        let bytes = body.whole().await.map_err(Stop::Body)?;
         let violations = rule.violations(&bytes);
         if !violations.is_empty() {
-            let problem = refusal(operation.id(), &violations);
+            let id = self.operation().map(Operation::id).unwrap_or_default();
+            let problem = refusal(id, &violations);
             self.broken(core, Side::Request, &problem.detail);
             if how == Validation::Enforce {
                 return Err(Stop::Refused(problem));

@@ -2,10 +2,9 @@
 
 use crate::{
     connection::{Conn, KnownCharge},
-    grpc::Form,
+    ticket::Ticket,
 };
-use http::Response;
-use soa::Body;
+use protocol::Problem;
 use std::{net::IpAddr, sync::Arc};
 use traffic_cop::{
     analytics::RouteId,
@@ -62,9 +61,14 @@ pub(crate) async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<D
     }
 }
 
-/// What a caller is told whose limit is used up.
-pub(crate) fn limited(decision: &Decision, form: Form) -> Response<Body> {
-    let mut answer = form.refused(&decision.problem());
-    decision.write_headers(answer.headers_mut());
-    answer
+/// Notes what the limits said.
+///
+/// # Errors
+/// `rate_limited`, or `store_unavailable` if nobody can say.
+pub(crate) fn noted(decision: Option<Decision>, ticket: &mut Ticket) -> Result<(), Problem> {
+    let Some(decision) = decision else { return Ok(()) };
+    let allowed = if decision.allowed() { Ok(()) } else { Err(decision.problem()) };
+    ticket.owing = decision.owing();
+    ticket.decision = Some(decision);
+    allowed
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     bridged::{self, Call},
-    charge::{charge, limited, settled},
+    charge::{self, charge, settled},
     config::Auth,
     connection::Conn,
     core::{Mounted, Snapshot},
@@ -32,7 +32,6 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
-use traffic_cop::limit::Decision;
 
 /// Answers one request of a connection. `body`: what follows its head, if anything does.
 pub(crate) async fn serve(
@@ -43,7 +42,6 @@ pub(crate) async fn serve(
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
     let mut ticket = Ticket::new(Rc::clone(&conn), &trace);
-    let id = trace.id.clone();
     ticket.asked = head.uri.path_and_query().map(|target| (head.method.clone(), target.clone()));
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
@@ -61,7 +59,7 @@ pub(crate) async fn serve(
     if !is_h2 && (unread || broken || leaving) {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    sealed(answer, id, ticket, is_h2, form)
+    sealed(answer, ticket, is_h2, form)
 }
 
 /// Answers bytes that are no request.
@@ -70,17 +68,24 @@ pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
     let mut ticket = Ticket::new(Rc::clone(conn), &trace);
     ticket.route = conn.core.node.misframed;
     let answer = ticket.refused(&refusal.problem(), Form::Http);
-    sealed(answer, trace.id, ticket, false, Form::Http)
+    sealed(answer, ticket, false, Form::Http)
 }
 
 fn sealed(
     mut answer: Response<Body>,
-    id: HeaderValue,
     mut ticket: Ticket,
     is_h2: bool,
     form: Form,
 ) -> Response<Outgoing> {
-    answer.headers_mut().insert(fields::REQUEST_ID, id);
+    ticket.answered(answer.headers_mut());
+    if is_h2 {
+        // By HTTP/1 they are written beside the others.
+        ticket.fields(|name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                answer.headers_mut().insert(name, value);
+            }
+        });
+    }
     ticket.status = form.counted(&answer);
     answer.map(|body| Outgoing::new(body, ticket, is_h2, form))
 }
@@ -97,6 +102,8 @@ pub(crate) struct Noted {
     pub(crate) tracestate: bool,
     pub(crate) timeout: Option<HeaderValue>,
     pub(crate) explain: bool,
+    /// One of the fields came by which calls between services say what they want.
+    pub(crate) wishes: bool,
     /// Zero without `Content-Length`; the largest number there is if it is malformed.
     pub(crate) length: u64,
 }
@@ -118,6 +125,8 @@ impl Noted {
                 noted.timeout.get_or_insert_with(|| value.clone());
             } else if *name == fields::EXPLAIN {
                 noted.explain = true;
+            } else if bridged::is_wish(name) {
+                noted.wishes = true;
             }
         }
         noted
@@ -192,7 +201,7 @@ async fn handle(
         Chosen::Route(route, target) => (route, target),
         Chosen::Call(path) => {
             // Kept small for those who call no service.
-            let found = bridged::look_up(conn, &head, path, asked.client.is_none(), ticket);
+            let found = bridged::look_up(conn, &head, path, &asked, ticket);
             let (route, target, call) = Box::pin(found).await?;
             asked.call = Some(call);
             (route, target)
@@ -304,14 +313,7 @@ async fn mount(
     ticket.caller.clone_from(&caller);
     let ip = asked.ip(conn);
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
-    let mut decision = settled(conn, decision).await;
-    if let Some(decision) = &decision
-        && !decision.allowed()
-    {
-        ticket.code = Some(Code::RateLimited);
-        return Ok(limited(decision, asked.form));
-    }
-    ticket.owing = decision.as_ref().and_then(Decision::owing);
+    charge::noted(settled(conn, decision).await, ticket)?;
     fields::strip_claims(request.headers_mut(), true);
     request.headers_mut().insert(fields::TRACEPARENT, asked.trace.parent);
     request.headers_mut().insert(fields::REQUEST_ID, asked.trace.id);
@@ -319,12 +321,5 @@ async fn mount(
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }
-    let mut answer = point.mount.call(request).await;
-    if let Some(decision) = &mut decision {
-        if let Some(owing) = &mut ticket.owing {
-            owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
-        }
-        decision.write_headers(answer.headers_mut());
-    }
-    Ok(answer)
+    Ok(point.mount.call(request).await)
 }

@@ -226,7 +226,8 @@ fn called(
         return Err(Problem::new(Code::Unauthenticated, "a credential is needed here"));
     };
     bridged::speaks_for(&snapshot.config.realms, caller)?;
-    let (route, asked) = bridged::choose(snapshot, method, target, path, headers)?;
+    let wanted = bridged::wanted(headers)?;
+    let (route, asked) = bridged::choose(snapshot, &wanted, method, target, path, headers)?;
     told.route = Some(route.name.clone());
     limits(node, question, &route.name, told)?;
     crosses(&route, Some(caller), told)?;

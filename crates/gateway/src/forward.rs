@@ -3,7 +3,7 @@
 use crate::{
     bridged::{self, Call},
     cache::Scope,
-    charge::{charge, limited, settled},
+    charge::{self, charge, settled},
     connection::{Conn, KnownAlike},
     content::{Stop, Turn},
     deadline,
@@ -26,7 +26,6 @@ use soa::{
     Added, Alike, Answered, Body, HostHeader, InflowFailure, LocalBody, Reply, Service, Terms, grpc,
 };
 use std::{rc::Rc, sync::Arc};
-use traffic_cop::limit::Decision;
 use types::Caller;
 
 /// Identifies, charges, and calls the service.
@@ -73,31 +72,18 @@ pub(crate) async fn forward(
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
-    let mut decision = settled(conn, decision).await;
-    if let Some(decision) = &decision
-        && !decision.allowed()
-    {
-        ticket.code = Some(Code::RateLimited);
-        return Ok(limited(decision, form));
-    }
-    ticket.owing = decision.as_ref().and_then(Decision::owing);
+    charge::noted(settled(conn, decision).await, ticket)?;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| !auth.identity) {
         match Box::pin(auth.ask(conn, &head, &asked, caller.as_deref())).await? {
             Verdict::Granted(_, fields) => granted = Some(fields),
-            Verdict::Refused(mut answer) => {
-                tell_limits(conn, &mut answer, &mut decision, ticket);
-                return Ok(answer);
-            }
+            Verdict::Refused(answer) => return Ok(answer),
         }
     }
+    let mut body_rule = None;
     if let Some(bridged) = &route.bridged {
         let call = asked.call.as_deref();
         let (caller, has_body) = (caller.as_deref(), body.is_some());
-        if let Err(problem) = bridged.admit(core, call, caller, &head, &target, has_body) {
-            let mut answer = ticket.refused(&problem, form);
-            tell_limits(conn, &mut answer, &mut decision, ticket);
-            return Ok(answer);
-        }
+        body_rule = bridged.admit(core, call, caller, &head, &target, has_body)?;
     }
     let (backend, mut key) = {
         let address = asked.address(conn);
@@ -137,19 +123,16 @@ pub(crate) async fn forward(
     };
     head.version = Version::HTTP_11;
     let mut body = inbound(body, route.body_bytes_max, ticket);
-    if let Some(bridged) = &route.bridged {
-        body = match Box::pin(bridged.read(core, &mut head, body)).await {
-            Ok(body) => body,
-            Err(Stop::Refused(problem)) => {
-                let mut answer = ticket.refused(&problem, form);
-                tell_limits(conn, &mut answer, &mut decision, ticket);
-                return Ok(answer);
-            }
-            Err(Stop::Body(source)) => {
-                let service = backend.service.name().to_owned();
-                return Err(failed(conn, ticket, &soa::Error::Body { service, source }));
-            }
-        };
+    let stopped = |stop, ticket: &Ticket| match stop {
+        Stop::Refused(problem) => problem,
+        Stop::Body(source) => {
+            let service = backend.service.name().to_owned();
+            failed(conn, ticket, &soa::Error::Body { service, source })
+        }
+    };
+    if let (Some(bridged), Some(rule)) = (&route.bridged, body_rule) {
+        let held = Box::pin(bridged.hold(core, rule, &mut head, body)).await;
+        body = held.map_err(|stop| stopped(stop, ticket))?;
     }
     if form == Form::Grpc {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -178,13 +161,7 @@ pub(crate) async fn forward(
         let scope = Scope { route: &route.name, service, caller };
         // Kept small for those who do nothing with bodies.
         let before = Box::pin(content.before(core, &scope, &mut head, body)).await;
-        let (turn, known) = before.map_err(|stop| match stop {
-            Stop::Refused(problem) => problem,
-            Stop::Body(source) => {
-                let service = service.to_owned();
-                failed(conn, ticket, &soa::Error::Body { service, source })
-            }
-        })?;
+        let (turn, known) = before.map_err(|stop| stopped(stop, ticket))?;
         body = match turn {
             Turn::Send(body) => body,
             Turn::Answer(answer) => {
@@ -195,7 +172,6 @@ pub(crate) async fn forward(
                 if let Some(bridged) = &route.bridged {
                     answer = bridged.answered(core, answer);
                 }
-                tell_limits(conn, &mut answer, &mut decision, ticket);
                 return Ok(answer);
             }
         };
@@ -228,7 +204,6 @@ pub(crate) async fn forward(
             answer.headers_mut().insert(fields::EXPLAIN, field);
         }
     }
-    tell_limits(conn, &mut answer, &mut decision, ticket);
     Ok(answer)
 }
 
@@ -263,20 +238,6 @@ fn explained(
         caller: Some(Arc::clone(caller)),
     };
     may.then(|| Box::new(explain(&core.node, snapshot, &question(), core.random())))
-}
-
-/// Tells the limits what the answer cost, and the client what is left.
-fn tell_limits(
-    conn: &Conn,
-    answer: &mut Response<Body>,
-    decision: &mut Option<Decision>,
-    ticket: &mut Ticket,
-) {
-    let Some(decision) = decision else { return };
-    if let Some(owing) = &mut ticket.owing {
-        owing.answered(&conn.core.node.clock, answer.headers_mut(), decision);
-    }
-    decision.write_headers(answer.headers_mut());
 }
 
 /// Makes the header fields fit for a service; gives those that come on top, whose names no client

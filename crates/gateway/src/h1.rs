@@ -13,7 +13,7 @@ use crate::{
     h1::inbound::{Inbound, Next, RequestBody},
     ticket::Outgoing,
 };
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as _;
 use http1::{Bounds, Framed, RequestHead, SendError, Sending};
 use std::{
@@ -168,8 +168,12 @@ async fn send(
         let now = httpdate::fmt_http_date(now);
         parts.headers.extend(HeaderValue::try_from(now).ok().map(|now| (header::DATE, now)));
     }
-    let mut sending = Sending::new(framed, body, |out| {
-        http1::response_head(out, parts.status, &parts.headers, framed);
+    let mut sending = Sending::new(framed, body, |out, body| {
+        let ticket = body.ticket();
+        let is_replaced = |name: &HeaderName| ticket.sets(name);
+        http1::response_head(out, parts.status, &parts.headers, framed, is_replaced, |out| {
+            ticket.fields(|name, value| http1::field(out, name.as_str(), value));
+        });
     });
     http1::give_back(parts.headers);
     poll_fn(|cx| {
@@ -198,9 +202,8 @@ fn framed(status: StatusCode, headers: &HeaderMap, body: &Outgoing, asked: &Aske
     if asked.method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         return Framed::Bodiless;
     }
-    let declared = headers.get(header::CONTENT_LENGTH);
-    let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
-    match declared.or(body.size_hint().exact()) {
+    let declared = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    match body.size_hint().exact().or_else(declared) {
         Some(length) => Framed::Length(length),
         None if asked.is_old => Framed::Close,
         None => Framed::Chunked,

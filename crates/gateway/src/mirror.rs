@@ -78,7 +78,7 @@ impl Mirror {
             return Ok(body);
         }
         let Some(place) = Place::take(core) else { return Ok(body) };
-        let bytes = body.collect().await?.to_bytes();
+        let bytes = body.whole().await?;
         let mut head = Box::new(head.clone());
         head.headers.insert(MIRRORED, HeaderValue::from_static("1"));
         tokio::task::spawn_local(send(place, Arc::clone(&self.service), head, bytes.clone()));

@@ -4,13 +4,14 @@ use crate::{
     canary::{Canary, Side},
     connection::Conn,
     core::Snapshot,
+    fields,
     grpc::{self, Form},
     trace::{self, Trace},
     watch::Owed,
     witness::Witnessed,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use protocol::{Code, Problem};
 use soa::{Body, BoxError, Inflow, InflowFailure, Instance};
@@ -23,7 +24,7 @@ use std::{
 };
 use traffic_cop::{
     analytics::{self, RouteId, RouteName, Sample},
-    limit::Owing,
+    limit::{Decision, Owing},
 };
 use types::Caller;
 
@@ -41,12 +42,16 @@ pub(crate) struct Ticket {
     pub(crate) bytes_out: u64,
     /// The trial that the request is part of, and its side.
     pub(crate) trial: Option<(Arc<Canary>, Side)>,
+    /// What the limits said.
+    pub(crate) decision: Option<Decision>,
     /// What limits are to be told of the answer and of the end.
     pub(crate) owing: Option<Owing>,
     /// What was asked for.
     pub(crate) asked: Option<(Method, PathAndQuery)>,
     /// Its `traceparent`.
     trace: HeaderValue,
+    /// Its `X-Request-Id`.
+    id: HeaderValue,
     /// Which instance answered.
     pub(crate) instance: Option<Arc<Instance>>,
     /// Why the request was refused here.
@@ -65,9 +70,11 @@ impl Ticket {
             inflow: None,
             bytes_out: 0,
             trial: None,
+            decision: None,
             owing: None,
             asked: None,
             trace: trace.parent.clone(),
+            id: trace.id.clone(),
             instance: None,
             code: None,
             conn,
@@ -80,6 +87,27 @@ impl Ticket {
     pub(crate) fn refused(&mut self, problem: &Problem, form: Form) -> Response<Body> {
         self.code = Some(problem.code);
         form.refused(problem)
+    }
+
+    /// Tells the limits what the head of an answer says that it cost.
+    pub(crate) fn answered(&mut self, head: &mut HeaderMap) {
+        if let (Some(owing), Some(decision)) = (&mut self.owing, &mut self.decision) {
+            owing.answered(&self.conn.core.node.clock, head, decision);
+        }
+    }
+
+    /// Gives `field` the name and value of each field of the answer that is ours to set.
+    pub(crate) fn fields(&self, mut field: impl FnMut(&HeaderName, &[u8])) {
+        field(&fields::REQUEST_ID, self.id.as_bytes());
+        if let Some(decision) = &self.decision {
+            decision.tell(field);
+        }
+    }
+
+    /// Whether [`Self::fields`] has a field of that name, which no service may set then.
+    pub(crate) fn sets(&self, name: &HeaderName) -> bool {
+        let of_limits = self.decision.as_ref().is_some_and(|decision| decision.tells(name));
+        of_limits || *name == fields::REQUEST_ID
     }
 
     /// Tells whoever wants to know what became of a request of a session.
@@ -166,6 +194,11 @@ impl Outgoing {
     pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool, form: Form) -> Self {
         let owed = is_h2.then(|| ticket.conn.watch.owe());
         Self { body, ticket, owed, form, over: false }
+    }
+
+    /// The record of the request.
+    pub(crate) fn ticket(&self) -> &Ticket {
+        &self.ticket
     }
 
     /// Says how a call of gRPC ended, and counts it.

@@ -53,13 +53,21 @@ pub fn request_head(
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, headers, framed);
+    fields(out, headers, framed, |_| false);
     more(out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the head of a response.
-pub fn response_head(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, framed: Framed) {
+/// Writes the head of a response; `more` writes fields that come instead of those whose names
+/// `is_replaced` has, none of which frames.
+pub fn response_head(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    framed: Framed,
+    is_replaced: impl Fn(&HeaderName) -> bool,
+    more: impl FnOnce(&mut Vec<u8>),
+) {
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     } else {
@@ -69,12 +77,18 @@ pub fn response_head(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap,
         out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    fields(out, headers, framed);
+    fields(out, headers, framed, is_replaced);
+    more(out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Every field but those that frame, and then these, once.
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap, framed: Framed) {
+/// Every field but those that frame or are left out, and then the former, once.
+fn fields(
+    out: &mut Vec<u8>,
+    headers: &HeaderMap,
+    framed: Framed,
+    is_left_out: impl Fn(&HeaderName) -> bool,
+) {
     let frames = |name: &HeaderName| match framed {
         Framed::Bodiless => *name == header::TRANSFER_ENCODING,
         Framed::Nothing | Framed::Length(_) | Framed::Chunked | Framed::Close => {
@@ -82,7 +96,7 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap, framed: Framed) {
         }
     };
     for (name, value) in headers {
-        if !frames(name) {
+        if !frames(name) && !is_left_out(name) {
             field(out, name.as_str(), value.as_bytes());
         }
     }
@@ -135,11 +149,11 @@ pub struct Sending<B> {
 }
 
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Sending<B> {
-    /// The message whose head `write_head` writes, and this body.
+    /// The message of this body and the head that `write_head` writes before it.
     #[must_use]
-    pub fn new(framed: Framed, body: B, write_head: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub fn new(framed: Framed, body: B, write_head: impl FnOnce(&mut Vec<u8>, &B)) -> Self {
         let mut head = SPARE.take();
-        write_head(&mut head);
+        write_head(&mut head, &body);
         let ended = matches!(framed, Framed::Bodiless | Framed::Nothing | Framed::Length(0));
         Self { body, framed, ended, out: head, at: 0, data: Bytes::new(), tail: b"", written: 0 }
     }

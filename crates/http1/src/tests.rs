@@ -231,7 +231,7 @@ fn responses_end_where_their_heads_say() {
 fn sent(framed: Framed, pieces: &[&'static [u8]], room: usize) -> Result<Vec<u8>, SendError> {
     let frames = pieces.iter().map(|piece| Ok(http_body::Frame::data(Bytes::from_static(piece))));
     let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-    let mut sending = Sending::new(framed, body, |head| head.extend(b"head;"));
+    let mut sending = Sending::new(framed, body, |head, _| head.extend(b"head;"));
     let mut out = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     let polled = sending.poll(&mut cx, |_, slices: &[IoSlice<'_>]| {
@@ -274,7 +274,7 @@ fn what_is_sent_is_what_the_head_says_however_little_the_socket_takes() {
 #[tokio::test]
 async fn a_whole_body_is_one_piece() {
     let body = Full::new(Bytes::from_static(b"abc")).map_err(|never| match never {});
-    let mut sending = Sending::new(Framed::Length(3), body, |_| {});
+    let mut sending = Sending::new(Framed::Length(3), body, |_, _| {});
     let mut writes = 0;
     let done = std::future::poll_fn(|cx| {
         sending.poll(cx, |_, slices| {

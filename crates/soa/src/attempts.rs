@@ -20,7 +20,6 @@ use crate::{
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use smallvec::SmallVec;
 use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
@@ -46,7 +45,7 @@ impl Payload {
     /// What the body broke with.
     pub(crate) async fn kept(body: Body, max: u64) -> Result<Self, BoxError> {
         if body.size_hint().exact().is_some_and(|length| length <= max) {
-            Ok(Self::Kept(body.collect().await?.to_bytes()))
+            Ok(Self::Kept(body.whole().await?))
         } else {
             Ok(Self::Once(body))
         }

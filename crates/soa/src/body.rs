@@ -3,8 +3,8 @@
 use crate::{instance::Lease, link::Link, pool::Pool};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use http_body::{Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use http1::Decoder;
 use std::{
     cell::Cell,
@@ -60,6 +60,24 @@ impl From<Bytes> for Body {
 impl From<UnsyncBoxBody<Bytes, BoxError>> for Body {
     fn from(body: UnsyncBoxBody<Bytes, BoxError>) -> Self {
         Self::Boxed(body)
+    }
+}
+
+impl Body {
+    /// All of it. What comes in one piece is not copied.
+    ///
+    /// # Errors
+    /// What it broke with.
+    pub async fn whole(mut self) -> Result<Bytes, BoxError> {
+        let first = match self.frame().await.transpose()? {
+            Some(frame) => frame.into_data().unwrap_or_default(),
+            None => return Ok(Bytes::new()),
+        };
+        if self.is_end_stream() {
+            return Ok(first);
+        }
+        let rest = self.collect().await?.to_bytes();
+        Ok(if rest.is_empty() { first } else { [first, rest].concat().into() })
     }
 }
 

@@ -205,7 +205,7 @@ impl Exchange {
             Some(length) => Framed::Length(length),
             None => Framed::Chunked,
         };
-        let sending = Sending::new(framed, body, |out| {
+        let sending = Sending::new(framed, body, |out, _| {
             http1::request_head(out, &head.method, target, &head.headers, framed, more);
         });
         Self {

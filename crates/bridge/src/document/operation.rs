@@ -129,6 +129,15 @@ impl Statuses {
     }
 }
 
+/// What the head of a request has shown.
+#[derive(Debug)]
+pub struct Checked<'a> {
+    /// What in it breaks the document.
+    pub violations: Vec<Violation>,
+    /// What the body is held to, if one follows that has to be read for that.
+    pub body: Option<&'a BodyRule>,
+}
+
 /// An operation.
 #[derive(Debug)]
 pub struct Operation {
@@ -293,7 +302,7 @@ impl Operation {
         (!self.security.is_empty()).then(|| self.security.iter().map(Alternative::scopes))
     }
 
-    /// What in the head of a request breaks the document. `path` is as it came, below where the API
+    /// Holds the head of a request to the document. `path` is as it came, below where the API
     /// begins; `has_body`: whether a body follows.
     ///
     /// # Errors
@@ -304,8 +313,8 @@ impl Operation {
         query: Option<&str>,
         headers: &HeaderMap,
         has_body: bool,
-    ) -> Result<Vec<Violation>, Problem> {
-        let mut violations = Vec::new();
+    ) -> Result<Checked<'_>, Problem> {
+        let (mut violations, mut body) = (Vec::new(), None);
         let said = Said { path, query, headers };
         self.parameters.iter().for_each(|known| known.check(&said, &mut violations));
         if !has_body && self.body_required {
@@ -313,21 +322,19 @@ impl Operation {
         }
         if has_body && !self.body.is_empty() {
             let media = headers.get(header::CONTENT_TYPE);
-            if matches!(self.body.of(media), Known::None) {
-                let detail = match media.and_then(|media| media.to_str().ok()) {
-                    Some(media) => format!("`{}` does not take bodies of {media}", self.id),
-                    None => format!("a body for `{}` needs a `Content-Type`", self.id),
-                };
-                return Err(Problem::new(Code::UnsupportedMediaType, detail));
-            }
+            body = match self.body.of(media) {
+                Known::Json(rule) => Some(rule),
+                Known::Opaque => None,
+                Known::None => {
+                    let detail = match media.and_then(|media| media.to_str().ok()) {
+                        Some(media) => format!("`{}` does not take bodies of {media}", self.id),
+                        None => format!("a body for `{}` needs a `Content-Type`", self.id),
+                    };
+                    return Err(Problem::new(Code::UnsupportedMediaType, detail));
+                }
+            };
         }
-        Ok(violations)
-    }
-
-    /// What a body with these fields is held to, if it has to be read for that.
-    #[must_use]
-    pub fn body_rule(&self, headers: &HeaderMap) -> Option<&BodyRule> {
-        self.body.of(headers.get(header::CONTENT_TYPE)).rule()
+        Ok(Checked { violations, body })
     }
 
     /// What the body of an answer is held to, if the document says anything of it.

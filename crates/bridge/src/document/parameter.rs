@@ -203,7 +203,8 @@ impl Parameter {
         match self.place {
             Place::Path => {
                 let mut segments = said.path.as_bytes().split(|byte| *byte == b'/');
-                segments.nth(self.segment).into_iter().map(decoded).collect()
+                let segment = segments.nth(self.segment).map(decoded).transpose()?;
+                Ok(segment.map_or_else(Texts::new, |segment| Texts::from_buf([segment])))
             }
             Place::Query => {
                 let pairs = url::form_urlencoded::parse(said.query.unwrap_or_default().as_bytes());

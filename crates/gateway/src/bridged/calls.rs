@@ -12,6 +12,7 @@ use crate::{
     config::{Auth, Config, ConfigError, RouteConfig},
     connection::Conn,
     core::Snapshot,
+    exchange::Asked,
     identify::{identify, identify_by},
     path::without_parameters,
     route::{Match, Route, Table, Whose},
@@ -20,7 +21,7 @@ use crate::{
 };
 use ahash::AHashMap;
 use bridge::{Member, Realm, Realms, Wanted};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts};
+use http::{HeaderMap, HeaderName, Method, Uri, request::Parts};
 use memchr::memchr_iter;
 use protocol::{Code, Problem};
 use soa::Services;
@@ -33,13 +34,18 @@ const PREFIX: &str = "/crosstown/v1/call/";
 /// The credential of the user for whom a service calls, as in `Authorization`.
 const ON_BEHALF_OF: HeaderName = HeaderName::from_static("x-crosstown-on-behalf-of");
 /// The version that is wanted.
-const VERSION: &str = "x-crosstown-version";
+const VERSION: HeaderName = HeaderName::from_static("x-crosstown-version");
 /// Words that the service has to have, separated by commas.
-const TAGS: &str = "x-crosstown-tags";
+const TAGS: HeaderName = HeaderName::from_static("x-crosstown-tags");
 /// Tells a service which realm calls.
 pub(crate) const REALM: HeaderName = HeaderName::from_static("x-crosstown-realm");
 /// Tells a service who speaks for that realm.
 pub(crate) const ACTOR: HeaderName = HeaderName::from_static("x-crosstown-actor");
+
+/// Whether a field is one by which a call says what it wants.
+pub(crate) fn is_wish(name: &HeaderName) -> bool {
+    *name == ON_BEHALF_OF || *name == VERSION || *name == TAGS
+}
 
 /// Whether a path, which is below a mount, is a call.
 pub(crate) fn is_call(path: &str) -> bool {
@@ -93,14 +99,17 @@ pub(crate) async fn look_up(
     conn: &Conn,
     head: &Parts,
     path: Option<String>,
-    is_direct: bool,
+    asked: &Asked,
     ticket: &mut Ticket,
 ) -> Result<(Arc<Route>, Target, Box<Call>), Problem> {
+    let is_direct = asked.client.is_none();
     let actor = identify(conn, Auth::Required, &head.headers, is_direct).await?;
     let actor =
         actor.ok_or_else(|| Problem::new(Code::Unauthenticated, "a credential is needed here"))?;
     ticket.caller = Some(Arc::clone(&actor));
-    let subject = match head.headers.get(ON_BEHALF_OF) {
+    // Most calls have no wishes, which were looked for already.
+    let wishes = asked.noted.wishes.then_some(&head.headers);
+    let subject = match wishes.and_then(|headers| headers.get(ON_BEHALF_OF)) {
         Some(credential) => identify_by(conn, credential).await?,
         None => Arc::clone(&actor),
     };
@@ -108,7 +117,8 @@ pub(crate) async fn look_up(
     let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
     let realm = Arc::clone(speaks_for(&snapshot.config.realms, &actor)?);
     let path = path.as_deref().unwrap_or(head.uri.path());
-    let (route, target) = choose(snapshot, &head.method, &head.uri, path, &head.headers)?;
+    let wanted = wishes.map_or_else(|| Ok(Wanted::default()), wanted)?;
+    let (route, target) = choose(snapshot, &wanted, &head.method, &head.uri, path, &head.headers)?;
     Ok((route, target, Box::new(Call { realm, actor, subject })))
 }
 
@@ -126,6 +136,7 @@ pub(crate) fn speaks_for<'r>(
 /// The route of a call, and what its service is asked for. `path` is that of `uri`, normalised.
 pub(crate) fn choose(
     snapshot: &Snapshot,
+    wanted: &Wanted,
     method: &Method,
     uri: &Uri,
     path: &str,
@@ -138,7 +149,7 @@ pub(crate) fn choose(
     let unknown = |detail: String| Problem::new(Code::NoRoute, detail);
     let table = snapshot
         .calls
-        .find(named, &wanted(headers)?)
+        .find(named, wanted)
         .ok_or_else(|| unknown(format!("the realm `{realm}` has no such service `{name}`")))?;
     let rest = if base == path.len() { "/" } else { &path[base..] };
     let rest = without_parameters(rest);
@@ -154,30 +165,22 @@ pub(crate) fn choose(
     }
 }
 
-fn wanted(headers: &HeaderMap) -> Result<Wanted, Problem> {
-    let (mut version, mut tags) = (None, None);
-    // Most calls have neither, which one look tells.
-    for (name, value) in headers {
-        match name.as_str() {
-            VERSION => _ = version.get_or_insert(value),
-            TAGS => _ = tags.get_or_insert(value),
-            _ => {}
-        }
-    }
-    let version = text(VERSION, version)?.map(|text| {
+/// Which service a call wants.
+pub(crate) fn wanted(headers: &HeaderMap) -> Result<Wanted, Problem> {
+    let version = text(headers, &VERSION)?.map(|text| {
         text.parse().map_err(|_| {
             let detail = format!("`{VERSION}: {text}` is no version, such as `2` or `^2.1`");
             Problem::new(Code::BadRequest, detail)
         })
     });
-    let tags = text(TAGS, tags)?.map_or_else(Vec::new, |tags| {
+    let tags = text(headers, &TAGS)?.map_or_else(Vec::new, |tags| {
         let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
         tags.map(str::to_owned).collect()
     });
     Ok(Wanted { version: version.transpose()?, tags })
 }
 
-fn text<'h>(name: &str, value: Option<&'h HeaderValue>) -> Result<Option<&'h str>, Problem> {
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
     let refused = || Problem::new(Code::BadRequest, format!("`{name}` cannot be read"));
-    value.map(|value| value.to_str().map_err(|_| refused())).transpose()
+    headers.get(name).map(|value| value.to_str().map_err(|_| refused())).transpose()
 }

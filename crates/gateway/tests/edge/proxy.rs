@@ -1,7 +1,12 @@
 //! What lies between a client and a service when both are well-behaved, and when one is not.
 
 use crate::support::{Client, Edge, Origin, config, nowhere, origin, services, soon};
+use bytes::Bytes;
 use gateway::{Auth, Body, Config, MountPoint, RouteConfig, Upgrade};
+use http::{HeaderValue, Request};
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
     rc::Rc,
     sync::{
@@ -509,6 +514,60 @@ async fn limits_are_charged_and_everything_is_recorded() {
     counted.sort();
     let expected = [("_framing", 1), ("_unmatched", 1), ("all", 3)];
     assert_eq!(counted, expected.map(|(name, count)| (name.to_owned(), count)));
+}
+
+#[tokio::test]
+async fn fields_that_are_ours_replace_those_of_a_service() {
+    let origin = origin(|mut client: Client, _| async move {
+        while client.head().await.is_some() {
+            client
+                .send(
+                    "HTTP/1.1 200 OK\r\nx-request-id: theirs\r\nratelimit: theirs\r\n\
+                     ratelimit-policy: theirs\r\nx-own: theirs\r\ncontent-length: 0\r\n\r\n",
+                )
+                .await;
+        }
+    })
+    .await;
+    let edge = |rules| {
+        let services = services(&[&origin]);
+        Edge::with(one_worker(), &services, rules, None, Arc::new(|_| Vec::new()))
+    };
+    let rule = Rule::new("few", Per::Ip, 9, Duration::from_secs(3600));
+    for (rules, limits) in [(Vec::new(), "theirs"), (vec![rule], "\"few\";")] {
+        let edge = edge(rules);
+        let by_1 = edge.ask(GET).await.head.to_ascii_lowercase();
+        let by_1: Vec<(String, String)> = by_1
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let socket = tokio::net::TcpStream::connect(edge.gateway.local_addr()).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/a").body(Empty::<Bytes>::new()).unwrap();
+        let by_2 = sender.send_request(request).await.unwrap().headers().clone();
+        let by_2 = by_2.iter().map(|(name, value)| (name.to_string(), said(value))).collect();
+        for fields in [by_1, by_2] {
+            let of = |name: &str| {
+                let found: Vec<&str> = fields
+                    .iter()
+                    .filter(|(held, _)| held == name)
+                    .map(|(_, value)| &**value)
+                    .collect();
+                assert_eq!(found.len(), 1, "{name} in {fields:?}");
+                found[0]
+            };
+            assert!(of("ratelimit").starts_with(limits), "{fields:?}");
+            assert!(of("ratelimit-policy").starts_with(limits), "{fields:?}");
+            assert_eq!((of("x-request-id").len(), of("x-own")), (16, "theirs"), "{fields:?}");
+        }
+    }
+}
+
+fn said(value: &HeaderValue) -> String {
+    value.to_str().unwrap().to_owned()
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::limit::{
 };
 use bytes::Bytes;
 use clock::SharedClock;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue};
 use protocol::{Code, Problem};
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
@@ -316,13 +316,14 @@ impl Decision {
         }
     }
 
-    /// Sets `RateLimit-Policy` (every rule) and `RateLimit` (the one with least left), as
-    /// draft-ietf-httpapi-ratelimit-headers-11 has them, and `Retry-After` on a refusal.
-    pub fn write_headers(&self, headers: &mut HeaderMap) {
+    /// Gives `tell` the name and value of `RateLimit-Policy` (every rule) and `RateLimit` (the one
+    /// with least left), as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    pub fn tell(&self, mut tell: impl FnMut(&HeaderName, &[u8])) {
         let Some((at, taken)) = self.tightest else { return };
         let Buckets { parts, policy, .. } = &*self.charge.0;
-        if let Some(policy) = policy.clone().or_else(|| self.charge.0.policy_now()) {
-            headers.insert(RATELIMIT_POLICY, policy);
+        let of_now = if policy.is_none() { self.charge.0.policy_now() } else { None };
+        if let Some(policy) = policy.as_ref().or(of_now.as_ref()) {
+            tell(&RATELIMIT_POLICY, policy.as_bytes());
         }
         // On the hot path: no formatting machinery.
         let prefix = &parts[at].prefix;
@@ -332,12 +333,13 @@ impl Decision {
         text.extend_from_slice(b";t=");
         let reset = taken.reset.as_secs() + u64::from(taken.reset.subsec_nanos() > 0);
         text.extend_from_slice(itoa::Buffer::new().format(reset).as_bytes());
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
-            headers.insert(RATELIMIT, value);
-        }
-        if !self.allowed() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(taken.retry_after)));
-        }
+        tell(&RATELIMIT, &text);
+    }
+
+    /// Whether [`Self::tell`] tells a field of that name.
+    #[must_use]
+    pub fn tells(&self, name: &HeaderName) -> bool {
+        self.tightest.is_some() && (*name == RATELIMIT || *name == RATELIMIT_POLICY)
     }
 
     /// The refusal as an error for the client.
@@ -358,8 +360,4 @@ impl Decision {
             }
         }
     }
-}
-
-fn seconds_up(duration: Duration) -> u64 {
-    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }

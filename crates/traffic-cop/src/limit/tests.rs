@@ -1,6 +1,6 @@
 use super::{shared::Charged, *};
 use clock::{Clock, SharedClock};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::{Principal, PrincipalId, PrincipalKind, SessionId, TenantId, Timestamp};
 
@@ -21,6 +21,20 @@ fn subject<'a>(tenant: &'a TenantId, ip: &str) -> Subject<'a> {
     Subject { tenant: Some(tenant), principal: None, session: None, ip, route: "r" }
 }
 
+/// The fields by which a client is told of a decision.
+pub(super) fn told(decision: &Decision) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    decision.tell(|name, value| {
+        assert!(decision.tells(name));
+        assert!(headers.insert(name, HeaderValue::from_bytes(value).unwrap()).is_none());
+    });
+    if !decision.allowed() {
+        let refusal = decision.problem().to_response();
+        headers.insert(RETRY_AFTER, refusal.headers()[RETRY_AFTER].clone());
+    }
+    headers
+}
+
 #[test]
 fn a_bucket_takes_its_burst_and_then_its_rate() {
     let limits = by_rules(vec![rule("t", Per::Tenant, 10, 10)]);
@@ -32,8 +46,7 @@ fn a_bucket_takes_its_burst_and_then_its_rate() {
     }
     let refused = charge.take(at(5), 1);
     assert!(!refused.allowed());
-    let mut headers = HeaderMap::new();
-    refused.write_headers(&mut headers);
+    let headers = told(&refused);
     assert_eq!(headers["ratelimit-policy"], "\"t\";q=10;w=10");
     assert_eq!(headers["ratelimit"], "\"t\";r=0;t=10");
     assert_eq!(headers["retry-after"], "1");
@@ -145,12 +158,11 @@ fn a_rule_in_shadow_counts_whom_it_would_refuse_and_refuses_nobody() {
     let limits = by_rules(vec![shadow.clone(), rule("old", Per::Tenant, 4, 100)]);
     let acme = tenant("acme");
     let charge = limits.resolve(&subject(&acme, "::1"));
-    let mut headers = HeaderMap::new();
-    let mut admitted = 0;
+    let (mut headers, mut admitted) = (HeaderMap::new(), 0);
     for _ in 0..10 {
         let decision = charge.take(Duration::from_secs(5), 1);
         admitted += u32::from(decision.allowed());
-        decision.write_headers(&mut headers);
+        headers = told(&decision);
         assert!(!headers["ratelimit"].to_str().unwrap().contains("new"), "{headers:?}");
     }
     assert_eq!(headers["ratelimit-policy"], "\"old\";q=4;w=100");
@@ -193,7 +205,7 @@ fn answer(charge: &Charge, clock: &SharedClock, tokens: Option<&str>) -> Option<
     }
     owing.answered(clock, &mut head, &mut decision);
     owing.ended(clock, 1_000);
-    decision.write_headers(&mut head);
+    head.extend(told(&decision));
     Some(head)
 }
 
@@ -226,8 +238,7 @@ fn what_an_answer_says_that_it_cost_is_charged_and_may_be_owed() {
     let head = answer(&charge, &standing(5), Some("18")).unwrap();
     assert_eq!(head["ratelimit"], "\"tokens\";r=0;t=25");
     assert!(answer(&charge, &standing(5), Some("1")).is_none());
-    let mut head = HeaderMap::new();
-    charge.take_by(&standing(5), 1).write_headers(&mut head);
+    let head = told(&charge.take_by(&standing(5), 1));
     assert_eq!(head["ratelimit"], "\"tokens\";r=0;t=25");
     assert_eq!(head["retry-after"], "16");
     assert!(answer(&charge, &standing(20), Some("0")).is_none());
@@ -355,8 +366,7 @@ fn a_quota_that_cannot_be_is_refused_with_what_to_change() {
 
 /// What the fields of a decision say: what remains, and the seconds to the reset and to a retry.
 fn said(decision: &Decision) -> (u64, u64, Option<u64>) {
-    let mut headers = HeaderMap::new();
-    decision.write_headers(&mut headers);
+    let headers = told(decision);
     let text = headers["ratelimit"].to_str().unwrap();
     let mut numbers = text.split(['=', ';']).filter_map(|part| part.parse().ok());
     let retry = headers.get("retry-after").map(|wait| wait.to_str().unwrap().parse().unwrap());

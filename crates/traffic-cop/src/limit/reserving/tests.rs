@@ -1,6 +1,7 @@
 use super::*;
 use crate::limit::{
     Every, Limits, Measure, Mode, Named, Owners, PLACES, Per, Rule, Subject, shard_of, shards,
+    tests::told,
 };
 use async_trait::async_trait;
 use clock::ManualClock;
@@ -47,9 +48,7 @@ impl Node {
         let subject = Subject { tenant: Some(&tenant), principal, session, ip, route };
         let decision = self.limits.resolve(&subject).take_by(&self.clock, 1);
         let decision = decision.settle(&self.clock, 1).await;
-        let mut headers = HeaderMap::new();
-        decision.write_headers(&mut headers);
-        (decision.allowed(), headers)
+        (decision.allowed(), told(&decision))
     }
 
     /// How many of `most` requests are let in.
