@@ -6,7 +6,7 @@ use crate::{
     violation::{Place, Violation},
 };
 use http::HeaderMap;
-use percent_encoding::percent_decode;
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -197,12 +197,15 @@ impl Parameter {
 
     /// Every value that the request has of it.
     fn texts<'s>(&self, said: &Said<'s>) -> Result<Texts<'s>, &'static str> {
-        fn decoded(text: &[u8]) -> Result<Cow<'_, str>, &'static str> {
-            percent_decode(text).decode_utf8().map_err(|_| "it is not in UTF-8")
+        fn decoded(text: &str) -> Result<Cow<'_, str>, &'static str> {
+            if !text.contains('%') {
+                return Ok(Cow::Borrowed(text));
+            }
+            percent_decode_str(text).decode_utf8().map_err(|_| "it is not in UTF-8")
         }
         match self.place {
             Place::Path => {
-                let mut segments = said.path.as_bytes().split(|byte| *byte == b'/');
+                let mut segments = said.path.split('/');
                 let segment = segments.nth(self.segment).map(decoded).transpose()?;
                 Ok(segment.map_or_else(Texts::new, |segment| Texts::from_buf([segment])))
             }
@@ -221,7 +224,7 @@ impl Parameter {
                     fields.filter_map(|field| field.to_str().ok()).flat_map(|f| f.split(';'));
                 let pairs = pairs.filter_map(|pair| pair.trim().split_once('='));
                 let found = pairs.filter(|(name, _)| *name == self.name);
-                found.map(|(_, value)| decoded(value.as_bytes())).collect()
+                found.map(|(_, value)| decoded(value)).collect()
             }
             Place::Body => Ok(Texts::new()),
         }

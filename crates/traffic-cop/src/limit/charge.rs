@@ -12,6 +12,7 @@ use bytes::Bytes;
 use clock::SharedClock;
 use http::{HeaderName, HeaderValue};
 use protocol::{Code, Problem};
+use smallvec::SmallVec;
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -326,9 +327,7 @@ impl Decision {
             tell(&RATELIMIT_POLICY, policy.as_bytes());
         }
         // On the hot path: no formatting machinery.
-        let prefix = &parts[at].prefix;
-        let mut text = Vec::with_capacity(prefix.len() + 43);
-        text.extend_from_slice(prefix);
+        let mut text = SmallVec::<[u8; 96]>::from_slice(&parts[at].prefix);
         text.extend_from_slice(itoa::Buffer::new().format(taken.remaining).as_bytes());
         text.extend_from_slice(b";t=");
         let reset = taken.reset.as_secs() + u64::from(taken.reset.subsec_nanos() > 0);
