@@ -41,13 +41,13 @@ pub(crate) async fn serve(
 ) -> Response<Outgoing> {
     let noted = Noted::of(&head.headers);
     let trace = Trace::new(&conn, noted.traceparent.as_ref());
-    let mut ticket = Ticket::new(Rc::clone(&conn), &trace);
+    let mut ticket = Box::new(Ticket::new(Rc::clone(&conn), trace));
     ticket.asked = head.uri.path_and_query().map(|target| (head.method.clone(), target.clone()));
     let is_h2 = head.version == Version::HTTP_2;
     let switching = head.extensions.get::<Upgrade>().is_some();
     let form = if is_h2 { Form::of(&head) } else { Form::Http };
-    let asked = Asked { trace, noted, switching, form, client: None, call: None };
-    let mut answer = match handle(&conn, head, body, asked, &mut ticket).await {
+    let mut asked = Asked { noted, switching, form, client: None, call: None };
+    let mut answer = match handle(&conn, head, body, &mut asked, &mut ticket).await {
         Ok(answer) => answer,
         Err(problem) => ticket.refused(&problem, form),
     };
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
 /// Answers bytes that are no request.
 pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
     let trace = Trace::new(conn, None);
-    let mut ticket = Ticket::new(Rc::clone(conn), &trace);
+    let mut ticket = Box::new(Ticket::new(Rc::clone(conn), trace));
     ticket.route = conn.core.node.misframed;
     let answer = ticket.refused(&refusal.problem(), Form::Http);
     sealed(answer, ticket, false, Form::Http)
@@ -73,7 +73,7 @@ pub(crate) fn refuse(conn: &Rc<Conn>, refusal: Refusal) -> Response<Outgoing> {
 
 fn sealed(
     mut answer: Response<Body>,
-    mut ticket: Ticket,
+    mut ticket: Box<Ticket>,
     is_h2: bool,
     form: Form,
 ) -> Response<Outgoing> {
@@ -135,7 +135,6 @@ impl Noted {
 
 /// What is known of a request besides the request.
 pub(crate) struct Asked {
-    pub(crate) trace: Trace,
     pub(crate) noted: Noted,
     /// It asks for another protocol.
     pub(crate) switching: bool,
@@ -163,7 +162,7 @@ async fn handle(
     conn: &Conn,
     mut head: Box<Parts>,
     body: Option<LocalBody>,
-    mut asked: Asked,
+    asked: &mut Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
@@ -201,7 +200,7 @@ async fn handle(
         Chosen::Route(route, target) => (route, target),
         Chosen::Call(path) => {
             // Kept small for those who call no service.
-            let found = bridged::look_up(conn, &head, path, &asked, ticket);
+            let found = bridged::look_up(conn, &head, path, asked, ticket);
             let (route, target, call) = Box::pin(found).await?;
             asked.call = Some(call);
             (route, target)
@@ -300,7 +299,7 @@ async fn mount(
     conn: &Conn,
     mounted: &Mounted,
     mut request: Request<Body>,
-    asked: Asked,
+    asked: &Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let point = &mounted.point;
@@ -315,8 +314,8 @@ async fn mount(
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
     charge::noted(settled(conn, decision).await, ticket)?;
     fields::strip_claims(request.headers_mut(), true);
-    request.headers_mut().insert(fields::TRACEPARENT, asked.trace.parent);
-    request.headers_mut().insert(fields::REQUEST_ID, asked.trace.id);
+    request.headers_mut().insert(fields::TRACEPARENT, ticket.trace.parent.clone());
+    request.headers_mut().insert(fields::REQUEST_ID, ticket.trace.id.clone());
     request.extensions_mut().insert(ip.to_canonical());
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);

@@ -18,6 +18,7 @@ use crate::{
     sticky::{self, bound_instance},
     target::Target,
     ticket::Ticket,
+    trace::Trace,
 };
 use http::{HeaderMap, HeaderValue, Response, Version, header, request::Parts};
 use http1::{Refusal, asks_for_h2c};
@@ -35,7 +36,7 @@ pub(crate) async fn forward(
     target: Target,
     mut head: Box<Parts>,
     body: Option<LocalBody>,
-    asked: Asked,
+    asked: &mut Asked,
     ticket: &mut Ticket,
 ) -> Result<Response<Body>, Problem> {
     let core = &conn.core;
@@ -64,7 +65,7 @@ pub(crate) async fn forward(
     };
     let mut granted = None;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| auth.identity) {
-        match Box::pin(auth.ask(conn, &head, &asked, None)).await? {
+        match Box::pin(auth.ask(conn, &head, asked, &ticket.trace, None)).await? {
             Verdict::Granted(by, fields) => (caller, granted) = (by, Some(fields)),
             Verdict::Refused(answer) => return Ok(answer),
         }
@@ -74,7 +75,7 @@ pub(crate) async fn forward(
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
     charge::noted(settled(conn, decision).await, ticket)?;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| !auth.identity) {
-        match Box::pin(auth.ask(conn, &head, &asked, caller.as_deref())).await? {
+        match Box::pin(auth.ask(conn, &head, asked, &ticket.trace, caller.as_deref())).await? {
             Verdict::Granted(_, fields) => granted = Some(fields),
             Verdict::Refused(answer) => return Ok(answer),
         }
@@ -97,7 +98,7 @@ pub(crate) async fn forward(
         key = Some(own.hash());
     }
     let explained = match asked.noted.explain {
-        true => explained(conn, ticket, &asked, &head, caller.as_ref()),
+        true => explained(conn, ticket, asked, &head, caller.as_ref()),
         false => None,
     };
     if form == Form::Grpc && !backend.service.is_h2() {
@@ -105,7 +106,8 @@ pub(crate) async fn forward(
         return Err(Problem::new(Code::NotImplemented, detail));
     }
     let client = if asked.switching { head.extensions.remove::<Upgrade>() } else { None };
-    let mut added = fit(conn, &mut head.headers, asked, caller.as_ref(), (route, &backend.service));
+    let way = (route, &*backend.service);
+    let mut added = fit(conn, &mut head.headers, asked, &ticket.trace, caller.as_ref(), way);
     if route.content.is_some() {
         // Copies and kept answers are told apart by these, too.
         head.headers.extend(std::mem::take(&mut added).iter().cloned());
@@ -245,15 +247,16 @@ fn explained(
 fn fit(
     conn: &Conn,
     headers: &mut HeaderMap,
-    asked: Asked,
+    asked: &mut Asked,
+    trace: &Trace,
     caller: Option<&Arc<Caller>>,
     (route, service): (&Route, &Service),
 ) -> Added {
     // HTTP/2 has no upgrade: who asks for one is answered as if it had not (RFC 9110, section 7.8).
     let upgrades = !service.is_h2();
     let service = service.config();
-    let Asked { trace, noted, switching, client, call, form: _ } = asked;
-    let protocol = if switching && upgrades { protocol_asked(headers) } else { None };
+    let Asked { noted, switching, client, call, form: _ } = asked;
+    let protocol = if *switching && upgrades { protocol_asked(headers) } else { None };
     soa::strip_hop_by_hop(headers);
     fields::strip_claims(headers, service.forward_credentials);
     if noted.traceparent.is_some() {
@@ -264,16 +267,17 @@ fn fit(
     }
     route.request_edit.apply(headers);
     let mut added = Added::with(alike(conn, caller, call.as_deref(), client.is_none()));
-    added.push(fields::TRACEPARENT, trace.parent);
-    added.push(fields::REQUEST_ID, trace.id);
+    added.push(fields::TRACEPARENT, trace.parent.clone());
+    added.push(fields::REQUEST_ID, trace.id.clone());
     let mut host = None;
-    if let Some(client) = client {
+    if let Some(client) = client.take() {
         added.push(fields::FORWARDED_FOR, client.address);
         added.push(fields::FORWARDED_PROTO, client.proto.unwrap_or_else(|| conn.scheme.clone()));
         host = client.host;
     }
     // Otherwise it is in `Host` already.
-    if let Some(host) = host.or(noted.host.filter(|_| service.host == HostHeader::Instance)) {
+    let asked_for = || noted.host.take().filter(|_| service.host == HostHeader::Instance);
+    if let Some(host) = host.or_else(asked_for) {
         added.push(fields::FORWARDED_HOST, host);
     }
     if let Some(protocol) = protocol {

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::named, connection::Conn, edit::editable, exchange::Asked, fields,
-    identify::unless_blocked,
+    identify::unless_blocked, trace::Trace,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
@@ -110,9 +110,10 @@ impl ForwardAuth {
         conn: &Conn,
         head: &Parts,
         asked: &Asked,
+        trace: &Trace,
         caller: Option<&Caller>,
     ) -> Result<Verdict, Problem> {
-        let request = self.request(conn, head, asked);
+        let request = self.request(conn, head, asked, trace);
         let mut added = Added::default();
         for (name, value) in caller.into_iter().flat_map(fields::of_caller) {
             added.push(name, value);
@@ -165,7 +166,7 @@ impl ForwardAuth {
         }
     }
 
-    fn request(&self, conn: &Conn, head: &Parts, asked: &Asked) -> Box<Parts> {
+    fn request(&self, conn: &Conn, head: &Parts, asked: &Asked, trace: &Trace) -> Box<Parts> {
         let (mut request, ()) = Request::new(()).into_parts();
         (request.method, request.version) = (Method::GET, Version::HTTP_11);
         request.uri = self.target.clone();
@@ -195,8 +196,8 @@ impl ForwardAuth {
             headers.insert(fields::FORWARDED_HOST, host.clone());
             headers.insert(header::HOST, host);
         }
-        headers.insert(fields::TRACEPARENT, asked.trace.parent.clone());
-        headers.insert(fields::REQUEST_ID, asked.trace.id.clone());
+        headers.insert(fields::TRACEPARENT, trace.parent.clone());
+        headers.insert(fields::REQUEST_ID, trace.id.clone());
         Box::new(request)
     }
 }

@@ -6,12 +6,12 @@ use crate::{
     core::Snapshot,
     fields,
     grpc::{self, Form},
-    trace::{self, Trace},
+    trace::Trace,
     watch::Owed,
     witness::Witnessed,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, Method, Response, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
 use protocol::{Code, Problem};
 use soa::{Body, BoxError, Inflow, InflowFailure, Instance};
@@ -48,10 +48,7 @@ pub(crate) struct Ticket {
     pub(crate) owing: Option<Owing>,
     /// What was asked for.
     pub(crate) asked: Option<(Method, PathAndQuery)>,
-    /// Its `traceparent`.
-    trace: HeaderValue,
-    /// Its `X-Request-Id`.
-    id: HeaderValue,
+    pub(crate) trace: Trace,
     /// Which instance answered.
     pub(crate) instance: Option<Arc<Instance>>,
     /// Why the request was refused here.
@@ -59,7 +56,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(conn: Rc<Conn>, trace: &Trace) -> Self {
+    pub(crate) fn new(conn: Rc<Conn>, trace: Trace) -> Self {
         conn.watch.request_began();
         conn.core.request_began();
         Self {
@@ -73,8 +70,7 @@ impl Ticket {
             decision: None,
             owing: None,
             asked: None,
-            trace: trace.parent.clone(),
-            id: trace.id.clone(),
+            trace,
             instance: None,
             code: None,
             conn,
@@ -98,7 +94,7 @@ impl Ticket {
 
     /// Gives `field` the name and value of each field of the answer that is ours to set.
     pub(crate) fn fields(&self, mut field: impl FnMut(&HeaderName, &[u8])) {
-        field(&fields::REQUEST_ID, self.id.as_bytes());
+        field(&fields::REQUEST_ID, self.trace.id.as_bytes());
         if let Some(decision) = &self.decision {
             decision.tell(field);
         }
@@ -128,7 +124,7 @@ impl Ticket {
             instance: self.instance.as_ref().map(|instance| instance.authority().into()),
             status: self.status,
             latency,
-            trace: self.trace.clone(),
+            trace: self.trace.parent.clone(),
         });
     }
 
@@ -172,7 +168,7 @@ impl Drop for Ticket {
             latency,
             bytes_in,
             bytes_out: self.bytes_out,
-            trace: trace::id_of(&self.trace),
+            trace: self.trace.id.to_str().unwrap_or_default(),
             code: self.code.map(Code::as_str),
         };
         core.recorder.record(&sample, core.random());
@@ -182,7 +178,8 @@ impl Drop for Ticket {
 /// An answer's body on its way to the client.
 pub(crate) struct Outgoing {
     body: Body,
-    ticket: Ticket,
+    /// Behind a pointer, since answers are moved about.
+    ticket: Box<Ticket>,
     owed: Option<Owed>,
     form: Form,
     /// It broke, and its client was told so.
@@ -191,7 +188,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// `is_h2`: whether the stream has flow control of its own.
-    pub(crate) fn new(body: Body, ticket: Ticket, is_h2: bool, form: Form) -> Self {
+    pub(crate) fn new(body: Body, ticket: Box<Ticket>, is_h2: bool, form: Form) -> Self {
         let owed = is_h2.then(|| ticket.conn.watch.owe());
         Self { body, ticket, owed, form, over: false }
     }

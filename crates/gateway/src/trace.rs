@@ -11,7 +11,9 @@ const SPAN: Range<usize> = 36..52;
 
 /// What identifies the request in logs: our span of the W3C trace.
 pub(crate) struct Trace {
+    /// The span alone, as `X-Request-Id` has it.
     pub(crate) id: HeaderValue,
+    /// All of it, as `traceparent` has it.
     pub(crate) parent: HeaderValue,
     /// Whether the client began the trace, so that its `tracestate` goes with it.
     pub(crate) continued: bool,
@@ -39,11 +41,6 @@ impl Trace {
         let value = |text| HeaderValue::from_maybe_shared(text).expect("it is visible ASCII");
         Self { id: value(text.slice(SPAN)), parent: value(text), continued: begun.is_some() }
     }
-}
-
-/// What identifies a request in logs, by its `traceparent`.
-pub(crate) fn id_of(parent: &HeaderValue) -> &str {
-    parent.to_str().ok().and_then(|text| text.get(SPAN)).unwrap_or_default()
 }
 
 /// Sixteen lowercase digits: each nibble in a byte of its own, then all turned into letters at
