@@ -186,6 +186,8 @@ async fn a_mailbox_is_bounded() {
         office.send(&crm, "user:ann", soon).await.unwrap();
     }
     assert_eq!(send(json!(4)).await.unwrap_err().code, Code::Overloaded);
+    let revived = office.mailboxes.revive(&ann, &own, &third).await;
+    assert_eq!(revived.unwrap_err().code, Code::Overloaded);
     office.clock.advance(Duration::from_secs(61));
     assert!(office.waiting(&ann).await.is_empty());
     send(json!(4)).await.unwrap();
