@@ -299,3 +299,34 @@ impl http_body::Body for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    fn body(frames: impl IntoIterator<Item = Result<Frame<Bytes>, BoxError>>) -> Body {
+        let frames: Vec<_> = frames.into_iter().collect();
+        Body::Boxed(StreamBody::new(stream::iter(frames)).boxed_unsync())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_whole_however_it_comes() {
+        let piece = |text: &'static str| Ok(Frame::data(Bytes::from_static(text.as_bytes())));
+        let trailers = || Ok(Frame::trailers(HeaderMap::new()));
+        for (frames, expected) in [
+            (vec![], ""),
+            (vec![trailers()], ""),
+            (vec![piece("abc")], "abc"),
+            (vec![piece("abc"), trailers()], "abc"),
+            (vec![piece(""), piece("ab"), piece("c"), trailers()], "abc"),
+        ] {
+            assert_eq!(body(frames).whole().await.unwrap(), expected);
+        }
+        let broken = body([piece("abc"), Err("it broke".into())]);
+        assert_eq!(broken.whole().await.unwrap_err().to_string(), "it broke");
+        let all = Bytes::from_static(b"abc");
+        assert_eq!(Body::from(all.clone()).whole().await.unwrap().as_ptr(), all.as_ptr());
+    }
+}
