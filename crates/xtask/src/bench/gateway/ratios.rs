@@ -4,7 +4,7 @@ use super::{
     report::Report,
     rounds::{Round, Subject},
 };
-use crate::bench::numbers::{Interval, median};
+use crate::bench::numbers::Interval;
 
 /// Two that are compared.
 pub(in crate::bench) struct Comparison {
@@ -79,22 +79,26 @@ pub(super) const COMPARISONS: &[Comparison] = &[
 /// One by another, read in several ways.
 #[derive(Debug)]
 struct Ratio {
+    /// The geometric mean of the ratios within a round: the arithmetic mean of ratios is too high
+    /// where they scatter (Fleming and Wallace 1986).
+    of_pairs: f64,
     of_medians: f64,
     of_totals: f64,
-    median_of_pairs: f64,
-    /// Of the mean of the ratios within a round.
+    /// Of the first.
     interval: Interval,
 }
 
 impl Ratio {
     fn of(ours: &Subject, theirs: &Subject) -> Self {
         let pairs = ours.rounds.iter().zip(&theirs.rounds);
-        let pairs: Vec<f64> = pairs.map(|(ours, theirs)| ours.micros() / theirs.micros()).collect();
+        let ratio = |(ours, theirs): (&Round, &Round)| ours.micros() / theirs.micros();
+        let logarithms: Vec<f64> = pairs.map(ratio).map(f64::ln).collect();
+        let Interval { low, high } = Interval::of_mean(&logarithms);
         Self {
+            of_pairs: f64::midpoint(low, high).exp(),
             of_medians: ours.median_micros() / theirs.median_micros(),
             of_totals: ours.total_micros() / theirs.total_micros(),
-            median_of_pairs: median(pairs.iter().copied()),
-            interval: Interval::of_mean(&pairs),
+            interval: Interval { low: low.exp(), high: high.exp() },
         }
     }
 }
@@ -128,8 +132,8 @@ pub(in crate::bench) fn tell(
         report.add(&format!("cpu_us_per_request_{}", subject.name), median);
     }
     println!(
-        "\n{:<33} {:>10} {:>9} {:>8}   95 % interval",
-        "ratio", "of medians", "of totals", "of pairs"
+        "\n{:<33} {:>8} {:>10} {:>9}   95 % interval",
+        "ratio", "of pairs", "of medians", "of totals"
     );
     for Comparison { name, short, ours, theirs, bar } in comparisons {
         let named = |name: &str| {
@@ -137,16 +141,16 @@ pub(in crate::bench) fn tell(
             found.ok_or_else(|| format!("nobody measured `{name}`"))
         };
         let ratio = Ratio::of(named(ours)?, named(theirs)?);
-        let Ratio { of_medians, of_totals, median_of_pairs, interval } = ratio;
+        let Ratio { of_pairs, of_medians, of_totals, interval } = ratio;
         let held = bar.map(|bar| report.hold(name, interval, bar)).unwrap_or_default();
         println!(
-            "{name:<33} {of_medians:>10.3} {of_totals:>9.3} {median_of_pairs:>8.3}   \
+            "{name:<33} {of_pairs:>8.3} {of_medians:>10.3} {of_totals:>9.3}   \
              {:.3} to {:.3}   {held}",
             interval.low, interval.high
         );
-        report.add(name, of_medians);
+        report.add(name, of_pairs);
+        report.add(&format!("ratio_of_medians_{short}"), of_medians);
         report.add(&format!("ratio_of_totals_{short}"), of_totals);
-        report.add(&format!("median_of_ratios_{short}"), median_of_pairs);
         report.add(&format!("interval_low_{short}"), interval.low);
         report.add(&format!("interval_high_{short}"), interval.high);
     }
@@ -172,8 +176,10 @@ mod tests {
     fn a_ratio_is_read_in_several_ways() {
         let (ours, theirs) = (subject("a", &[10, 20, 90]), subject("b", &[10, 10, 40]));
         let ratio = Ratio::of(&ours, &theirs);
-        assert_eq!((ratio.of_medians, ratio.of_totals, ratio.median_of_pairs), (2.0, 2.0, 2.0));
-        assert!(ratio.interval.low < 1.75 && 1.75 < ratio.interval.high);
+        assert_eq!((ratio.of_medians, ratio.of_totals), (2.0, 2.0));
+        // The third root of 1, 2 and 2.25 multiplied.
+        assert!((ratio.of_pairs - 4.5_f64.cbrt()).abs() < 1e-9, "{ratio:?}");
+        assert!(ratio.interval.low < ratio.of_pairs && ratio.of_pairs < ratio.interval.high);
     }
 
     #[test]

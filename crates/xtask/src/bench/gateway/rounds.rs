@@ -11,8 +11,8 @@ use std::{
 };
 
 /// Many and short, so that what else the machine does meanwhile meets all of them alike.
-const ROUNDS: usize = 22;
-const SECONDS: u64 = 2;
+const ROUNDS: usize = 44;
+const SECONDS: u64 = 1;
 const CONNECTIONS: u64 = 64;
 /// Rounds without an answer, beyond which somebody is given up.
 const STALLS_MAX: u64 = 3;
