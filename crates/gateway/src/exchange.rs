@@ -208,6 +208,7 @@ async fn handle(
         Chosen::ByTenant => return Err(no_route()),
     };
     ticket.route = route.id;
+    ticket.pattern.clone_from(&route.paths);
     let Some(cors) = &route.cors else {
         return forward(conn, &route, target, head, body, asked, ticket).await;
     };

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 use traffic_cop::{
-    analytics::{self, RouteId, RouteName, Sample},
+    analytics::{self, PathPattern, RouteId, RouteName, Sample},
     limit::{Decision, Owing},
 };
 use types::Caller;
@@ -48,6 +48,8 @@ pub(crate) struct Ticket {
     pub(crate) owing: Option<Owing>,
     /// What was asked for.
     pub(crate) asked: Option<(Method, PathAndQuery)>,
+    /// What paths of the route look like.
+    pub(crate) pattern: Option<PathPattern>,
     pub(crate) trace: Trace,
     /// Which instance answered.
     pub(crate) instance: Option<Arc<Instance>>,
@@ -70,6 +72,7 @@ impl Ticket {
             decision: None,
             owing: None,
             asked: None,
+            pattern: None,
             trace,
             instance: None,
             code: None,
@@ -156,6 +159,7 @@ impl Drop for Ticket {
         let asked = self.asked.as_ref().map(|(method, target)| analytics::Asked {
             method: method.as_str(),
             path: target.path(),
+            pattern: self.pattern.as_ref(),
             query: target.query(),
         });
         let instance = self.instance.as_ref().map(|by| (by.number(), by.authority()));

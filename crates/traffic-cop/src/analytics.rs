@@ -34,6 +34,7 @@ pub use live::{CHANNEL, Second, SecondOfRoute};
 pub use log::{Config as LogConfig, Entry, Filter, Logged};
 pub use names::{RouteId, RouteName};
 pub use notes::{Episode, Note, What};
+pub use pattern::PathPattern;
 pub use period::Period;
 pub use range::Range;
 pub use recorder::{Asked, Recorder, Sample};

@@ -69,20 +69,23 @@ impl Calls {
         services: &Services,
         analytics: &Analytics,
     ) -> Result<Self, ConfigError> {
-        let callable = |member: &Arc<Member>| {
+        let callable = |named: &str, member: &Arc<Member>| {
             let common = RouteConfig {
                 name: format!("_call.{}", member.service),
                 service: member.service.clone(),
                 ..RouteConfig::default()
             };
-            let routes: Vec<Expanded<'_>> = of_member(&config.realms, member, &common, "");
+            let asked = format!("{PREFIX}{named}");
+            let routes: Vec<Expanded<'_>> = of_member(&config.realms, member, &common, "", &asked);
             let table = Table::of(config, &routes, services, analytics)?;
             Ok(Callable { member: Arc::clone(member), table })
         };
         let mut calls = AHashMap::new();
         for (realm, name, versions) in config.realms.named() {
-            let versions: Result<Vec<_>, ConfigError> = versions.iter().map(callable).collect();
-            calls.insert(format!("{realm}/{name}"), versions?);
+            let named = format!("{realm}/{name}");
+            let versions = versions.iter().map(|member| callable(&named, member));
+            let versions: Vec<Callable> = versions.collect::<Result<_, ConfigError>>()?;
+            calls.insert(named, versions);
         }
         Ok(Self(calls))
     }

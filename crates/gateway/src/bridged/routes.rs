@@ -8,6 +8,8 @@ use std::{borrow::Cow, sync::Arc};
 pub(crate) struct Expanded<'a> {
     pub(crate) config: Cow<'a, RouteConfig>,
     pub(crate) bridged: Option<Box<Bridged>>,
+    /// What its paths look like, if the route does not say that.
+    pub(crate) paths: Option<String>,
 }
 
 /// A route, or those of the operations that it takes.
@@ -23,7 +25,7 @@ pub(crate) fn expand<'a>(
         // to another realm holds everywhere.
         let member = realms.member(&route.service);
         let bridged = member.map(|member| bridged_by(realms, member, None, 0));
-        return Ok(vec![Expanded { config: Cow::Borrowed(route), bridged }]);
+        return Ok(vec![Expanded { config: Cow::Borrowed(route), bridged, paths: None }]);
     }
     let Some(member) = realms.member(&route.service) else {
         return Err("`openapi` needs a `service` that belongs to a realm".into());
@@ -41,23 +43,24 @@ pub(crate) fn expand<'a>(
     if prefix.contains('{') {
         return Err("`openapi` goes with a `prefix` without parameters".into());
     }
-    Ok(of_member(realms, member, route, prefix))
+    Ok(of_member(realms, member, route, prefix, prefix))
 }
 
-/// The routes of a service's operations, below `prefix`. What is not of the document is as in
-/// `common`.
+/// The routes of a service's operations, below `prefix`, which clients ask for below `asked`. What
+/// is not of the document is as in `common`.
 pub(super) fn of_member<'a>(
     realms: &Arc<Realms>,
     member: &Arc<Member>,
     common: &RouteConfig,
     prefix: &str,
+    asked: &str,
 ) -> Vec<Expanded<'a>> {
     let Some(document) = &member.document else {
         // Whoever comes is told that it is not there yet, or that there is none to be held to.
         let mut bridged = bridged_by(realms, member, None, prefix.len());
         bridged.waits = member.waits_for_document();
         let config = RouteConfig { openapi: false, ..common.clone() };
-        return vec![Expanded { config: Cow::Owned(config), bridged: Some(bridged) }];
+        return vec![Expanded { config: Cow::Owned(config), bridged: Some(bridged), paths: None }];
     };
     let route = |(at, operation): (usize, &Operation)| {
         let below = plain(operation.path());
@@ -73,7 +76,8 @@ pub(super) fn of_member<'a>(
             ..common.clone()
         };
         let bridged = bridged_by(realms, member, Some(at), prefix.len());
-        Expanded { config: Cow::Owned(config), bridged: Some(bridged) }
+        let paths = Some(format!("{asked}{}", operation.path()));
+        Expanded { config: Cow::Owned(config), bridged: Some(bridged), paths }
     };
     document.operations().iter().enumerate().map(route).collect()
 }

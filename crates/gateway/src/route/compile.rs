@@ -147,6 +147,7 @@ pub(super) fn route(
             method: !methods.is_empty(),
         },
         pattern: path.pattern,
+        paths: None,
         tenants: route.tenants.clone().into(),
         methods,
         headers,

@@ -1,6 +1,22 @@
 //! Paths without what stands for one thing of many: `/orders/17` and `/orders/18` are one endpoint.
 
-use std::hash::Hasher;
+use std::{hash::Hasher, sync::Arc};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What the paths of a route look like where it says so, with names where parameters stand.
+#[derive(Debug, Clone)]
+pub struct PathPattern {
+    pub(super) text: Arc<str>,
+    pub(super) hash: u64,
+}
+
+impl PathPattern {
+    /// As it is written, for instance `/orders/{order}`.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { text: text.into(), hash: xxh3_64(text.as_bytes()) }
+    }
+}
 
 /// What stands for a name or number.
 const ID: &[u8] = b"{id}";

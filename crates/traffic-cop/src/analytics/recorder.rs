@@ -6,7 +6,7 @@ use crate::analytics::{
     figures::{Counts, Usage},
     log::Entry,
     names::RouteId,
-    pattern,
+    pattern::{self, PathPattern},
     span::{Consumer, Endpoint},
 };
 use ahash::RandomState;
@@ -59,6 +59,8 @@ pub struct Asked<'a> {
     pub method: &'a str,
     /// The path.
     pub path: &'a str,
+    /// What paths of the route look like, if it says so.
+    pub pattern: Option<&'a PathPattern>,
     /// What follows the path.
     pub query: Option<&'a str>,
 }
@@ -127,13 +129,19 @@ impl Counted {
     fn add_endpoint(&mut self, sample: &Sample<'_>, asked: &Asked<'_>, tenant: u32, usage: &Usage) {
         let mut hasher = self.hashing.build_hasher();
         (sample.route, tenant, asked.method).hash(&mut hasher);
-        pattern::hash(asked.path, &mut hasher);
+        match asked.pattern {
+            Some(known) => known.hash.hash(&mut hasher),
+            None => pattern::hash(asked.path, &mut hasher),
+        }
         let (_, used) = self.endpoints.entry(hasher.finish()).or_insert_with(|| {
             let endpoint = Endpoint {
                 route: sample.route,
                 tenant: sample.caller.map(|caller| caller.tenant.clone()),
                 method: asked.method.into(),
-                pattern: pattern::pattern(asked.path).into(),
+                pattern: match asked.pattern {
+                    Some(known) => Arc::clone(&known.text),
+                    None => pattern::pattern(asked.path).into(),
+                },
             };
             (endpoint, Usage::default())
         });

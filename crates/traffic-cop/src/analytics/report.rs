@@ -186,7 +186,8 @@ pub struct EndpointName {
     pub service: Arc<str>,
     /// The method.
     pub method: Arc<str>,
-    /// The paths, where `{id}` stands for names and numbers.
+    /// The paths: as the route or the API's document writes them, and otherwise with `{id}` for
+    /// names and numbers.
     pub pattern: Arc<str>,
 }
 

@@ -19,7 +19,7 @@ fn sample(route: RouteId, caller: Option<&Arc<Caller>>, status: u16) -> Sample<'
         route,
         caller,
         instance: None,
-        asked: Some(Asked { method: "GET", path: "/a", query: None }),
+        asked: Some(Asked { method: "GET", path: "/a", pattern: None, query: None }),
         status,
         latency: Duration::from_millis(10),
         bytes_in: 1,
@@ -338,7 +338,7 @@ fn a_million_users_and_paths_stay_within_64_mib() {
         // Of letters alone, so that no two are one pattern.
         let path: String = format!("/{n}").bytes().map(|b| char::from(b.max(b'/') + 49)).collect();
         let path = format!("/{path}/{}", name.len());
-        let asked = Some(Asked { method: "GET", path: &path, query: None });
+        let asked = Some(Asked { method: "GET", path: &path, pattern: None, query: None });
         let recorder = &recorders[n as usize % 2];
         recorder.record(&Sample { asked, ..sample(route, Some(&caller), 200) }, n);
         let times = if n % 8 == 0 { 1 + n as usize / 8 % 20 } else { 0 };

@@ -138,10 +138,10 @@ async fn calls_are_counted_by_the_realm_that_is_called() {
         assert_eq!(told(&plans, Method::GET, "/plans/first", None).await.0, 200);
     }
     assert_eq!(told(&plans, Method::DELETE, "/plans/first", None).await.0, 403);
-    let mut counted = Json::Null;
+    let (mut report, mut counted) = (Json::Null, Json::Null);
     for _ in 0..100 {
         let path = "/analytics/traffic?range=1h";
-        let report: Json = realms.node.admin().get(path).await.unwrap();
+        report = realms.node.admin().get(path).await.unwrap();
         counted = report["realms"]["solution"].clone();
         if counted["requests"] == 4 {
             break;
@@ -153,6 +153,10 @@ async fn calls_are_counted_by_the_realm_that_is_called() {
         (&json!(4), &json!(1)),
         "{counted}"
     );
+    let endpoint = &report["endpoints"][0];
+    let named = (&endpoint["pattern"], &endpoint["requests"]);
+    let pattern = "/crosstown/v1/call/solution/plans/plans/{id}";
+    assert_eq!(named, (&json!(pattern), &json!(3)), "as the document has it");
     let log: Json = realms.node.admin().get("/analytics/log").await.unwrap();
     let refused = log["requests"].as_array().unwrap().iter().find(|entry| entry["status"] == 403);
     assert_eq!(refused.map(|entry| &entry["code"]), Some(&json!("forbidden")), "{log}");
