@@ -61,11 +61,11 @@ pub(crate) async fn settled(conn: &Conn, decision: Option<Decision>) -> Option<D
     }
 }
 
-/// Notes what the limits said.
+/// Notes what the limits said, and lets the request go on if they do.
 ///
 /// # Errors
 /// `rate_limited`, or `store_unavailable` if nobody can say.
-pub(crate) fn noted(decision: Option<Decision>, ticket: &mut Ticket) -> Result<(), Problem> {
+pub(crate) fn admit(decision: Option<Decision>, ticket: &mut Ticket) -> Result<(), Problem> {
     let Some(decision) = decision else { return Ok(()) };
     let allowed = if decision.allowed() { Ok(()) } else { Err(decision.problem()) };
     ticket.owing = decision.owing();

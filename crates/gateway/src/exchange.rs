@@ -208,7 +208,7 @@ async fn handle(
         Chosen::ByTenant => return Err(no_route()),
     };
     ticket.route = route.id;
-    ticket.pattern.clone_from(&route.paths);
+    ticket.endpoint.clone_from(&route.endpoint);
     let Some(cors) = &route.cors else {
         return forward(conn, &route, target, head, body, asked, ticket).await;
     };
@@ -313,7 +313,7 @@ async fn mount(
     ticket.caller.clone_from(&caller);
     let ip = asked.ip(conn);
     let decision = charge(conn, mounted.route, point.name, ip, caller.as_ref());
-    charge::noted(settled(conn, decision).await, ticket)?;
+    charge::admit(settled(conn, decision).await, ticket)?;
     fields::strip_claims(request.headers_mut(), true);
     request.headers_mut().insert(fields::TRACEPARENT, ticket.trace.parent.clone());
     request.headers_mut().insert(fields::REQUEST_ID, ticket.trace.id.clone());

@@ -73,7 +73,7 @@ pub(crate) async fn forward(
     ticket.caller.clone_from(&caller);
     check_roles(caller.as_deref(), &route.roles)?;
     let decision = charge(conn, route.id, &route.name, asked.ip(conn), caller.as_ref());
-    charge::noted(settled(conn, decision).await, ticket)?;
+    charge::admit(settled(conn, decision).await, ticket)?;
     if let Some(auth) = route.forward_auth.as_ref().filter(|auth| !auth.identity) {
         match Box::pin(auth.ask(conn, &head, asked, &ticket.trace, caller.as_deref())).await? {
             Verdict::Granted(_, fields) => granted = Some(fields),

@@ -54,8 +54,8 @@ pub(crate) struct Route {
     pub(crate) content: Option<Box<Content>>,
     pub(crate) bridged: Option<Box<Bridged>>,
     pub(crate) pattern: Option<Pattern>,
-    /// What its paths look like for those who read figures, if it says that.
-    pub(crate) paths: Option<PathPattern>,
+    /// What its paths look like, if it says so.
+    pub(crate) endpoint: Option<PathPattern>,
     tenants: Box<[TenantId]>,
     methods: Box<[Method]>,
     headers: Box<[(HeaderName, HeaderValue)]>,
@@ -162,14 +162,14 @@ impl Table {
     ) -> Result<Self, ConfigError> {
         let mut by_host: BTreeMap<&str, Vec<(&RouteConfig, Arc<Route>)>> = BTreeMap::new();
         let mut table = Self::default();
-        for Expanded { config: route, bridged, paths: told } in routes {
+        for Expanded { config: route, bridged, endpoint } in routes {
             let refused =
                 |reason: String| Err(ConfigError::Route { route: route.name.clone(), reason });
             let mut compiled = compile::route(config, route, services, analytics)
                 .map_err(|reason| ConfigError::Route { route: route.name.clone(), reason })?;
             compiled.bridged.clone_from(bridged);
-            let told = told.as_ref().or(route.path.as_ref());
-            compiled.paths = told.map(|text| PathPattern::new(text));
+            let endpoint = endpoint.as_ref().or(route.path.as_ref());
+            compiled.endpoint = endpoint.map(|text| PathPattern::new(text));
             for backend in compiled.backends.iter() {
                 let shortest = table.timeout_min.get_or_insert(backend.timeout);
                 *shortest = backend.timeout.min(*shortest);

@@ -48,8 +48,8 @@ pub(crate) struct Ticket {
     pub(crate) owing: Option<Owing>,
     /// What was asked for.
     pub(crate) asked: Option<(Method, PathAndQuery)>,
-    /// What paths of the route look like.
-    pub(crate) pattern: Option<PathPattern>,
+    /// What paths of the route look like, if it says so.
+    pub(crate) endpoint: Option<PathPattern>,
     pub(crate) trace: Trace,
     /// Which instance answered.
     pub(crate) instance: Option<Arc<Instance>>,
@@ -72,7 +72,7 @@ impl Ticket {
             decision: None,
             owing: None,
             asked: None,
-            pattern: None,
+            endpoint: None,
             trace,
             instance: None,
             code: None,
@@ -159,7 +159,7 @@ impl Drop for Ticket {
         let asked = self.asked.as_ref().map(|(method, target)| analytics::Asked {
             method: method.as_str(),
             path: target.path(),
-            pattern: self.pattern.as_ref(),
+            pattern: self.endpoint.as_ref(),
             query: target.query(),
         });
         let instance = self.instance.as_ref().map(|by| (by.number(), by.authority()));

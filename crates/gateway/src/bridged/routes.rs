@@ -8,8 +8,8 @@ use std::{borrow::Cow, sync::Arc};
 pub(crate) struct Expanded<'a> {
     pub(crate) config: Cow<'a, RouteConfig>,
     pub(crate) bridged: Option<Box<Bridged>>,
-    /// What its paths look like, if the route does not say that.
-    pub(crate) paths: Option<String>,
+    /// What its paths look like to clients, if `config` does not say so.
+    pub(crate) endpoint: Option<String>,
 }
 
 /// A route, or those of the operations that it takes.
@@ -25,7 +25,7 @@ pub(crate) fn expand<'a>(
         // to another realm holds everywhere.
         let member = realms.member(&route.service);
         let bridged = member.map(|member| bridged_by(realms, member, None, 0));
-        return Ok(vec![Expanded { config: Cow::Borrowed(route), bridged, paths: None }]);
+        return Ok(vec![Expanded { config: Cow::Borrowed(route), bridged, endpoint: None }]);
     }
     let Some(member) = realms.member(&route.service) else {
         return Err("`openapi` needs a `service` that belongs to a realm".into());
@@ -60,7 +60,11 @@ pub(super) fn of_member<'a>(
         let mut bridged = bridged_by(realms, member, None, prefix.len());
         bridged.waits = member.waits_for_document();
         let config = RouteConfig { openapi: false, ..common.clone() };
-        return vec![Expanded { config: Cow::Owned(config), bridged: Some(bridged), paths: None }];
+        return vec![Expanded {
+            config: Cow::Owned(config),
+            bridged: Some(bridged),
+            endpoint: None,
+        }];
     };
     let route = |(at, operation): (usize, &Operation)| {
         let below = plain(operation.path());
@@ -76,8 +80,8 @@ pub(super) fn of_member<'a>(
             ..common.clone()
         };
         let bridged = bridged_by(realms, member, Some(at), prefix.len());
-        let paths = Some(format!("{asked}{}", operation.path()));
-        Expanded { config: Cow::Owned(config), bridged: Some(bridged), paths }
+        let endpoint = Some(format!("{asked}{}", operation.path()));
+        Expanded { config: Cow::Owned(config), bridged: Some(bridged), endpoint }
     };
     document.operations().iter().enumerate().map(route).collect()
 }

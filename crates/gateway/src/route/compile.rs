@@ -147,7 +147,7 @@ pub(super) fn route(
             method: !methods.is_empty(),
         },
         pattern: path.pattern,
-        paths: None,
+        endpoint: None,
         tenants: route.tenants.clone().into(),
         methods,
         headers,
