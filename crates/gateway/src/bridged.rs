@@ -12,7 +12,7 @@ pub(crate) use routes::{Expanded, expand};
 pub(crate) use told::Violations;
 pub use told::{BridgeTold, Broken, Side as BrokenSide};
 
-use crate::{content::Stop, core::Core, path, target::Target};
+use crate::{core::Core, path, target::Target};
 use answer::Watched;
 use bridge::{
     BodyRule, Checked, Crossing, Member, Operation, Realm, Realms, ResponseValidation, Validation,
@@ -20,7 +20,6 @@ use bridge::{
 };
 use bytes::Bytes;
 use http::{Response, header, request::Parts};
-use http_body::Body as _;
 use protocol::{Code, Problem};
 use soa::Body;
 use std::{borrow::Cow, rc::Rc, sync::Arc};
@@ -119,8 +118,7 @@ impl Bridged {
     ) -> Result<Option<&BodyRule>, Problem> {
         self.may_pass(call, caller)?;
         let Some(operation) = self.operation() else { return Ok(None) };
-        let how = self.member.config.requests;
-        if how == Validation::Off {
+        if self.member.config.requests == Validation::Off {
             return Ok(None);
         }
         let (path, base) = match call {
@@ -135,12 +133,17 @@ impl Bridged {
         let below = path.get(base..).unwrap_or_default();
         let checked = operation.check_head(below, head.uri.query(), &head.headers, has_body);
         let (problem, rule) = match checked {
+            Ok(Checked { body: Some(_), .. })
+                if head.headers.contains_key(header::CONTENT_ENCODING) =>
+            {
+                let detail = "a compressed body cannot be held against the API's document";
+                (Problem::new(Code::UnsupportedMediaType, detail), None)
+            }
             Ok(Checked { violations, body }) if violations.is_empty() => return Ok(body),
             Ok(Checked { violations, body }) => (refusal(operation.id(), &violations), body),
             Err(problem) => (problem, None),
         };
-        self.broken(core, Side::Request, &problem.detail);
-        if how == Validation::Enforce { Err(problem) } else { Ok(rule) }
+        self.break_with(core, problem).map(|()| rule)
     }
 
     fn broken(&self, core: &Core, side: Side, why: &str) {
@@ -148,42 +151,23 @@ impl Bridged {
         core.node.violations.note(&self.member.service, operation, side, why, &core.node.clock);
     }
 
-    /// The body of a request, once it was read and held to what [`Self::admit`] gave.
-    ///
-    /// # Errors
-    /// What is wrong with it, or that it broke.
-    pub(crate) async fn hold(
-        &self,
-        core: &Core,
-        rule: &BodyRule,
-        head: &mut Parts,
-        body: Body,
-    ) -> Result<Body, Stop> {
-        if body.is_end_stream() {
-            return Ok(body);
+    /// Lets the body of a request pass that is what [`Self::admit`] gave.
+    pub(crate) fn hold(&self, core: &Core, rule: &BodyRule, body: &[u8]) -> Result<(), Problem> {
+        let violations = rule.violations(body);
+        if violations.is_empty() {
+            return Ok(());
         }
-        let how = self.member.config.requests;
-        if head.headers.contains_key(header::CONTENT_ENCODING) {
-            let detail = "a compressed body cannot be held against the API's document";
-            self.broken(core, Side::Request, detail);
-            if how == Validation::Warn {
-                return Ok(body);
-            }
-            return Err(Stop::Refused(Problem::new(Code::UnsupportedMediaType, detail)));
+        let id = self.operation().map(Operation::id).unwrap_or_default();
+        self.break_with(core, refusal(id, &violations))
+    }
+
+    /// Notes what a request breaks, which is refused if the document is enforced.
+    fn break_with(&self, core: &Core, problem: Problem) -> Result<(), Problem> {
+        self.broken(core, Side::Request, &problem.detail);
+        match self.member.config.requests {
+            Validation::Enforce => Err(problem),
+            Validation::Warn | Validation::Off => Ok(()),
         }
-        let bytes = body.whole().await.map_err(Stop::Body)?;
-        let violations = rule.violations(&bytes);
-        if !violations.is_empty() {
-            let id = self.operation().map(Operation::id).unwrap_or_default();
-            let problem = refusal(id, &violations);
-            self.broken(core, Side::Request, &problem.detail);
-            if how == Validation::Enforce {
-                return Err(Stop::Refused(problem));
-            }
-        }
-        // One that came is right, or the body would have broken.
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
-        Ok(Body::from(bytes))
     }
 
     /// Tells of the operation's end, and looks at the answer if that is wanted.

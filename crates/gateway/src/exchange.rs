@@ -143,7 +143,7 @@ pub(crate) struct Asked {
     /// Whom a trusted proxy speaks for.
     pub(crate) client: Option<Box<Client>>,
     /// Of a call between services: who calls, and for whom.
-    pub(crate) call: Option<Box<Call>>,
+    pub(crate) call: Option<Call>,
 }
 
 impl Asked {

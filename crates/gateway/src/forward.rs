@@ -21,6 +21,7 @@ use crate::{
     trace::Trace,
 };
 use http::{HeaderMap, HeaderValue, Response, Version, header, request::Parts};
+use http_body::Body as _;
 use http1::{Refusal, asks_for_h2c};
 use protocol::{Code, Problem};
 use soa::{
@@ -82,7 +83,7 @@ pub(crate) async fn forward(
     }
     let mut body_rule = None;
     if let Some(bridged) = &route.bridged {
-        let call = asked.call.as_deref();
+        let call = asked.call.as_ref();
         let (caller, has_body) = (caller.as_deref(), body.is_some());
         body_rule = bridged.admit(core, call, caller, &head, &target, has_body)?;
     }
@@ -132,9 +133,16 @@ pub(crate) async fn forward(
             failed(conn, ticket, &soa::Error::Body { service, source })
         }
     };
-    if let (Some(bridged), Some(rule)) = (&route.bridged, body_rule) {
-        let held = Box::pin(bridged.hold(core, rule, &mut head, body)).await;
-        body = held.map_err(|stop| stopped(stop, ticket))?;
+    if let (Some(bridged), Some(rule)) = (&route.bridged, body_rule)
+        && !body.is_end_stream()
+    {
+        // Kept small for those whose bodies nobody reads.
+        let whole = Box::pin(body.whole()).await;
+        let bytes = whole.map_err(|source| stopped(Stop::Body(source), ticket))?;
+        bridged.hold(core, rule, &bytes)?;
+        // One that came is right, or the body would have broken.
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
+        body = Body::from(bytes);
     }
     if form == Form::Grpc {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -266,7 +274,7 @@ fn fit(
         headers.remove(fields::TRACESTATE);
     }
     route.request_edit.apply(headers);
-    let mut added = Added::with(alike(conn, caller, call.as_deref(), client.is_none()));
+    let mut added = Added::with(alike(conn, caller, call.as_ref(), client.is_none()));
     added.push(fields::TRACEPARENT, trace.parent.clone());
     added.push(fields::REQUEST_ID, trace.id.clone());
     let mut host = None;

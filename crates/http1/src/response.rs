@@ -88,8 +88,9 @@ fn read(bytes: &Bytes, asked: &Method) -> Result<Option<(ResponseHead, usize)>, 
     let mut headers = spare::headers(response.headers.len() + FIELDS_ADDED);
     for field in response.headers.iter() {
         let (name, value) = owned(bytes, field).ok_or(Malformed("a header field is malformed"))?;
-        framing.take(&name, value.as_bytes())?;
-        headers.append(name, value);
+        if framing.take(&name, value.as_bytes())? {
+            headers.append(name, value);
+        }
     }
     let body = framing.body(status, asked, old)?;
     let (mut parts, ()) = Response::new(()).into_parts();
@@ -114,7 +115,8 @@ struct Framing {
 }
 
 impl Framing {
-    fn take(&mut self, name: &http::HeaderName, value: &[u8]) -> Result<(), Malformed> {
+    /// Whether the field says anything to others than this connection.
+    fn take(&mut self, name: &http::HeaderName, value: &[u8]) -> Result<bool, Malformed> {
         if *name == header::CONTENT_LENGTH {
             let text = std::str::from_utf8(value).ok();
             let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -129,12 +131,17 @@ impl Framing {
             }
             self.chunked = true;
         } else if *name == header::CONNECTION {
+            let mut names_others = false;
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                self.closes |= option.eq_ignore_ascii_case(b"close");
-                self.keeps |= option.eq_ignore_ascii_case(b"keep-alive");
+                let closes = option.eq_ignore_ascii_case(b"close");
+                let keeps = option.eq_ignore_ascii_case(b"keep-alive");
+                self.closes |= closes;
+                self.keeps |= keeps;
+                names_others |= !closes && !keeps;
             }
+            return Ok(names_others);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// RFC 9112, section 6.3; two lengths are refused.

@@ -104,7 +104,7 @@ pub(crate) async fn look_up(
     path: Option<String>,
     asked: &Asked,
     ticket: &mut Ticket,
-) -> Result<(Arc<Route>, Target, Box<Call>), Problem> {
+) -> Result<(Arc<Route>, Target, Call), Problem> {
     let is_direct = asked.client.is_none();
     let actor = identify(conn, Auth::Required, &head.headers, is_direct).await?;
     let actor =
@@ -122,7 +122,7 @@ pub(crate) async fn look_up(
     let path = path.as_deref().unwrap_or(head.uri.path());
     let wanted = wishes.map_or_else(|| Ok(Wanted::default()), wanted)?;
     let (route, target) = choose(snapshot, &wanted, &head.method, &head.uri, path, &head.headers)?;
-    Ok((route, target, Box::new(Call { realm, actor, subject })))
+    Ok((route, target, Call { realm, actor, subject }))
 }
 
 /// The realm that a caller of services speaks for.
