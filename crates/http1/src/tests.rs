@@ -227,6 +227,24 @@ fn responses_end_where_their_heads_say() {
     }
 }
 
+#[test]
+fn what_a_response_says_of_its_connection_is_for_the_connection_alone() {
+    for (said, left, keeps) in [
+        ("keep-alive", None, true),
+        ("Close", None, false),
+        ("close , keep-alive", None, false),
+        ("close, x-trace", Some("close, x-trace"), false),
+        ("Upgrade", Some("Upgrade"), true),
+    ] {
+        let bytes = format!("HTTP/1.1 200 OK\r\nconnection: {said}\r\ncontent-length: 0\r\n\r\n");
+        let found = Responses::default().next(&Bytes::from(bytes), &Method::GET);
+        let (head, _) = found.unwrap().unwrap();
+        let held = head.parts.headers.get(http::header::CONNECTION);
+        assert_eq!(held.map(|value| value.to_str().unwrap()), left, "{said}");
+        assert_eq!((head.keeps_alive, head.parts.headers.len() > 1), (keeps, left.is_some()));
+    }
+}
+
 /// What is written of a body of `pieces`, at most `room` bytes at a time.
 fn sent(framed: Framed, pieces: &[&'static [u8]], room: usize) -> Result<Vec<u8>, SendError> {
     let frames = pieces.iter().map(|piece| Ok(http_body::Frame::data(Bytes::from_static(piece))));
