@@ -6,7 +6,8 @@ mod routes;
 mod told;
 
 pub(crate) use calls::{
-    ACTOR, Calls, REALM, choose, is_call, is_wish, look_up, speaks_for, wanted,
+    ACTOR, Calls, REALM, choose, is_call, is_wish, known_parties, look_up, parties, speaks_for,
+    wanted,
 };
 pub(crate) use routes::{Expanded, expand};
 pub(crate) use told::Violations;

@@ -199,9 +199,13 @@ async fn handle(
         }
         Chosen::Route(route, target) => (route, target),
         Chosen::Call(path) => {
-            // Kept small for those who call no service.
-            let found = bridged::look_up(conn, &head, path, asked, ticket);
-            let (route, target, call) = Box::pin(found).await?;
+            let parties = match bridged::known_parties(conn, &head, asked) {
+                Some(known) => known,
+                // Kept small for those who are known, or call no service.
+                None => Box::pin(bridged::parties(conn, &head, asked, ticket)).await?,
+            };
+            let (route, target, call) =
+                bridged::look_up(conn, &head, path, asked, ticket, parties)?;
             asked.call = Some(call);
             (route, target)
         }

@@ -136,12 +136,9 @@ pub(crate) async fn forward(
     if let (Some(bridged), Some(rule)) = (&route.bridged, body_rule)
         && !body.is_end_stream()
     {
-        // Kept small for those whose bodies nobody reads.
-        let whole = Box::pin(body.whole()).await;
+        let whole = body.whole().await;
         let bytes = whole.map_err(|source| stopped(Stop::Body(source), ticket))?;
         bridged.hold(core, rule, &bytes)?;
-        // One that came is right, or the body would have broken.
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
         body = Body::from(bytes);
     }
     if form == Form::Grpc {

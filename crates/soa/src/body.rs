@@ -76,7 +76,8 @@ impl Body {
         if self.is_end_stream() {
             return Ok(first);
         }
-        let rest = self.collect().await?.to_bytes();
+        // Kept small for the many that end here.
+        let rest = Box::pin(self.collect()).await?.to_bytes();
         Ok(if rest.is_empty() { first } else { [first, rest].concat().into() })
     }
 }

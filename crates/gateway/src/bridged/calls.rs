@@ -13,7 +13,7 @@ use crate::{
     connection::Conn,
     core::Snapshot,
     exchange::Asked,
-    identify::{identify, identify_by},
+    identify::{identify, identify_by, known},
     path::without_parameters,
     route::{Match, Route, Table, Whose},
     target::Target,
@@ -96,31 +96,54 @@ impl Calls {
     }
 }
 
-/// Who calls, and where that leads: the route, and what its service is asked for. `path`: that of
-/// the request normalised, if it came otherwise.
-pub(crate) async fn look_up(
+/// Who calls, and for whom.
+pub(crate) struct Parties {
+    actor: Arc<Caller>,
+    subject: Arc<Caller>,
+}
+
+/// Who calls, if this core has seen the credential of late, and calls for nobody else.
+pub(crate) fn known_parties(conn: &Conn, head: &Parts, asked: &Asked) -> Option<Parties> {
+    let actor = if asked.noted.wishes { None } else { known(conn, &head.headers) }?;
+    Some(Parties { subject: Arc::clone(&actor), actor })
+}
+
+/// Who calls, and for whom.
+pub(crate) async fn parties(
     conn: &Conn,
     head: &Parts,
-    path: Option<String>,
     asked: &Asked,
     ticket: &mut Ticket,
-) -> Result<(Arc<Route>, Target, Call), Problem> {
+) -> Result<Parties, Problem> {
     let is_direct = asked.client.is_none();
     let actor = identify(conn, Auth::Required, &head.headers, is_direct).await?;
     let actor =
         actor.ok_or_else(|| Problem::new(Code::Unauthenticated, "a credential is needed here"))?;
     ticket.caller = Some(Arc::clone(&actor));
-    // Most calls have no wishes, which were looked for already.
-    let wishes = asked.noted.wishes.then_some(&head.headers);
-    let subject = match wishes.and_then(|headers| headers.get(ON_BEHALF_OF)) {
+    let subject = match head.headers.get(ON_BEHALF_OF) {
         Some(credential) => identify_by(conn, credential).await?,
         None => Arc::clone(&actor),
     };
+    Ok(Parties { actor, subject })
+}
+
+/// Where a call leads: the route, and what its service is asked for. `path`: that of the request
+/// normalised, if it came otherwise.
+pub(crate) fn look_up(
+    conn: &Conn,
+    head: &Parts,
+    path: Option<String>,
+    asked: &Asked,
+    ticket: &mut Ticket,
+    Parties { actor, subject }: Parties,
+) -> Result<(Arc<Route>, Target, Call), Problem> {
+    ticket.caller = Some(Arc::clone(&actor));
     let in_force = conn.core.snapshot();
     let snapshot = ticket.tried().map_or(&*in_force, |tried| tried);
     let realm = Arc::clone(speaks_for(&snapshot.config.realms, &actor)?);
     let path = path.as_deref().unwrap_or(head.uri.path());
-    let wanted = wishes.map_or_else(|| Ok(Wanted::default()), wanted)?;
+    // Most calls have no wishes, which were looked for already.
+    let wanted = if asked.noted.wishes { wanted(&head.headers)? } else { Wanted::default() };
     let (route, target) = choose(snapshot, &wanted, &head.method, &head.uri, path, &head.headers)?;
     Ok((route, target, Call { realm, actor, subject }))
 }
