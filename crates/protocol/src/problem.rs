@@ -95,4 +95,13 @@ mod tests {
         let other = Problem::new(Code::NotFound, "there is no such thing").to_response();
         assert!(!other.headers().contains_key(header::ALLOW));
     }
+
+    #[test]
+    fn who_comes_again_when_told_comes_late_enough() {
+        for (nanos, seconds) in [(0, "1"), (1_000_000_000, "1"), (1_000_000_001, "2")] {
+            let problem = Problem::new(Code::RateLimited, "not yet");
+            let response = problem.retry_after(Duration::from_nanos(nanos)).to_response();
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds, "{nanos}");
+        }
+    }
 }

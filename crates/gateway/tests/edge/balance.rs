@@ -1,7 +1,6 @@
 //! Which instance a client reaches, and what it sees when some are not fit.
 
-use crate::support::{Answer, Client, Edge, config, nowhere, origin, services, soon};
-use gateway::Config;
+use crate::support::{Answer, Client, Edge, nowhere, one_worker, origin, services, soon};
 use soa::{Balance, EjectionConfig, HashKey, HealthConfig};
 use std::{
     collections::BTreeSet,
@@ -46,10 +45,6 @@ async fn instance(name: &'static str) -> Instance {
     })
     .await;
     Instance { address, status, health, calls, checks }
-}
-
-fn one_worker() -> Config {
-    Config { workers: 1, ..config() }
 }
 
 async fn get(edge: &Edge, fields: &str) -> Answer {

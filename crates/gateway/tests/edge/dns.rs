@@ -1,6 +1,6 @@
 //! Instances that a DNS server tells of, and what becomes of calls when its answers change.
 
-use crate::support::{Client, Edge, config, origin, soon};
+use crate::support::{Client, Edge, one_worker, origin, soon};
 use gateway::Config;
 use soa::{Balance, DnsConfig, ServiceConfig};
 use std::{
@@ -49,10 +49,6 @@ async fn tell(mut client: Client, ip: IpAddr) {
         let length = text.len();
         client.send(format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n{text}")).await;
     }
-}
-
-fn one_worker() -> Config {
-    Config { workers: 1, ..config() }
 }
 
 /// A service of the instances that the name `shop.internal` stands for.

@@ -6,6 +6,7 @@ mod balance;
 mod connections;
 mod content;
 mod dns;
+mod fields;
 mod forward_auth;
 mod forwarded;
 mod framing;

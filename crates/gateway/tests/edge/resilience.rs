@@ -1,7 +1,6 @@
 //! What a client sees on a service's bad days, and what the service is spared.
 
-use crate::support::{Answer, Client, Edge, config, nowhere, origin, services, soon};
-use gateway::Config;
+use crate::support::{Answer, Client, Edge, nowhere, one_worker, origin, services, soon};
 use parking_lot::Mutex;
 use soa::{
     Balance, BreakerConfig, BudgetConfig, ConcurrencyConfig, HedgeConfig, Priority, RetryConfig,
@@ -116,10 +115,6 @@ fn service(origins: &[&str], change: impl FnOnce(&mut ServiceConfig)) -> soa::Co
 
 fn retries() -> RetryConfig {
     RetryConfig { backoff: Duration::from_millis(1), ..RetryConfig::default() }
-}
-
-fn one_worker() -> Config {
-    Config { workers: 1, ..config() }
 }
 
 async fn send(edge: &Edge, method: &str, fields: &str, body: &str) -> Answer {

@@ -3,6 +3,7 @@
 use crate::support::{Answer, BELOW, Edge, Origin, config, soon, stripped};
 use gateway::{Auth, CompressConfig, Config, RouteConfig};
 use std::{collections::BTreeMap, time::Duration};
+use traffic_cop::analytics::{Ask, Naming, Period};
 
 /// Services, each of which answers what it was sent.
 async fn origins<const N: usize>(names: [&str; N]) -> (soa::Config, [Origin; N]) {
@@ -131,6 +132,26 @@ async fn a_part_of_the_requests_goes_to_another_service() {
         .collect();
     let total: u64 = services.values().sum();
     assert!(services.len() == 2 && total <= 400, "{services:?}");
+}
+
+#[tokio::test]
+async fn endpoints_are_told_as_the_route_writes_them() {
+    let (services, _origins) = origins(["a"]).await;
+    let text = "[[routes]]\nname = \"named\"\nauth = \"none\"\nservice = \"a\"\npath = \"/of/{who}\"\n\
+         [[routes]]\nname = \"rest\"\nauth = \"none\"\nservice = \"a\"\n";
+    let edge = Edge::start(routes(text), &services);
+    for path in ["/of/ann", "/of/bob", "/of/17", "/17", "/18"] {
+        assert_eq!(get(&edge, path, "").await.status, 200);
+    }
+    edge.gateway.drain(Duration::from_secs(5)).await;
+    let now = clock::Clock::now(&*clock::SystemClock::shared());
+    edge.analytics.tick(now);
+    let ask = Ask::new(Period::named("1m", now).unwrap(), None);
+    let ask = Ask { naming: Naming::Shown, ..ask };
+    let report = edge.analytics.report(&ask, now).await;
+    let told: Vec<(&str, u64)> =
+        report.endpoints.iter().map(|one| (&*one.of.pattern, one.usage.requests)).collect();
+    assert_eq!(told, [("/of/{who}", 3), ("/{id}", 2)]);
 }
 
 #[tokio::test]

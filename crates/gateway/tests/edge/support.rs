@@ -55,6 +55,21 @@ pub(crate) const BELOW: [(&str, &str); 6] = [
     ("http://a/api/x?y", "/x?y"),
 ];
 
+/// An open route below `prefix`.
+pub(crate) fn route(name: &str, prefix: &str) -> RouteConfig {
+    RouteConfig {
+        name: name.into(),
+        service: "origin".into(),
+        prefix: Some(prefix.into()),
+        auth: Auth::None,
+        ..RouteConfig::default()
+    }
+}
+
+pub(crate) fn one_worker() -> Config {
+    Config { workers: 1, ..config() }
+}
+
 /// The route of that prefix.
 pub(crate) fn stripped() -> RouteConfig {
     RouteConfig {
